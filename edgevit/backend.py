@@ -1,0 +1,75 @@
+"""The compiler half of a backend: canonical graph in, files and a debug map out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+
+from edgevit.bundle import Binding, Part
+from edgevit.errors import Availability
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from edgevit.target import Target
+
+__all__ = ["Backend", "LowerOptions", "Lowered"]
+
+
+@dataclass(frozen=True)
+class LowerOptions:
+    """How to lower.
+
+    Attributes:
+        precision: ``"fp32"``, ``"fp16"``, ... (design.md, Precisions).
+        io: ``"source"`` keeps the source model's layout and dtypes at the artifact's
+            boundary; ``"native"`` gives the engine's own (channels-last, float16).
+        stem: File name stem of the artifact inside the bundle.
+    """
+
+    precision: str
+    io: Literal["source", "native"]
+    stem: str
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """The product of a lowering.
+
+    Attributes:
+        files: Path inside the bundle -> content.
+        part: Engine, artifact path, and the bindings of inputs and outputs.
+        values: Debug map: each source value (by name) that the artifact holds as a tensor,
+            outputs included, in execution order. A value that was fused away is absent.
+    """
+
+    files: Mapping[str, bytes]
+    part: Part
+    values: tuple[Binding, ...]
+
+
+class Backend(Protocol):
+    """Lowers canonical graphs (docs/canonical.md). Pure: no filesystem, no clock, no network."""
+
+    name: ClassVar[str]
+    precisions: ClassVar[frozenset[str]]
+
+    def probe(self) -> Availability:
+        """Whether this machine can lower."""
+
+    def unsupported(self, node: ir.Node, target: Target, precision: str) -> str | None:
+        """Why this canonical node cannot be lowered; ``None`` if it can."""
+
+    def lower(self, model: ir.Model, target: Target, options: LowerOptions) -> Lowered:
+        """Lower a canonical model whose every node is supported. Deterministic bytes."""
+
+    def replay(self, lowered: Lowered) -> Lowered:
+        """Cut the *shipped* artifact at every mapped value, for per-node verification.
+
+        The result is an artifact whose inputs are all mapped values and model inputs, and
+        whose outputs are, for each mapped value, the tensor that the shipped operators
+        compute for it from the nearest mapped predecessors ("teacher forcing").
+        ``part.inputs`` and ``part.outputs`` carry the source value names; it is derived from
+        ``lowered.files`` (the bytes that ship), never from the graph.
+        """

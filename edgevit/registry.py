@@ -1,0 +1,138 @@
+"""The one door by which passes, backends, engines and device files enter.
+
+Everything is a name and a ``module:attribute`` string, loaded on use, so that asking what
+exists imports nothing. The built-in set is a plug-in like any other.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.metadata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Literal
+
+from edgevit.errors import UsageError
+
+__all__ = ["BUILTIN", "GROUP", "Kind", "Plugin", "load", "merge", "names", "nearest", "plugins"]
+
+GROUP = "edgevit.plugins"
+Kind = Literal["passes", "backends", "engines", "targets"]
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """What one distribution adds.
+
+    Attributes:
+        name: Owner shown in listings and in errors.
+        passes: Spec name -> ``module:Class`` of a ``edgevit.pipeline.Pass``.
+        backends: Backend name -> ``module:Class`` of a ``edgevit.backend.Backend``.
+        engines: Engine name -> ``module:Class`` of a ``edgevit.runtimes.engine.Engine``.
+        targets: Target name -> ``package:file.toml`` of a device file.
+    """
+
+    name: str
+    passes: Mapping[str, str] = field(default_factory=dict)
+    backends: Mapping[str, str] = field(default_factory=dict)
+    engines: Mapping[str, str] = field(default_factory=dict)
+    targets: Mapping[str, str] = field(default_factory=dict)
+
+
+_DEVICES = "edgevit.targets.devices"
+
+BUILTIN = Plugin(
+    name="edgevit",
+    passes={},
+    backends={
+        "coreml": "edgevit.targets.coreml.lower:CoreMLBackend",
+        "litert": "edgevit.targets.litert.lower:LiteRTBackend",
+        "onnx": "edgevit.targets.onnx.lower:OnnxBackend",
+    },
+    engines={
+        "coreml": "edgevit.runtimes.coreml:CoreMLEngine",
+        "litert": "edgevit.runtimes.litert:LiteRTEngine",
+        "ort": "edgevit.runtimes.ort:OrtEngine",
+    },
+    targets={
+        "android-cpu": f"{_DEVICES}:android-cpu.toml",
+        "iphone-npu": f"{_DEVICES}:iphone-npu.toml",
+        "linux-x86": f"{_DEVICES}:linux-x86.toml",
+        "onnx": f"{_DEVICES}:onnx.toml",
+        "raspberry-pi-5": f"{_DEVICES}:raspberry-pi-5.toml",
+    },
+)
+
+
+@cache
+def plugins() -> tuple[Plugin, ...]:
+    """All installed plug-ins, the built-in one first, then by entry-point name.
+
+    Raises:
+        UsageError: An entry point does not name a ``Plugin``.
+    """
+    found = [BUILTIN]
+    for point in sorted(importlib.metadata.entry_points(group=GROUP), key=lambda p: p.name):
+        plugin = point.load()
+        if not isinstance(plugin, Plugin):
+            raise UsageError(
+                f"entry point {point.name!r} in group {GROUP!r} is a "
+                f"{type(plugin).__name__}, expected an edgevit.registry.Plugin"
+            )
+        if plugin is not BUILTIN:
+            found.append(plugin)
+    return tuple(found)
+
+
+def merge(found: tuple[Plugin, ...], kind: Kind) -> dict[str, tuple[str, str]]:
+    """Merge one kind of entry over plug-ins into name -> (reference, owner).
+
+    Raises:
+        UsageError: Two plug-ins own the same name; both are named.
+    """
+    merged: dict[str, tuple[str, str]] = {}
+    for plugin in found:
+        entries: Mapping[str, str] = getattr(plugin, kind)
+        for name, reference in entries.items():
+            if name in merged:
+                raise UsageError(
+                    f"{kind[:-1]} {name!r} is provided by both {merged[name][1]!r} "
+                    f"and {plugin.name!r}",
+                    hint="uninstall one of the two plug-ins",
+                )
+            merged[name] = (reference, plugin.name)
+    return merged
+
+
+def names(kind: Kind) -> dict[str, str]:
+    """Name -> owner of everything of a kind, sorted by name."""
+    return {name: owner for name, (_, owner) in sorted(merge(plugins(), kind).items())}
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """A hint that suggests the nearest known name, or lists them all."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else "known: " + ", ".join(sorted(known))
+
+
+def reference(kind: Kind, name: str) -> str:
+    """The ``module:attribute`` string behind a name.
+
+    Raises:
+        UsageError: No such name; the hint suggests the nearest.
+    """
+    merged = merge(plugins(), kind)
+    if name not in merged:
+        raise UsageError(
+            f"unknown {kind[:-1].replace('passe', 'pass')} {name!r}",
+            hint=nearest(name, list(merged)),
+        )
+    return merged[name][0]
+
+
+def load(kind: Kind, name: str) -> Any:
+    """Import and return the object behind a name (passes, backends, engines)."""
+    module, _, attribute = reference(kind, name).partition(":")
+    return getattr(importlib.import_module(module), attribute)

@@ -1,0 +1,188 @@
+"""Targets: what a device can do, read from ``targets/devices/*.toml``.
+
+An unknown key is an error; ``extends`` goes one level deep; ``name:key=value`` overrides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.resources
+import json
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from edgevit import registry
+from edgevit.errors import UsageError
+
+__all__ = ["Figure", "PlacementRule", "Target", "load_target", "parse_target"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Figure(_Strict):
+    """A number with where it comes from and how far it can be trusted."""
+
+    value: float
+    unit: str
+    source: str
+    confidence: Literal["measured", "published", "estimated"]
+
+
+class PlacementRule(_Strict):
+    """Which unit runs an operator: the first rule that matches decides.
+
+    Attributes:
+        name: Shown in reports.
+        unit: ``ANE``, ``GPU`` or ``CPU``.
+        ops: Canonical operator names; empty matches every operator.
+        min_rank: Matches if any input or output has at least this rank.
+        source: Where the rule comes from.
+        confidence: How far it can be trusted.
+    """
+
+    name: str
+    unit: Literal["ANE", "GPU", "CPU"]
+    ops: tuple[str, ...] = ()
+    min_rank: int = 0
+    source: str
+    confidence: Literal["measured", "published", "estimated"]
+
+
+class Tolerance(_Strict):
+    """Whole-network gates of a precision; exactly the metrics named are checked."""
+
+    max_rel: float | None = None
+    psnr_db: float | None = None
+
+
+class Target(_Strict):
+    """A device file, merged and overridden.
+
+    Attributes:
+        name: Target name.
+        title: One line for people.
+        backend: Backend name in the registry.
+        engine: Engine that runs the artifact on the device.
+        os: Operating-system floor, e.g. ``"iOS 17"``; empty if none.
+        max_rank: Highest tensor rank the device takes.
+        fallback: Whether ``--allow-fallback`` is possible.
+        default_precision: Used when ``--precision`` is absent.
+        precisions: Those that can be executed.
+        exclude_ops: Canonical operators the device cannot run though the backend can.
+        pipeline: Extra passes after canonicalization.
+        tolerance: Gates by precision.
+        figures: Numbers for the cost model, by name.
+        placement: Rules, first match decides.
+        options: Backend options (set by overrides such as ``os=18``).
+    """
+
+    name: str
+    title: str
+    backend: str
+    engine: str
+    os: str = ""
+    max_rank: int = 8
+    fallback: bool = True
+    default_precision: str
+    precisions: tuple[str, ...]
+    exclude_ops: tuple[str, ...] = ()
+    pipeline: tuple[str, ...] = ()
+    tolerance: dict[str, Tolerance]
+    figures: dict[str, Figure] = {}
+    placement: tuple[PlacementRule, ...] = ()
+    overridable: dict[str, tuple[str, ...]] = {}
+    options: dict[str, str] = {}
+
+    def digest(self) -> str:
+        """sha256 of the canonical JSON of all fields."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _read(text: str, where: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as e:
+        raise UsageError(f"device file {where} is not valid TOML: {e}") from e
+
+
+def _builtin(name: str) -> dict[str, Any]:
+    package, _, file = registry.reference("targets", name).partition(":")
+    text = importlib.resources.files(package).joinpath(file).read_text(encoding="utf-8")
+    return _read(text, f"{package}:{file}")
+
+
+def _extend(data: dict[str, Any], where: str) -> dict[str, Any]:
+    if "extends" not in data:
+        return data
+    base = _builtin(str(data["extends"]))
+    if "extends" in base:
+        raise UsageError(f"device file {where}: 'extends' goes one level deep only")
+    merged = {**base, **{k: v for k, v in data.items() if k != "extends"}}
+    for table in ("tolerance", "figures", "overridable", "options"):
+        merged[table] = {**base.get(table, {}), **data.get(table, {})}
+    return merged
+
+
+def _validate(data: dict[str, Any], where: str) -> Target:
+    try:
+        return Target.model_validate(data)
+    except ValidationError as e:
+        first = e.errors()[0]
+        key = ".".join(str(p) for p in first["loc"])
+        raise UsageError(f"device file {where}: {key}: {first['msg']}") from e
+
+
+def _override(target: Target, text: str) -> Target:
+    options = dict(target.options)
+    for item in filter(None, text.split(",")):
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise UsageError(f"target {target.name!r}: expected key=value, found {item!r}")
+        if key not in target.overridable:
+            raise UsageError(
+                f"target {target.name!r} has no override {key!r}",
+                hint="it has: " + (", ".join(sorted(target.overridable)) or "none"),
+            )
+        allowed = target.overridable[key]
+        if value not in allowed:
+            raise UsageError(
+                f"target {target.name!r}: {key}={value!r} is not possible",
+                hint=f"{key} can be: {', '.join(allowed)}",
+            )
+        options[key] = value
+    return target.model_copy(update={"options": options})
+
+
+def parse_target(data: dict[str, Any], where: str) -> Target:
+    """Build a target from parsed TOML; ``where`` is named in errors.
+
+    Raises:
+        UsageError: Unknown key, missing key, wrong type, or nested ``extends``.
+    """
+    return _validate(_extend(data, where), where)
+
+
+def load_target(spec: str, file: Path | None = None) -> Target:
+    """Load ``"name"`` or ``"name:key=value,..."``, or a user's device file.
+
+    Args:
+        spec: Target name with overrides; ignored names are an error with the nearest.
+        file: A device file of the user's; then ``spec`` may be empty or ``":key=value"``.
+
+    Raises:
+        UsageError: Unknown target, bad file or bad override.
+    """
+    name, _, overrides = spec.partition(":")
+    if file is None:
+        return _override(parse_target(_builtin(name), name), overrides)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError as e:
+        raise UsageError(f"device file {file} cannot be read: {e.strerror}") from e
+    return _override(parse_target(_read(text, str(file)), str(file)), overrides)

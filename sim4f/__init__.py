@@ -1,0 +1,1 @@
+"""Fourier optics of a 4f correlator; knows nothing of ONNX or of the compiler."""

@@ -1,0 +1,1 @@
+"""Lowerings, one folder a backend, and the device files."""

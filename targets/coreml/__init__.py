@@ -1,0 +1,1 @@
+"""Core ML: canonical ONNX to an ML program package."""

@@ -1,0 +1,1 @@
+"""Device files: what a device can do, as data."""

@@ -1,0 +1,1 @@
+"""LiteRT: canonical ONNX to a TFLite flatbuffer."""

@@ -1,0 +1,1 @@
+"""ONNX Runtime: the canonical model itself."""
