@@ -66,15 +66,16 @@ PREPROCESS = "color=gray,resize=28x28,scale=0.00392156862745098,mean=0.286,std=0
 
 _PACKAGE = "dataset-fashion-mnist"
 _INSIDE = Path("usr/share/datasets/fashion-mnist")
+_RANKS = {"images": 3, "labels": 1}
 _SPLITS: dict[Split, tuple[str, str]] = {
-    "train": ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"),
-    "test": ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"),
+    "train": ("train-images", "train-labels"),
+    "test": ("t10k-images", "t10k-labels"),
 }
 _SHA256 = {
-    "t10k-images-idx3-ubyte.gz": "cc1d090a38ace84dfa1aa66e3ada7c336ef481a96936906477e6dd344da56eaa",
-    "t10k-labels-idx1-ubyte.gz": "8d3605d196f4be44669e46906da9733c8131fef761fdbfec72c424d5222f1a05",
-    "train-images-idx3-ubyte.gz": "b0564c3eedabfbf835052cff8503ea422014ce006caf5b757f851416ee8300c7",
-    "train-labels-idx1-ubyte.gz": "0ae29f65d86684f32d1b9c85147786c547b9c6aebcaf235f0400a0cce308b056",
+    "t10k-images": "cc1d090a38ace84dfa1aa66e3ada7c336ef481a96936906477e6dd344da56eaa",
+    "t10k-labels": "8d3605d196f4be44669e46906da9733c8131fef761fdbfec72c424d5222f1a05",
+    "train-images": "b0564c3eedabfbf835052cff8503ea422014ce006caf5b757f851416ee8300c7",
+    "train-labels": "0ae29f65d86684f32d1b9c85147786c547b9c6aebcaf235f0400a0cce308b056",
 }
 
 
@@ -116,7 +117,7 @@ def load_full(split: Split) -> Labeled:
     """
     folder = locate()
     images, labels = _SPLITS[split]
-    return Labeled(_read_idx(folder / images, 3), _read_idx(folder / labels, 1))
+    return Labeled(_read_idx(folder, images), _read_idx(folder, labels))
 
 
 def locate() -> Path:
@@ -127,7 +128,7 @@ def locate() -> Path:
     """
     cached = CACHE / _PACKAGE / _INSIDE
     for folder in (Path("/") / _INSIDE, cached):
-        if all((folder / name).is_file() for name in _SHA256):
+        if all(_path(folder, name).is_file() for name in _SHA256):
             return folder
     _fetch()
     return cached
@@ -163,9 +164,14 @@ def parse_idx(data: bytes, rank: int) -> NDArray[np.uint8]:
     return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
 
 
-def _read_idx(path: Path, rank: int) -> NDArray[np.uint8]:
-    require_sha256(path, _SHA256[path.name])
-    return parse_idx(gzip.decompress(path.read_bytes()), rank)
+def _path(folder: Path, name: str) -> Path:
+    return folder / f"{name}-idx{_RANKS[name.split('-')[1]]}-ubyte.gz"
+
+
+def _read_idx(folder: Path, name: str) -> NDArray[np.uint8]:
+    path = _path(folder, name)
+    require_sha256(path, _SHA256[name])
+    return parse_idx(gzip.decompress(path.read_bytes()), _RANKS[name.split("-")[1]])
 
 
 def _fetch() -> None:

@@ -1,0 +1,110 @@
+"""Export timm models with random weights that are alive, from both torch exporters.
+
+    .venv-torch/bin/python -m benchmarks.corpus.timm_models [NAME ...]
+
+Writes ``.cache/models/<name>_ts.onnx`` and ``.cache/models/<name>_dynamo.onnx`` with the same
+weights. The weights are random: these files test a compiler and measure no accuracy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+from types import ModuleType
+
+import torch
+from torch import nn
+
+from benchmarks.corpus.store import CACHE
+from benchmarks.corpus.torch_export import export_both
+
+__all__ = ["MODELS", "create_live", "import_timm"]
+
+MODELS = ("deit_tiny_patch16_224", "mobilevit_xxs")
+
+_CALIBRATION_BATCHES = 4
+_CALIBRATION_SIZE = 8
+# The operator library that defines torchvision's names has to outlive this module's import.
+_TORCHVISION = torch.library.Library("torchvision", "DEF")
+
+
+def import_timm() -> ModuleType:
+    """Import timm where torchvision's compiled operators are missing (a CPU-only torch).
+
+    timm imports torchvision, whose import fails unless its operators are at least declared.
+    Only the declarations are made here: nothing that timm's models run needs them.
+    """
+    try:
+        import timm
+    except RuntimeError:
+        for name in ("nms", "qnms"):
+            _TORCHVISION.define(
+                f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+            )
+        import timm
+    return timm
+
+
+def create_live(name: str, seed: int) -> tuple[nn.Module, torch.Tensor]:
+    """Create a model whose outputs are of order one and depend on the input.
+
+    Weights of two or more dimensions are drawn with variance ``2 / fan_in`` in front of
+    convolutions and ``1 / fan_in`` elsewhere, biases and norms a little off their defaults,
+    and batch-norm statistics come from forward passes in training mode.
+
+    Args:
+        name: Name of the model in timm.
+        seed: Seed of weights and statistics.
+
+    Returns:
+        The model in evaluation mode and an input of batch size one.
+    """
+    torch.manual_seed(seed)
+    model = import_timm().create_model(name, pretrained=False)
+    _randomize(model)
+    shape = model.default_cfg["input_size"]
+    model.train()
+    for norm in (m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain average over the calibration batches
+    with torch.no_grad():
+        for _ in range(_CALIBRATION_BATCHES):
+            model(torch.randn(_CALIBRATION_SIZE, *shape))
+    return model.eval(), torch.randn(1, *shape)
+
+
+def _randomize(model: nn.Module) -> None:
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            _fill(module, name, parameter)
+
+
+def _fill(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+    with torch.no_grad():
+        if isinstance(module, nn.Conv2d | nn.Linear) and name == "weight":
+            gain = 2.0 if isinstance(module, nn.Conv2d) else 1.0
+            parameter.normal_(std=math.sqrt(gain / parameter[0].numel()))
+        elif name == "weight":  # of a norm
+            parameter.normal_(mean=1.0, std=0.1)
+        else:  # biases, class tokens, position embeddings
+            parameter.normal_(std=0.1)
+
+
+def main() -> None:
+    """Export the named models, all of ``MODELS`` by default."""
+    parser = argparse.ArgumentParser(
+        description="Export timm models with live random weights."
+    )
+    parser.add_argument("names", nargs="*", default=list(MODELS), metavar="NAME")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING)
+    for name in options.names:
+        model, x = create_live(name, options.seed)
+        for path in export_both(model, x, CACHE / "models" / name):
+            print(path.relative_to(CACHE.parent))
+
+
+if __name__ == "__main__":
+    main()
