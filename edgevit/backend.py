@@ -73,3 +73,10 @@ class Backend(Protocol):
         ``part.inputs`` and ``part.outputs`` carry the source value names; it is derived from
         ``lowered.files`` (the bytes that ship), never from the graph.
         """
+
+    def expose(self, lowered: Lowered) -> Lowered:
+        """The shipped artifact with every mapped value as an additional output, uncut.
+
+        Used to follow how errors accumulate. Derived from ``lowered.files`` like ``replay``;
+        outputs keep the artifact names of ``lowered.values``.
+        """

@@ -1,0 +1,163 @@
+"""Partition a canonical graph into convex parts that one backend each can take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from edgevit import registry
+from edgevit.backend import Backend
+from edgevit.errors import UnsupportedModelError
+from edgevit.target import Target
+
+__all__ = ["Coverage", "Fallback", "Partition", "check", "coverage", "partition"]
+
+FALLBACK_BACKEND = "onnx"
+
+
+@dataclass(frozen=True)
+class Fallback:
+    """A node that the target's backend cannot run, and why."""
+
+    node: str
+    op: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How much of the canonical graph the target's own backend runs.
+
+    Attributes:
+        nodes: Compute nodes in the canonical graph.
+        on_target: Those that the native artifact executes.
+        fallback: The others.
+    """
+
+    nodes: int
+    on_target: int
+    fallback: tuple[Fallback, ...]
+
+    @property
+    def share(self) -> float:
+        """``on_target / nodes``; 1 for an empty graph."""
+        return self.on_target / self.nodes if self.nodes else 1.0
+
+
+@dataclass(frozen=True)
+class Partition:
+    """A convex region: its backend and the region as a model of its own."""
+
+    backend: str
+    model: ir.Model
+
+
+def coverage(model: ir.Model, backend: Backend, target: Target, precision: str) -> Coverage:
+    """Ask the backend and the device file about every node."""
+    fallback = []
+    for node in model.graph:
+        reason = _refusal(node, backend, target, precision)
+        if reason is not None:
+            fallback.append(Fallback(str(node.outputs[0].name), node.op_type, reason))
+    return Coverage(len(model.graph), len(model.graph) - len(fallback), tuple(fallback))
+
+
+def _refusal(node: ir.Node, backend: Backend, target: Target, precision: str) -> str | None:
+    if node.op_type in target.exclude_ops:
+        return f"the device file of {target.name} excludes {node.op_type}"
+    for value in (*node.inputs, *node.outputs):
+        if value is not None and value.shape is not None and len(value.shape) > target.max_rank:
+            return f"rank {len(value.shape)} of {value.name!r} exceeds {target.max_rank}"
+    return backend.unsupported(node, target, precision)
+
+
+def check(found: Coverage, target: Target, allow_fallback: bool) -> None:
+    """The coverage gate.
+
+    Raises:
+        UnsupportedModelError: Nodes are left over and fallback is off or impossible.
+    """
+    if not found.fallback or (allow_fallback and target.fallback):
+        return
+    lines = [f"  {f.op} {f.node!r}: {f.reason}" for f in found.fallback[:20]]
+    more = len(found.fallback) - len(lines)
+    if more > 0:
+        lines.append(f"  ... and {more} more")
+    hint = (
+        "--allow-fallback runs them with ONNX Runtime on the device"
+        if target.fallback
+        else f"{target.name} has no fallback engine; change the model or the target"
+    )
+    raise UnsupportedModelError(
+        f"{len(found.fallback)} of {found.nodes} nodes cannot run on {target.name}:\n"
+        + "\n".join(lines),
+        hint=hint,
+    )
+
+
+def partition(model: ir.Model, backend: str, fallback: Coverage) -> tuple[Partition, ...]:
+    """Split into convex parts in execution order.
+
+    Each node gets the backend that runs it and a depth: the number of changes of backend on
+    the longest path to it. Nodes of equal depth and backend form one part; a path can leave
+    a part only to a greater depth, so parts are convex and their order is topological.
+
+    Args:
+        model: Canonical model.
+        backend: Name of the target's backend.
+        fallback: From ``coverage``; its fallback nodes go to ONNX Runtime.
+    """
+    if not fallback.fallback:
+        return (Partition(backend, model),)
+    left_over = {f.node for f in fallback.fallback}
+    groups: dict[tuple[int, str], list[ir.Node]] = {}
+    depth: dict[ir.Node, tuple[int, str]] = {}
+    for node in model.graph:
+        mine = FALLBACK_BACKEND if str(node.outputs[0].name) in left_over else backend
+        level = 0
+        for value in node.inputs:
+            producer = value.producer() if value is not None else None
+            if producer is not None:
+                before, theirs = depth[producer]
+                level = max(level, before + (theirs != mine))
+        depth[node] = (level, mine)
+        groups.setdefault((level, mine), []).append(node)
+    return tuple(
+        Partition(name, _extract(model, nodes)) for (_, name), nodes in sorted(
+            groups.items(), key=lambda item: item[0]
+        )
+    )
+
+
+def _extract(model: ir.Model, nodes: list[ir.Node]) -> ir.Model:
+    inside = set(nodes)
+    inputs: dict[ir.Value, None] = {}
+    outputs: dict[ir.Value, None] = {}
+    for node in nodes:
+        for value in node.inputs:
+            if value is not None and value.const_value is None and value.producer() not in inside:
+                inputs[value] = None
+        for out in node.outputs:
+            leaves = any(use.node not in inside for use in out.uses())
+            if leaves or out.is_graph_output():
+                outputs[out] = None
+    graph = ir.convenience.extract(model.graph, list(inputs), list(outputs))
+    part = ir.Model(graph, ir_version=model.ir_version, functions=list(model.functions.values()))
+    part.opset_imports.update(model.opset_imports)
+    return part
+
+
+def backend_of(name: str) -> Backend:
+    """Instantiate a backend by its registry name."""
+    found: Backend = registry.load("backends", name)()
+    return found
+
+
+def placements(parts: tuple[Partition, ...]) -> Mapping[str, int]:
+    """Backend name -> number of nodes, for reports."""
+    counted: dict[str, int] = {}
+    for part in parts:
+        counted[part.backend] = counted.get(part.backend, 0) + len(part.model.graph)
+    return counted

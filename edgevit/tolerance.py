@@ -1,0 +1,289 @@
+"""Derived tolerances for per-node replay: how far one operator may be off, and no further.
+
+First-order running error analysis (N. Higham, Accuracy and Stability of Numerical
+Algorithms, 2nd ed., chapters 3 and 4). Each value of a group carries a bound on its absolute
+error; an operator turns the bounds of its inputs into the bound of its output from the
+magnitudes that the reference really has. Two roundoffs enter: ``storage`` (the dtype tensors
+are kept in) and ``compute`` (the dtype sums are accumulated in). Sums of K terms are bounded
+by the probabilistic form sqrt(K) u of Higham and Mary (2019) times ``SAFETY``; there is no
+other knob.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from edgevit.model import constant
+
+__all__ = ["SAFETY", "Roundoff", "bounds", "roundoff"]
+
+Array = np.ndarray[Any, Any]
+# A run has about 1e6 sums a node; Higham and Mary's lambda for failure odds below 1e-9
+# per node is sqrt(2 ln(2e15)) = 8.4.
+SAFETY = 8.0
+# Vendor kernels evaluate exp, erf, tanh and division to a few units in the last place.
+FUNCTION_ULPS = 4.0
+
+
+@dataclass(frozen=True)
+class Roundoff:
+    """Unit roundoffs: of stored tensors and of accumulators."""
+
+    storage: float
+    compute: float
+
+
+def roundoff(precision: str) -> Roundoff:
+    """Roundoffs of a float precision (``fp32``, ``fp16`` = float16 tensors, float32 sums)."""
+    table = {
+        "fp32": Roundoff(2.0**-24, 2.0**-24),
+        "fp16": Roundoff(2.0**-11, 2.0**-24),
+    }
+    return table[precision]
+
+
+@dataclass(frozen=True)
+class _Operand:
+    """An input as the analysis sees it: the reference's array and its error bound."""
+
+    array: Array
+    error: float
+
+    @property
+    def peak(self) -> float:
+        finite = self.array[np.isfinite(self.array)] if self.array.size else self.array
+        return float(np.max(np.abs(finite))) if finite.size else 0.0
+
+
+_Rule = Callable[[ir.Node, list[_Operand], Array, Roundoff], float]
+
+
+def bounds(
+    model: ir.Model, values: Mapping[str, Array], cut: frozenset[str], unit: Roundoff
+) -> dict[str, float]:
+    """Bound |replayed - reference| for every node output of a canonical model.
+
+    Args:
+        model: Canonical model.
+        values: Reference array of every node output and graph input, by name.
+        cut: Values that the replay feeds from the reference; their error restarts at the
+            rounding of the feed.
+        unit: Roundoffs of the engine.
+
+    Returns:
+        Value name -> bound on the absolute error of any element.
+    """
+    error: dict[str, float] = {}
+    limit: dict[str, float] = {}
+    for node in model.graph:
+        operands = [_operand(v, values, error, unit) for v in node.inputs if v is not None]
+        rule = _RULES.get(node.op_type, _pointwise)
+        for out in node.outputs:
+            name = str(out.name)
+            if name not in values:
+                continue
+            made = rule(node, operands, values[name], unit)
+            peak = _peak(values[name])
+            limit[name] = made + SAFETY * unit.storage * peak
+            error[name] = unit.storage * peak if name in cut else limit[name]
+    return limit
+
+
+def _peak(array: Array) -> float:
+    return _Operand(array, 0.0).peak
+
+
+def _operand(
+    value: ir.Value, values: Mapping[str, Array], error: Mapping[str, float], unit: Roundoff
+) -> _Operand:
+    fixed = constant(value)
+    array = fixed if fixed is not None else values[str(value.name)]
+    if array.dtype.kind not in "fc":
+        return _Operand(array, 0.0)
+    rounding = unit.storage * _peak(array) if unit.storage > unit.compute else 0.0
+    return _Operand(array, max(error.get(str(value.name), 0.0), rounding))
+
+
+def _sum_error(length: int, scale: float, unit: Roundoff) -> float:
+    """Error of a sum of ``length`` products whose absolute values sum to ``scale``."""
+    return SAFETY * math.sqrt(max(length, 1)) * unit.compute * scale
+
+
+def _rows(array: Array, axis: int) -> float:
+    finite = np.where(np.isfinite(array), array, 0).astype(np.float64)
+    return float(np.sqrt(np.max(np.sum(finite**2, axis=axis)))) if finite.size else 0.0
+
+
+def _product(a: _Operand, b: _Operand, axis_a: int, axis_b: int, unit: Roundoff) -> float:
+    """Contraction of ``a`` along one axis with ``b``: Cauchy-Schwarz on |a||b|."""
+    length = a.array.shape[axis_a]
+    norm_a, norm_b = _rows(a.array, axis_a), _rows(b.array, axis_b)
+    carried = math.sqrt(length) * (a.error * norm_b + b.error * norm_a)
+    return _sum_error(length, norm_a * norm_b, unit) + carried
+
+
+def _matmul(node: ir.Node, ops: list[_Operand], out: Array, unit: Roundoff) -> float:
+    axis_b = -2 if ops[1].array.ndim > 1 else 0
+    return _product(ops[0], ops[1], -1, axis_b, unit)
+
+
+def _convolution(node: ir.Node, ops: list[_Operand], out: Array, unit: Roundoff) -> float:
+    x, w = ops[0], ops[1]
+    axes = (0, *range(2, w.array.ndim)) if node.op_type == "ConvTranspose" else None
+    axes = axes or tuple(range(1, w.array.ndim))
+    length = int(np.prod([w.array.shape[a] for a in axes]))
+    absolute = np.abs(w.array.astype(np.float64))
+    weight_l1 = float(np.max(np.sum(absolute, axis=axes)))
+    weight_l2 = float(np.sqrt(np.max(np.sum(absolute**2, axis=axes))))
+    patch = math.sqrt(length) * x.peak
+    own = _sum_error(length, min(weight_l1 * x.peak, weight_l2 * patch), unit)
+    bias = ops[2].error + SAFETY * unit.compute * ops[2].peak if len(ops) > 2 else 0.0
+    return own + x.error * weight_l1 + w.error * length * x.peak + bias
+
+
+def _attention(node: ir.Node, ops: list[_Operand], out: Array, unit: Roundoff) -> float:
+    q, k, v = ops[0], ops[1], ops[2]
+    scale = node.attributes.get_float("scale", 1.0 / math.sqrt(q.array.shape[-1])) or 1.0
+    score = abs(scale) * _product(q, k, -1, -1, unit)
+    peak = abs(scale) * _rows(q.array, -1) * _rows(k.array, -1)
+    if len(ops) > 3:
+        score += ops[3].error + SAFETY * unit.compute * (peak + ops[3].peak)
+    # Each stored intermediate (scores, probabilities) is rounded once in the storage dtype.
+    score += unit.storage * peak
+    relative = 2 * score + SAFETY * (FUNCTION_ULPS * unit.compute * (1 + peak) + unit.storage)
+    relative += SAFETY * math.sqrt(k.array.shape[-2]) * unit.compute
+    return v.peak * relative + v.error
+
+
+def _softmax(node: ir.Node, ops: list[_Operand], out: Array, unit: Roundoff) -> float:
+    axis = node.attributes.get_int("axis", -1)
+    length = ops[0].array.shape[-1 if axis is None else axis]
+    relative = 2 * ops[0].error + SAFETY * FUNCTION_ULPS * unit.compute * (1 + ops[0].peak)
+    return _peak(out) * (relative + SAFETY * math.sqrt(length) * unit.compute)
+
+
+def _normalization(node: ir.Node, ops: list[_Operand], out: Array, unit: Roundoff) -> float:
+    x = ops[0]
+    axes = -1 if node.op_type in ("LayerNormalization", "RMSNormalization") else None
+    rows = x.array.astype(np.float64)
+    if axes is None:
+        groups = node.attributes.get_int("num_groups", x.array.shape[1]) or 1
+        rows = rows.reshape(rows.shape[0], groups, -1)
+    centered = 0.0 if node.op_type == "RMSNormalization" else 1.0
+    epsilon = node.attributes.get_float("epsilon", 1e-5) or 0.0
+    spread = np.sqrt(np.mean((rows - centered * rows.mean(-1, keepdims=True)) ** 2, -1) + epsilon)
+    smallest = float(np.min(spread))
+    # (x - mean) / sigma: both the subtraction and sigma inherit the error of x.
+    length = rows.shape[-1]
+    absolute = x.error + SAFETY * unit.compute * math.sqrt(length) * x.peak
+    normalized = float(np.max(np.abs(rows).max(-1) / spread)) + 1.0
+    scale = max((o.peak for o in ops[1:2]), default=1.0)
+    shift = max((o.peak for o in ops[2:3]), default=0.0)
+    inner = (absolute / smallest) * (1 + min(normalized, math.sqrt(length)))
+    return scale * inner + SAFETY * unit.storage * (scale * normalized + shift)
+
+
+def _sum(node: ir.Node, ops: list[_Operand], out: Array, unit: Roundoff) -> float:
+    x = ops[0]
+    length = max(x.array.size // max(out.size, 1), 1)
+    mean = 1.0 / length if node.op_type == "ReduceMean" else 1.0
+    total = mean * length
+    return total * x.error + _sum_error(length, total * x.peak, unit)
+
+
+def _pool(node: ir.Node, ops: list[_Operand], out: Array, unit: Roundoff) -> float:
+    return ops[0].error + _sum_error(64, ops[0].peak, unit)
+
+
+def _add(node: ir.Node, ops: list[_Operand], out: Array, unit: Roundoff) -> float:
+    return sum(o.error + SAFETY * unit.compute * o.peak for o in ops)
+
+
+def _mul(node: ir.Node, ops: list[_Operand], out: Array, unit: Roundoff) -> float:
+    a, b = ops
+    return a.error * b.peak + b.error * a.peak + SAFETY * unit.compute * _peak(out)
+
+
+def _div(node: ir.Node, ops: list[_Operand], out: Array, unit: Roundoff) -> float:
+    a, b = ops
+    nonzero = np.abs(b.array[b.array != 0].astype(np.float64))
+    smallest = float(nonzero.min()) if nonzero.size else 1.0
+    carried = a.error / smallest + b.error * _peak(out) / smallest
+    return carried + SAFETY * FUNCTION_ULPS * unit.compute * _peak(out)
+
+
+def _move(node: ir.Node, ops: list[_Operand], out: Array, unit: Roundoff) -> float:
+    return max((o.error for o in ops), default=0.0)
+
+
+def _power(node: ir.Node, ops: list[_Operand], out: Array, unit: Roundoff) -> float:
+    """Smooth but steep functions: bounded through the largest slope between neighbors."""
+    x = ops[0].array.astype(np.float64)
+    slope = _slope(node.op_type, x, ops)
+    return ops[0].error * slope + SAFETY * FUNCTION_ULPS * unit.compute * max(_peak(out), 1.0)
+
+
+def _slope(op: str, x: Array, ops: list[_Operand]) -> float:
+    finite = x[np.isfinite(x)]
+    if not finite.size:
+        return 0.0
+    away = np.abs(finite[finite != 0])
+    smallest = float(away.min()) if away.size else 1.0
+    if op == "Exp":
+        return float(np.exp(min(finite.max(), 700.0)))
+    if op == "Sqrt":
+        return 0.5 / math.sqrt(smallest)
+    if op == "Log":
+        return 1.0 / smallest
+    if op == "Reciprocal":
+        return 1.0 / smallest**2
+    exponent = float(np.max(np.abs(ops[1].array))) if len(ops) > 1 else 1.0
+    return exponent * max(float(np.abs(finite).max()), 1.0) ** max(exponent - 1.0, 0.0)
+
+
+def _pointwise(node: ir.Node, ops: list[_Operand], out: Array, unit: Roundoff) -> float:
+    """Activations with slope at most about 1.13 (Gelu), evaluated to a few ulps."""
+    carried = 1.13 * sum(o.error for o in ops)
+    scale = max(_peak(out), max((o.peak for o in ops if o.array.dtype.kind == "f"), default=0))
+    return carried + SAFETY * FUNCTION_ULPS * unit.compute * max(scale, 1.0)
+
+
+_MOVES = (
+    "Reshape Transpose Concat Split Slice Gather GatherND GatherElements Pad Expand Tile "
+    "DepthToSpace SpaceToDepth Where Clip Relu MaxPool ReduceMax ReduceMin Max Min Neg Abs "
+    "TopK ArgMax Identity ScatterND Cast Floor Ceil Round Sign"
+).split()
+
+_RULES: dict[str, _Rule] = {
+    **dict.fromkeys(_MOVES, _move),
+    "MatMul": _matmul,
+    "Conv": _convolution,
+    "ConvTranspose": _convolution,
+    "Attention": _attention,
+    "Softmax": _softmax,
+    "LayerNormalization": _normalization,
+    "RMSNormalization": _normalization,
+    "InstanceNormalization": _normalization,
+    "GroupNormalization": _normalization,
+    "ReduceMean": _sum,
+    "ReduceSum": _sum,
+    "ReduceL2": _sum,
+    "CumSum": _sum,
+    "AveragePool": _pool,
+    "Resize": _pool,
+    "Add": _add,
+    "Sub": _add,
+    "Mul": _mul,
+    "Div": _div,
+    "Exp": _power,
+    "Log": _power,
+    "Sqrt": _power,
+    "Reciprocal": _power,
+    "Pow": _power,
+}

@@ -1,0 +1,322 @@
+"""Verification: run the staged artifact, compare it with the source, find what differs.
+
+Two questions. Does the whole network agree within its gate? And does each operator, replayed
+by the shipped artifact on the *reference's* inputs, stay within its derived tolerance? The
+second finds the first source node at fault, and small faults that the first would miss.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from edgevit import registry
+from edgevit.backend import Lowered
+from edgevit.bundle import Entry, Part
+from edgevit.errors import GateError
+from edgevit.parity import Figure, Gate, Metrics, compare, judge, top1, worst_of
+from edgevit.reference import Arrays, run_reference
+from edgevit.tolerance import bounds, roundoff
+
+__all__ = ["Divergence", "LoweredPart", "Parity", "PsnrDrop", "Subject", "verify_parts"]
+
+WORST = 5
+# Source values whose peak is below this are dead (denormals, zeros): nothing to compare.
+ALIVE = 1e-30
+Runner = Callable[[Path, Entry, Sequence[Mapping[str, Any]]], Sequence[Arrays]]
+
+
+@dataclass(frozen=True)
+class LoweredPart:
+    """A lowered part, the backend that made it, and its region of the canonical graph."""
+
+    backend: str
+    lowered: Lowered
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is verified against what.
+
+    Attributes:
+        source: Serialized source model, as the user gave it.
+        canonical: Canonical model that was lowered.
+        parts: Lowered parts in execution order.
+        entry: The bundle's entry that runs them.
+        root: Directory that holds the staged files.
+        precision: Decides the roundoffs of the replay.
+        gates: Whole-network gates.
+        run: Runs an entry in a child process.
+    """
+
+    source: bytes
+    canonical: ir.Model
+    parts: tuple[LoweredPart, ...]
+    entry: Entry
+    root: Path
+    precision: str
+    gates: tuple[Gate, ...]
+    run: Runner
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """A value whose replay is off: the source node that makes it, the error, the limit."""
+
+    node: str
+    op: str
+    value: str
+    error: float
+    limit: float
+
+    @property
+    def ratio(self) -> float:
+        """Error over limit; above 1 fails."""
+        return self.error / self.limit if self.limit > 0 else float("inf")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, three significant digits."""
+        return {
+            "node": self.node,
+            "op": self.op,
+            "value": self.value,
+            "error": _short(self.error),
+            "limit": _short(self.limit),
+        }
+
+
+@dataclass(frozen=True)
+class PsnrDrop:
+    """Where accumulated error first falls below the gate, or is lowest if it never does."""
+
+    node: str
+    op: str
+    value: str
+    psnr_db: float
+    below_gate: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "node": self.node,
+            "op": self.op,
+            "value": self.value,
+            "psnr_db": _short(self.psnr_db),
+            "below_gate": self.below_gate,
+        }
+
+
+@dataclass(frozen=True)
+class Parity:
+    """The outcome of verification."""
+
+    figures: tuple[Figure, ...]
+    outputs: Mapping[str, Metrics]
+    top1_agreement: float | None
+    replayed: int
+    worst: tuple[Divergence, ...]
+    first_divergent: Divergence | None
+    psnr_drop: PsnrDrop | None
+    samples: int
+    synthetic: bool
+    reference: str
+
+    @property
+    def passed(self) -> bool:
+        """All whole-network gates kept and no replayed value past its tolerance."""
+        return all(f.passed for f in self.figures) and self.first_divergent is None
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.3g}") if np.isfinite(value) else float(np.finfo(np.float64).max)
+
+
+def verify_parts(subject: Subject, samples: Sequence[Arrays], synthetic: bool) -> Parity:
+    """Verify lowered parts on samples.
+
+    Args:
+        subject: What is verified.
+        samples: Input name -> array, at least one; the first is replayed node by node.
+        synthetic: The samples were made up.
+
+    Raises:
+        GateError: The artifact does not run, or the source's outputs are dead.
+    """
+    reference = run_reference(subject.source, samples, trace=1)
+    _check_alive(reference.outputs)
+    candidate = subject.run(subject.root, subject.entry, samples)
+    metrics = _whole(reference.outputs, candidate)
+    figures = tuple(worst_of(metrics, gate)[1] for gate in subject.gates)
+    values = _reference_values(subject, samples[0], reference.traces[0])
+    found, count = _replay(subject, values, reference.traces[0])
+    past = [d for d in found if d.ratio > 1]
+    return Parity(
+        figures=figures,
+        outputs=metrics,
+        top1_agreement=None if synthetic else _agreement(reference.outputs, candidate),
+        replayed=count,
+        worst=tuple(sorted(found, key=lambda d: -d.ratio)[:WORST]),
+        first_divergent=past[0] if past else None,
+        psnr_drop=_first_drop(subject, samples[0], values),
+        samples=len(samples),
+        synthetic=synthetic,
+        reference=reference.version,
+    )
+
+
+def _check_alive(outputs: Sequence[Arrays]) -> None:
+    for name in outputs[0]:
+        arrays = [o[name] for o in outputs]
+        if not any(np.any(a[np.isfinite(a)]) for a in arrays if a.dtype.kind == "f"):
+            if arrays[0].dtype.kind != "f":
+                continue
+            raise GateError(
+                f"output {name!r} of the source model is zero on every sample",
+                hint="the model has dead weights; parity would be vacuous. Use real weights "
+                "or real --inputs",
+            )
+        peak = max(float(np.abs(a[np.isfinite(a)]).max(initial=0)) for a in arrays)
+        if arrays[0].dtype.kind == "f" and peak < ALIVE:
+            raise GateError(f"output {name!r} of the source model is denormal: peak {peak:.1e}")
+
+
+def _whole(reference: Sequence[Arrays], candidate: Sequence[Arrays]) -> dict[str, Metrics]:
+    return {
+        name: compare(
+            np.stack([r[name] for r in reference]),
+            np.stack([c[name].reshape(r[name].shape) for r, c in zip(
+                reference, candidate, strict=True)]),
+        )
+        for name in reference[0]
+    }
+
+
+def _agreement(reference: Sequence[Arrays], candidate: Sequence[Arrays]) -> float | None:
+    """Arg-max agreement of the first output that looks like class scores."""
+    for name, array in reference[0].items():
+        if array.dtype.kind == "f" and array.ndim >= 2 and array.shape[-1] > 1:
+            pairs = zip(reference, candidate, strict=True)
+            return float(np.mean([top1(r[name], c[name]) for r, c in pairs]))
+    return None
+
+
+def _reference_values(subject: Subject, sample: Arrays, trace: Arrays) -> Arrays:
+    """Every canonical value: the source's where the source has it, else the canonical's."""
+    canonical = ir.to_proto(subject.canonical).SerializeToString()
+    computed = run_reference(canonical, [sample], trace=1).traces[0]
+    values = {**computed, **sample}
+    for name, array in trace.items():
+        if name in values and values[name].size == array.size:
+            values[name] = array.reshape(values[name].shape)
+    return values
+
+
+def _replay(
+    subject: Subject, values: Arrays, trace: Arrays
+) -> tuple[list[Divergence], int]:
+    """Replay every part on the reference's inputs; divergences in execution order."""
+    found: list[Divergence] = []
+    count = 0
+    origin = _Origin(subject)
+    for part in subject.parts:
+        cut = frozenset(b.name for b in part.lowered.values)
+        limits = bounds(subject.canonical, values, cut, roundoff(subject.precision))
+        backend = registry.load("backends", part.backend)()
+        replayed = _run_variant(subject, backend.replay(part.lowered), values)
+        for binding in part.lowered.values:
+            if binding.name not in limits:
+                continue
+            count += 1
+            error = _largest_error(values[binding.name], replayed[binding.name])
+            node, op = origin.of(binding.name)
+            found.append(Divergence(node, op, binding.name, error, limits[binding.name]))
+    return found, count
+
+
+def _run_variant(subject: Subject, variant: Lowered, values: Arrays) -> Arrays:
+    """Run an edited artifact (cut or exposed) in a directory of its own."""
+    with tempfile.TemporaryDirectory(prefix="edgevit-replay-") as name:
+        root = Path(name)
+        for path, content in variant.files.items():
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).write_bytes(content)
+        part: Part = variant.part
+        feeds = {b.name: values[b.name].reshape(b.shape) for b in part.inputs}
+        entry = Entry(
+            (part,), tuple(b.name for b in part.inputs), tuple(b.name for b in part.outputs)
+        )
+        return subject.run(root, entry, [feeds])[0]
+
+
+def _largest_error(reference: np.ndarray[Any, Any], found: np.ndarray[Any, Any]) -> float:
+    r = reference.astype(np.float64)
+    y = found.reshape(reference.shape).astype(np.float64)
+    finite = np.isfinite(r)
+    if not np.array_equal(r[~finite], y[~finite], equal_nan=True) or not np.all(
+        np.isfinite(y[finite])
+    ):
+        return float("inf")
+    return float(np.max(np.abs(y[finite] - r[finite]), initial=0.0))
+
+
+class _Origin:
+    """Which source node makes a value: its own producer, or the canonical one."""
+
+    def __init__(self, subject: Subject) -> None:
+        import onnx
+
+        source = onnx.load_model_from_string(subject.source)
+        self._source = {
+            out: (node.name or f"{node.op_type}:{out}", node.op_type)
+            for node in source.graph.node
+            for out in node.output
+        }
+        self._canonical = {
+            str(out.name): node for node in subject.canonical.graph for out in node.outputs
+        }
+
+    def of(self, value: str) -> tuple[str, str]:
+        """(source node name, operator); follows canonical values to the next source one."""
+        seen = value
+        while seen not in self._source:
+            node = self._canonical[seen]
+            following = [u.node for out in node.outputs for u in out.uses()]
+            if not following:
+                return str(node.name or seen), node.op_type
+            seen = str(following[0].outputs[0].name)
+        name, op = self._source[seen]
+        made = self._canonical.get(value)
+        return name, made.op_type if made is not None else op
+
+
+def _first_drop(subject: Subject, sample: Arrays, values: Arrays) -> PsnrDrop | None:
+    """For a PSNR gate: the first exposed value whose accumulated PSNR is below it."""
+    limits = [g.limit for g in subject.gates if g.metric == "psnr_db"]
+    if not limits or len(subject.parts) != 1:
+        return None
+    part = subject.parts[0]
+    backend = registry.load("backends", part.backend)()
+    exposed = _run_variant(subject, backend.expose(part.lowered), {**values, **sample})
+    origin = _Origin(subject)
+    lowest: PsnrDrop | None = None
+    for binding in part.lowered.values:
+        if values[binding.name].dtype.kind != "f":
+            continue
+        r = values[binding.name]
+        m = compare(r, exposed[binding.name].reshape(r.shape))
+        figure = judge(m, Gate("psnr_db", limits[0]))
+        if figure.value is None:
+            continue
+        node, op = origin.of(binding.name)
+        drop = PsnrDrop(node, op, binding.name, figure.value, not figure.passed)
+        if drop.below_gate:
+            return drop
+        if lowest is None or drop.psnr_db < lowest.psnr_db:
+            lowest = drop
+    return lowest

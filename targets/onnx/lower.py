@@ -1,0 +1,123 @@
+"""The ONNX backend: the canonical model itself is the artifact.
+
+ONNX Runtime inlines ``ai.edgevit`` functions by their bodies, so nothing is rewritten here
+except what serialization needs to be byte-stable.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import onnx_ir as ir
+
+from edgevit.backend import Lowered, LowerOptions
+from edgevit.bundle import Binding, Part
+from edgevit.errors import Availability, probe_package
+from edgevit.model import constant, dtype_of, shape_of
+from edgevit.target import Target
+
+__all__ = ["OnnxBackend"]
+
+REPLAYED = ".replayed"
+
+
+class OnnxBackend:
+    """Serializes the canonical model; see ``edgevit.backend.Backend``."""
+
+    name: ClassVar[str] = "onnx"
+    precisions: ClassVar[frozenset[str]] = frozenset({"fp32"})
+
+    def probe(self) -> Availability:
+        """Lowering needs the ``onnx`` package."""
+        return probe_package(self.name, "onnx", "compile")
+
+    def unsupported(self, node: ir.Node, target: Target, precision: str) -> str | None:
+        """Every ONNX operator and every ``ai.edgevit`` function runs in ONNX Runtime."""
+        if node.domain in ("", "ai.onnx", "ai.edgevit"):
+            return None
+        return f"operators of domain {node.domain!r} are not part of ONNX"
+
+    def lower(self, model: ir.Model, target: Target, options: LowerOptions) -> Lowered:
+        """Serialize ``model`` deterministically; both ``io`` forms are the source's own."""
+        path = f"{options.stem}.onnx"
+        graph = model.graph
+        values = tuple(
+            _binding(out) for node in graph for out in node.outputs if out.name and _alive(out)
+        )
+        part = Part(
+            engine="ort",
+            artifact=path,
+            inputs=tuple(_binding(v) for v in graph.inputs),
+            outputs=tuple(_binding(v) for v in graph.outputs),
+        )
+        return Lowered({path: _serialize(model)}, part, values)
+
+    def replay(self, lowered: Lowered) -> Lowered:
+        """Cut at every mapped value; the cut tensor's producer writes ``NAME.replayed``."""
+        model = _parse(lowered)
+        made = _values_by_name(model)
+        outputs, inputs = [], list(model.graph.inputs)
+        for binding in lowered.values:
+            old = made[binding.artifact]
+            cut = ir.Value(name=binding.artifact, shape=old.shape, type=old.type)
+            old.name = binding.artifact + REPLAYED
+            ir.convenience.replace_all_uses_with(old, cut)
+            inputs.append(cut)
+            outputs.append(old)
+        model.graph.inputs.clear()
+        model.graph.inputs.extend(inputs)
+        model.graph.outputs.clear()
+        model.graph.outputs.extend(outputs)
+        renamed = tuple(
+            dataclasses.replace(b, artifact=b.artifact + REPLAYED) for b in lowered.values
+        )
+        part = dataclasses.replace(
+            lowered.part, inputs=lowered.part.inputs + lowered.values, outputs=renamed
+        )
+        return Lowered({part.artifact: _serialize(model)}, part, renamed)
+
+    def expose(self, lowered: Lowered) -> Lowered:
+        """The same file with every mapped value among the graph's outputs."""
+        model = _parse(lowered)
+        made = _values_by_name(model)
+        model.graph.outputs.clear()
+        model.graph.outputs.extend(made[b.artifact] for b in lowered.values)
+        part = dataclasses.replace(lowered.part, outputs=lowered.values)
+        return Lowered({part.artifact: _serialize(model)}, part, lowered.values)
+
+
+def _alive(value: ir.Value) -> bool:
+    return constant(value) is None and (bool(value.uses()) or value.is_graph_output())
+
+
+def _binding(value: ir.Value) -> Binding:
+    name, shape, dtype = str(value.name), shape_of(value), str(dtype_of(value))
+    return Binding(name, name, dtype, shape, dtype, shape)
+
+
+def _parse(lowered: Lowered) -> ir.Model:
+    import onnx
+
+    data = lowered.files[lowered.part.artifact]
+    return ir.from_proto(onnx.load_model_from_string(data))
+
+
+def _values_by_name(model: ir.Model) -> dict[str, ir.Value]:
+    return {str(out.name): out for node in model.graph for out in node.outputs}
+
+
+def _serialize(model: ir.Model) -> bytes:
+    """Deterministic bytes; exporter metadata (stack traces, paths) is left out."""
+    proto = ir.to_proto(model)
+    proto.producer_name, proto.producer_version = "edgevit", ""
+    proto.doc_string = proto.graph.doc_string = ""
+    del proto.graph.metadata_props[:]
+    del proto.graph.value_info[:]
+    for node in proto.graph.node:
+        node.doc_string = ""
+        del node.metadata_props[:]
+    for tensor in proto.graph.initializer:
+        tensor.doc_string = ""
+        del tensor.metadata_props[:]
+    return bytes(proto.SerializeToString(deterministic=True))
