@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import logging
 import math
-from types import ModuleType
+from typing import Any
 
 import torch
 from torch import nn
@@ -29,7 +29,7 @@ _CALIBRATION_SIZE = 8
 _TORCHVISION = torch.library.Library("torchvision", "DEF")
 
 
-def import_timm() -> ModuleType:
+def import_timm() -> Any:
     """Import timm where torchvision's compiled operators are missing (a CPU-only torch).
 
     timm imports torchvision, whose import fails unless its operators are at least declared.
