@@ -147,7 +147,9 @@ def _check_flow(
     for node in nodes:
         for name in filter(None, node.input):
             if name not in producer and name not in sources:
-                raise InputError(f"{where}: {describe(node)} reads {name!r}, which nothing makes")
+                raise InputError(
+                    f"{where}: {describe(node)} reads {name!r}, which nothing makes"
+                )
     for name in outputs:
         if name not in producer and name not in sources:
             raise InputError(f"{where}: output {name!r} is made by nothing")

@@ -139,7 +139,9 @@ def _check_presence(node: onnx.NodeProto, schema: Any, where: str) -> None:
     import onnx
 
     optional = onnx.defs.OpSchema.FormalParameterOption.Optional
-    for formal, name in zip(schema.inputs, node.input, strict=False):
+    # The last formal parameter stands for all the rest where it is variadic.
+    more = [schema.inputs[-1]] * len(node.input) if schema.inputs else []
+    for formal, name in zip([*schema.inputs, *more], node.input, strict=False):
         if not name and formal.option != optional:
             raise InputError(f"{where} lacks its input {formal.name!r}")
     for formal, name in zip(schema.outputs, node.output, strict=False):

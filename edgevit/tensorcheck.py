@@ -52,11 +52,11 @@ def _dtype(tensor: onnx.TensorProto, where: str) -> ir.DataType:
     try:
         dtype = ir.DataType(tensor.data_type)
     except ValueError as e:
-        raise InputError(f"{where}: tensor has the unknown data type {tensor.data_type}") from e
+        raise InputError(f"{where}: unknown data type {tensor.data_type}") from e
     taken = dtype.is_floating_point() or dtype.is_integer() or dtype == ir.DataType.BOOL
     if not taken or dtype.bitwidth == 6:
         raise InputError(
-            f"{where}: tensor has data type {dtype.name}, expected a real number, integer or bool"
+            f"{where}: data type {dtype.name}, expected real numbers, integers or bool"
         )
     return dtype
 
@@ -151,9 +151,9 @@ def check_tensor(tensor: onnx.TensorProto, folder: Path, where: str) -> None:
         filled += ["raw_data"]
     field = _FIELDS.get(dtype.name, "int32_data")
     if need and filled not in (["raw_data"], [field]):
-        found = " and ".join(filled) or "no data"
-        raise InputError(f"{where}: tensor of type {dtype.name} holds {found}, expected one field")
-    found, unit = _stored(tensor, field, dtype.bitwidth, raw=filled == ["raw_data"])
+        what = " and ".join(filled) or "no data"
+        raise InputError(f"{where}: {dtype.name} tensor holds {what}, expected one field")
+    found, unit = _stored(tensor, field, raw=filled == ["raw_data"])
     expected = need if unit == "bytes" else -(-need * 8 // max(dtype.bitwidth, 8))
     if found != expected:
         raise InputError(
@@ -162,7 +162,7 @@ def check_tensor(tensor: onnx.TensorProto, folder: Path, where: str) -> None:
         )
 
 
-def _stored(tensor: onnx.TensorProto, field: str, bits: int, *, raw: bool) -> tuple[int, str]:
+def _stored(tensor: onnx.TensorProto, field: str, *, raw: bool) -> tuple[int, str]:
     if raw:
         return len(tensor.raw_data), "bytes"
     return len(getattr(tensor, field)), "numbers"
@@ -181,7 +181,9 @@ def check_attribute(
 
     if attribute.ref_attr_name:
         if not in_function:
-            raise InputError(f"{where}: refers to {attribute.ref_attr_name!r} outside a function")
+            raise InputError(
+                f"{where}: refers to {attribute.ref_attr_name!r} outside a function"
+            )
         return
     kinds = onnx.AttributeProto.AttributeType
     name = kinds.Name(attribute.type) if attribute.type in kinds.values() else "UNKNOWN"
