@@ -49,9 +49,9 @@ def import_timm() -> Any:
 def create_live(name: str, seed: int) -> tuple[nn.Module, torch.Tensor]:
     """Create a model whose outputs are of order one and depend on the input.
 
-    Weights of two or more dimensions are drawn with variance ``2 / fan_in`` in front of
-    convolutions and ``1 / fan_in`` elsewhere, biases and norms a little off their defaults,
-    and batch-norm statistics come from forward passes in training mode.
+    Convolution weights are drawn with variance ``2 / fan_in``, linear ones with
+    ``1 / fan_in``, biases and norms a little off their defaults; batch-norm statistics come
+    from forward passes in training mode.
 
     Args:
         name: Name of the model in timm.
