@@ -1,0 +1,82 @@
+# Everything a newcomer needs: Python 3.11, pip and make.
+#   make demo    sets up and runs the main job on a real model
+#   make test    sets up and runs the tests
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+# Environments are keyed by their lock file: a changed lock rebuilds, anything else does not.
+LOCK_KEY := $(shell cat requirements/dev.lock pyproject.toml | sha256sum | cut -c1-16)
+STAMP := $(VENV)/.stamp-$(LOCK_KEY)
+TORCH_KEY := $(shell sha256sum requirements/torch.lock | cut -c1-16)
+TORCH_STAMP := .venv-torch/.stamp-$(TORCH_KEY)
+ORACLES_KEY := $(shell cat requirements/oracles.lock 2>/dev/null | sha256sum | cut -c1-16)
+ORACLES_STAMP := .venv-oracles/.stamp-$(ORACLES_KEY)
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test test-all lint format bench bench-five bench-latency bench-mutants models \
+	oracles env clean
+
+env: $(STAMP)
+
+$(STAMP): requirements/dev.lock pyproject.toml
+	@echo "setting up $(VENV) (once, about a minute)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python $(PIP_INSTALL) -r requirements/dev.lock
+	@$(BIN)/python $(PIP_INSTALL) --no-deps --no-build-isolation -e .
+	@rm -f $(VENV)/.stamp-*
+	@touch $@
+
+$(TORCH_STAMP): requirements/torch.lock
+	@echo "setting up .venv-torch (once, some minutes; PyTorch for the CPU)"
+	@test -x .venv-torch/bin/python || $(PYTHON) -m venv .venv-torch
+	@.venv-torch/bin/python $(PIP_INSTALL) -r requirements/torch.lock
+	@rm -f .venv-torch/.stamp-*
+	@touch $@
+
+$(ORACLES_STAMP): requirements/oracles.lock
+	@echo "setting up .venv-oracles (once; public converters as test oracles)"
+	@test -x .venv-oracles/bin/python || $(PYTHON) -m venv .venv-oracles
+	@.venv-oracles/bin/python $(PIP_INSTALL) -r requirements/oracles.lock
+	@rm -f .venv-oracles/.stamp-*
+	@touch $@
+
+demo: $(STAMP)
+	@$(BIN)/python examples/demo.py
+
+test: $(STAMP)
+	@$(BIN)/python -m pytest -q -m "not long"
+
+test-all: $(STAMP) models oracles
+	@$(BIN)/python -m pytest -q
+
+lint: $(STAMP)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy -p edgevit
+	@$(BIN)/mypy benchmarks examples tests
+	@$(BIN)/python -m pytest -q tests/packaging -m "not long"
+
+format: $(STAMP)
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+models: $(STAMP) $(TORCH_STAMP)
+	@$(BIN)/python -m benchmarks.corpus.packages
+	@.venv-torch/bin/python -m benchmarks.corpus.timm_models
+
+oracles: $(STAMP) $(ORACLES_STAMP) models
+	@$(BIN)/python -m benchmarks.oracles_coreml
+
+bench: bench-five bench-mutants bench-latency
+
+bench-five: $(STAMP) models
+	@$(BIN)/python -m benchmarks.five_models
+
+bench-mutants: $(STAMP)
+	@$(BIN)/python -m benchmarks.mutants
+
+bench-latency: $(STAMP) models
+	@$(BIN)/python -m benchmarks.latency
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,127 @@
+"""A timing worker: opens one artifact, then runs it once per line read from stdin.
+
+``python -m edgevit.runtimes.bench_worker SUBJECT THREADS [name=1,3,224,224 ...]``. One
+process per subject, so that the interleaved subjects share no caches, pools or allocators.
+Each answer is one JSON line: wall and process CPU milliseconds, and resident megabytes.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgevit.errors import EdgevitError, InputError
+from edgevit.runtimes.session import load
+
+__all__ = ["main"]
+
+Feeds = dict[str, "np.ndarray[Any, Any]"]
+
+
+class _OnnxSubject:
+    """A plain ONNX file in ONNX Runtime with its own optimizations on."""
+
+    def __init__(self, path: Path, threads: int, shapes: dict[str, tuple[int, ...]]) -> None:
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        self._session = ort.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+        self.version = str(ort.__version__)
+        self.engine = "ort"
+        self.feeds = {
+            i.name: _draw(_shape(i.name, i.shape, shapes), _DTYPES[i.type])
+            for i in self._session.get_inputs()
+        }
+
+    def run(self) -> None:
+        self._session.run(None, self.feeds)
+
+
+_DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(double)": "float64",
+    "tensor(int64)": "int64",
+    "tensor(int32)": "int32",
+    "tensor(uint8)": "uint8",
+    "tensor(bool)": "bool",
+}
+
+
+def _shape(
+    name: str, declared: list[Any], shapes: dict[str, tuple[int, ...]]
+) -> tuple[int, ...]:
+    if name in shapes:
+        return shapes[name]
+    if not all(isinstance(d, int) and d > 0 for d in declared):
+        raise InputError(
+            f"input {name!r} has symbolic dimensions {declared}",
+            hint=f"give --shape {name}=... with numbers",
+        )
+    return tuple(declared)
+
+
+def _draw(shape: tuple[int, ...], dtype: str) -> np.ndarray[Any, Any]:
+    return np.random.default_rng(0).random(shape).astype(dtype)
+
+
+class _BundleSubject:
+    """A bundle through its own runtime, as a device would run it."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        self._session = load(path, threads=threads)
+        part = self._session.manifest.entries[0].parts[0]
+        self.engine = part.engine
+        self.version = str(self._session.manifest.parity_measured.get("version", ""))
+        self.feeds = {i.name: _draw(i.shape, i.dtype) for i in self._session.inputs}
+
+    def run(self) -> None:
+        self._session.run(self.feeds)
+
+
+def _once(subject: Any) -> dict[str, float]:
+    cpu, wall = time.process_time(), time.perf_counter()
+    subject.run()
+    return {
+        "wall_ms": (time.perf_counter() - wall) * 1e3,
+        "cpu_ms": (time.process_time() - cpu) * 1e3,
+        "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def main(argv: list[str]) -> int:
+    """Serve runs until stdin closes; a failure to open is one JSON line with ``error``."""
+    path, threads = Path(argv[0]), int(argv[1])
+    shapes = {
+        name: tuple(int(d) for d in dims.split(","))
+        for name, _, dims in (text.partition("=") for text in argv[2:])
+    }
+    try:
+        bundle = path.is_dir()
+        subject: Any = (
+            _BundleSubject(path, threads) if bundle else _OnnxSubject(path, threads, shapes)
+        )
+    except EdgevitError as e:
+        print(json.dumps({"error": e.message, "hint": e.hint}), flush=True)  # noqa: T201
+        return e.exit_code
+    ready = {"engine": subject.engine, "version": subject.version}
+    print(json.dumps(ready), flush=True)  # noqa: T201  (stdout is this worker's protocol)
+    for _ in sys.stdin:
+        print(json.dumps(_once(subject)), flush=True)  # noqa: T201
+    return 0
+
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
