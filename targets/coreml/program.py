@@ -1,0 +1,191 @@
+"""A canonical graph as a MIL program, built operation by operation."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from edgevit.bundle import Binding
+from edgevit.model import dtype_of, shape_of
+from edgevit.targets.coreml.context import Context
+from edgevit.targets.coreml.names import Names
+from edgevit.targets.coreml.op_linear import absorbable, lower_fused
+from edgevit.targets.coreml.rule import i32
+from edgevit.targets.coreml.table import RULES, key
+
+__all__ = ["Built", "build"]
+
+
+@dataclass(frozen=True)
+class Built:
+    """A program in memory.
+
+    Attributes:
+        program: The ``coremltools`` MIL program, one function ``main``.
+        inputs: Bindings of the model's inputs.
+        outputs: Bindings of the model's outputs.
+        values: Bindings of every source value that a tensor of the program holds.
+    """
+
+    program: Any
+    inputs: tuple[Binding, ...]
+    outputs: tuple[Binding, ...]
+    values: tuple[Binding, ...]
+
+
+def _boundary_dtype(value: ir.Value, program: np.dtype[Any], io: str) -> np.dtype[Any]:
+    """Dtype of a model input or output: Core ML has float16, float32 and int32 there."""
+    dtype = dtype_of(value)
+    if not np.issubdtype(dtype, np.floating):
+        return np.dtype(np.int32)
+    return program if io == "native" else dtype
+
+
+def _binding(value: ir.Value, artifact: str, dtype: np.dtype[Any]) -> Binding:
+    shape = shape_of(value)
+    return Binding(
+        name=str(value.name),
+        artifact=artifact,
+        dtype=dtype_of(value).name,
+        shape=shape,
+        artifact_dtype=dtype.name,
+        artifact_shape=shape or (1,),
+    )
+
+
+def _internal_dtype(value: ir.Value, program: np.dtype[Any]) -> np.dtype[Any]:
+    dtype = dtype_of(value)
+    if np.issubdtype(dtype, np.floating):
+        return program
+    return dtype if dtype == np.bool_ else np.dtype(np.int32)
+
+
+def _mil_name(dtype: np.dtype[Any]) -> str:
+    return {"float16": "fp16", "float32": "fp32", "int32": "int32", "bool": "bool"}[dtype.name]
+
+
+def _mil_type(types: Any, binding: Binding) -> Any:
+    return types.numpy_type_to_builtin_type(np.dtype(binding.artifact_dtype).type)
+
+
+def _enter(ctx: Context, binding: Binding, value: ir.Value, var: Any) -> None:
+    """Bring a model input into the program's dtype."""
+    wanted = _internal_dtype(value, ctx.dtype)
+    if binding.artifact_dtype == wanted.name:
+        if not value.uses():
+            # Core ML drops an input that no operation reads; coremltools adds this too.
+            ctx.temp(value, "unused", "identity", x=var)
+        ctx.bind(value, var)
+        return
+    if wanted == np.bool_:
+        inside = ctx.temp(value, "bool", "not_equal", x=var, y=i32(0))
+    else:
+        inside = ctx.temp(value, wanted.name, "cast", x=var, dtype=_mil_name(wanted))
+    ctx.bind(value, inside)
+
+
+def _leave(ctx: Context, binding: Binding, value: ir.Value) -> Any:
+    """The variable that the function returns for a model output, under its own name."""
+    var = ctx.get(value)
+    inside = _internal_dtype(value, ctx.dtype)
+    if binding.artifact_dtype != inside.name:
+        name = _mil_name(np.dtype(binding.artifact_dtype))
+        return ctx.mb.cast(x=var, dtype=name, name=binding.artifact)
+    if var.name == binding.artifact:
+        return var
+    if tuple(var.shape) == ():
+        return ctx.mb.reshape(x=var, shape=i32([1]), name=binding.artifact)
+    return ctx.mb.identity(x=var, name=binding.artifact)
+
+
+def _lower_nodes(ctx: Context, graph: ir.Graph) -> None:
+    absorbed: dict[ir.Node, ir.Node] = {}
+    for node in graph:
+        add = absorbable(node)
+        if add is not None and add not in absorbed:
+            absorbed[add] = node
+    swallowed = set(absorbed.values())
+    for node in graph:
+        if node in absorbed:
+            lower_fused(ctx, node, absorbed[node])
+        elif node not in swallowed:
+            RULES[key(node)].lower(ctx, node)
+
+
+def _rename_defaults(function: Any, ctx: Context) -> None:
+    """Constants that the builder adds itself get names that no other tensor has."""
+    names, ours = ctx.names, ctx.constants()
+    for operation in function.operations:
+        if operation.op_type != "const" or operation.outputs[0] in ours:
+            continue
+        name = names.claim(operation.outputs[0].name)
+        operation.name = name
+        operation.outputs[0].name = name
+
+
+def _values(ctx: Context, graph: ir.Graph) -> tuple[Binding, ...]:
+    """Source values that the program holds, in execution order; no bool, no alias."""
+    seen = {ctx.values[str(v.name)].name for v in graph.inputs}
+    found = []
+    for out in (out for node in graph for out in node.outputs):
+        var = ctx.values.get(str(out.name))
+        if var is None or var.name in seen or dtype_of(out) == np.bool_:
+            continue
+        if var.op is None or var.op.op_type == "const":
+            continue
+        seen.add(var.name)
+        found.append(_binding(out, var.name, _internal_dtype(out, ctx.dtype)))
+    return tuple(found)
+
+
+def build(
+    mb: Any,
+    model: ir.Model,
+    dtype: np.dtype[Any],
+    io: Literal["source", "native"],
+    opset: Any,
+) -> Built:
+    """Build the program of a canonical model.
+
+    Args:
+        mb: The MIL builder, with a fresh name counter.
+        model: Canonical model, every node supported.
+        dtype: float16 or float32 for all floats inside.
+        io: Whether floats at the boundary keep the source's dtype or take ``dtype``.
+        opset: Deployment target, e.g. ``ct.target.iOS17``.
+    """
+    from coremltools.converters.mil.mil import Function, Program, types
+
+    graph, names = model.graph, Names()
+    inputs, outputs = (
+        tuple(
+            _binding(v, names.claim(str(v.name)), _boundary_dtype(v, dtype, io)) for v in side
+        )
+        for side in (graph.inputs, graph.outputs)
+    )
+    external = {
+        b.name
+        for b, v in zip(outputs, graph.outputs, strict=True)
+        if b.artifact_dtype != _internal_dtype(v, dtype).name
+    }
+    placeholders = OrderedDict(
+        (b.artifact, mb.placeholder(b.artifact_shape, dtype=_mil_type(types, b)))
+        for b in inputs
+    )
+    program = Program()
+    with Function(placeholders, opset_version=opset) as function:
+        ctx = Context(mb, dtype, names, frozenset(external))
+        ctx.outputs.update({b.name: b.artifact for b in outputs})
+        for b, v in zip(inputs, graph.inputs, strict=True):
+            _enter(ctx, b, v, function.inputs[b.artifact])
+        _lower_nodes(ctx, graph)
+        ends = [_leave(ctx, b, v) for b, v in zip(outputs, graph.outputs, strict=True)]
+        function.set_outputs(ends)
+    _rename_defaults(function, ctx)
+    values = _values(ctx, graph)
+    program.add_function("main", function)
+    return Built(program, inputs, outputs, values)
