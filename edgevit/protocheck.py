@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgevit.errors import InputError
 from edgevit.tensorcheck import MAX_RANK, check_attribute, check_tensor
@@ -41,6 +41,7 @@ def check_structure(model: onnx.ModelProto, folder: Path, file: str) -> None:
     Raises:
         InputError: The first thing that is wrong, with where it is.
     """
+    _check_text(model, file)
     graph = model.graph
     if not model.HasField("graph") or not (graph.node or graph.output):
         raise InputError(f"{file}: the file holds no graph", hint="is this an ONNX model?")
@@ -57,6 +58,43 @@ def check_structure(model: onnx.ModelProto, folder: Path, file: str) -> None:
     _check_nodes(graph.node, folder, file, in_function=False)
     _check_graph_names(graph, file)
     _check_functions(model, folder, file)
+
+
+def _check_text(model: onnx.ModelProto, file: str) -> None:
+    """Names must be text: protobuf hands out damaged ones as bytes, or fails on reading."""
+    bad = _damaged_text(model)
+    if bad is not None:
+        raise InputError(
+            f"{file}: a name in the file is not UTF-8 text: {bad[:40]!r}",
+            hint="the file is damaged",
+        )
+
+
+def _damaged_text(message: Any) -> bytes | None:
+    """The first string field that is not UTF-8, depth first; the data of tensors is skipped."""
+    tensor = message.DESCRIPTOR.name == "TensorProto"
+    for field, value in _tensor_fields(message) if tensor else message.ListFields():
+        single = isinstance(value, (str, bytes)) or hasattr(value, "ListFields")
+        if field.message_type is None and field.type != field.TYPE_STRING:
+            continue
+        for part in [value] if single else value:
+            bad = _damaged_part(field, part)
+            if bad is not None:
+                return bad
+    return None
+
+
+def _damaged_part(field: Any, part: Any) -> bytes | None:
+    if field.message_type is not None:
+        return _damaged_text(part)
+    damaged = field.type == field.TYPE_STRING and isinstance(part, bytes)
+    return part if damaged else None
+
+
+def _tensor_fields(tensor: onnx.TensorProto) -> list[tuple[Any, Any]]:
+    fields = tensor.DESCRIPTOR.fields_by_name
+    names = ("name", "doc_string", "external_data", "metadata_props")
+    return [(fields[name], getattr(tensor, name)) for name in names]
 
 
 def _check_control_flow(model: onnx.ModelProto, file: str) -> None:

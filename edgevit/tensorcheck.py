@@ -199,6 +199,15 @@ def check_attribute(
         if field not in present:
             raise InputError(f"{where}: attribute of type TENSOR is empty")
         check_tensor(attribute.t, folder, where)
+    for text in [attribute.s, *attribute.strings]:
+        _check_utf8(text, where)
     numbers = [attribute.f] if name == "FLOAT" else list(attribute.floats)
     if any(math.isnan(x) for x in numbers):
         raise InputError(f"{where}: attribute is NaN")
+
+
+def _check_utf8(text: bytes, where: str) -> None:
+    try:
+        text.decode()
+    except UnicodeDecodeError as e:
+        raise InputError(f"{where}: text is not UTF-8: {text[:40]!r}") from e
