@@ -16,7 +16,19 @@ from typing import Any, Literal
 
 from edgevit.errors import UsageError
 
-__all__ = ["BUILTIN", "GROUP", "Kind", "Plugin", "load", "merge", "names", "nearest", "plugins"]
+__all__ = [
+    "BUILTIN",
+    "GROUP",
+    "Kind",
+    "Plugin",
+    "load",
+    "load_attribute",
+    "merge",
+    "names",
+    "nearest",
+    "plugins",
+    "reference",
+]
 
 GROUP = "edgevit.plugins"
 Kind = Literal["passes", "backends", "engines", "targets"]
@@ -134,5 +146,10 @@ def reference(kind: Kind, name: str) -> str:
 
 def load(kind: Kind, name: str) -> Any:
     """Import and return the object behind a name (passes, backends, engines)."""
-    module, _, attribute = reference(kind, name).partition(":")
+    return load_attribute(reference(kind, name))
+
+
+def load_attribute(target: str) -> Any:
+    """Import and return the object behind a ``module:attribute`` string."""
+    module, _, attribute = target.partition(":")
     return getattr(importlib.import_module(module), attribute)

@@ -1,0 +1,208 @@
+"""The public functions: compile, inspect, verify. ``compile`` reads as the flow it is."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from edgevit import bundle as bundles
+from edgevit import describe, job
+from edgevit.inspection import Inspection
+from edgevit.inspection import inspect as _inspect
+from edgevit.loading import load
+from edgevit.progress import Progress, SilentProgress
+from edgevit.recipe import save_recipe as _save_recipe
+from edgevit.verify import Parity
+
+if TYPE_CHECKING:
+    from edgevit.manifest import Manifest
+
+__all__ = ["Bundle", "compile", "inspect", "verify"]
+
+Paths = str | Path
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A compiled bundle.
+
+    Attributes:
+        path: Where it is; ``None`` after a dry run.
+        manifest: What it says about itself.
+        result: The ``result`` object of ``edgevit compile --json``.
+    """
+
+    path: Path | None
+    manifest: Manifest
+    result: dict[str, Any]
+
+
+def compile(  # noqa: A001  (the public name of the contract: edgevit.compile)
+    model: Paths,
+    *,
+    target: str | None = None,
+    output: Paths | None = None,
+    precision: str | None = None,
+    passes: str | None = None,
+    recipe: str | None = None,
+    calibration: str | None = None,
+    inputs: str | None = None,
+    preprocess: str | None = None,
+    shapes: dict[str, tuple[int, ...]] | None = None,
+    head: str | None = None,
+    io: Literal["source", "native"] | None = None,
+    allow_fallback: bool | None = None,
+    bundle_version: int | None = None,
+    seed: int | None = None,
+    target_file: Paths | None = None,
+    selfcheck_input: str | None = None,
+    verify_each: bool = False,
+    verify: bool = True,
+    keep_failed: bool = False,
+    dry_run: bool = False,
+    save_recipe: Paths | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Compile an ONNX model into a verified bundle.
+
+    Args:
+        model: ONNX file.
+        target: Target name with overrides, e.g. ``"iphone-npu"``, ``"iphone-npu:os=17"``.
+        output: Bundle directory; default ``MODEL-TARGET.edgevit`` in the working directory.
+        precision: ``"fp32"``, ``"fp16"``, ...; default: the target's.
+        passes: Pass specs run after canonicalization, ``"a,b{opt=1}"``.
+        recipe: Recipe file or name; arguments given here win over it.
+        calibration: ``DIR``, ``FILE.npz`` or ``"synthetic"``; the last fifth is verified on.
+        inputs: ``DIR`` or ``FILE.npz`` of verification samples.
+        preprocess: Preprocessing in its short form; recorded in the bundle.
+        shapes: Input name -> shape, binding symbolic dimensions.
+        head: ``"topk"``, ``"ctc"`` or ``"mask"``: what the first output means.
+        io: Boundary layout: the source's, or the engine's native one.
+        allow_fallback: Let ONNX Runtime take what the target cannot run.
+        bundle_version: Version number recorded in the manifest.
+        seed: Seed of synthetic samples.
+        target_file: A device file of your own.
+        selfcheck_input: ``FILE.npz`` used for the self-check instead of synthetic data.
+        verify_each: Compare with the source after every pass.
+        verify: ``False`` ships unverified; the manifest says so.
+        keep_failed: Keep ``OUT.failed.edgevit`` when a gate fails.
+        dry_run: Do everything but write the bundle.
+        save_recipe: Write the effective options as a recipe.
+        overwrite: Replace an existing bundle.
+        progress: Told of each step.
+
+    Raises:
+        EdgevitError: See ``edgevit.errors``; nothing is left at ``output``.
+    """
+    start, steps = time.perf_counter(), progress or SilentProgress()
+    given = {
+        "target": target,
+        "precision": precision,
+        "passes": passes,
+        "preprocess": preprocess,
+        "shapes": shapes,
+        "head": head,
+        "io": io,
+        "allow_fallback": allow_fallback,
+        "bundle_version": bundle_version,
+        "seed": seed,
+    }
+    plan = job.plan(Path(model), given, recipe, target_file, output, overwrite)
+    with steps.step("load"):
+        source = load(plan.model, plan.recipe.shapes)
+        data = job.data(plan, source, calibration, inputs, selfcheck_input)
+    with steps.step("canonicalize"):
+        canonical, records = job.canonicalize(plan, source, data, verify_each)
+    with steps.step("optimize"):
+        records += job.optimize(plan, canonical, source, data, verify_each)
+    with steps.step("partition"):
+        covered, parts = job.partition(plan, canonical)
+    with steps.step("lower"):
+        lowered = job.lower(plan, parts)
+    with bundles.staging(plan.output) as folder:
+        with steps.step("stage"):
+            staged = job.stage(folder, plan, source, lowered, data)
+        with steps.step("verify"):
+            parity = job.verify(plan, canonical, staged, data) if verify else None
+        made = describe.Made(plan, source, canonical, records, covered, staged, parity, data)
+        manifest = describe.manifest(made)
+        path = _seal(folder, manifest, plan, parity, dry_run, keep_failed, made)
+    if save_recipe is not None:
+        _save_recipe(plan.recipe, Path(save_recipe))
+    seconds = time.perf_counter() - start
+    return Bundle(path, manifest, describe.result(made, manifest, path, seconds))
+
+
+def _seal(
+    folder: Path,
+    manifest: Manifest,
+    plan: job.Plan,
+    parity: Parity | None,
+    dry_run: bool,
+    keep_failed: bool,
+    made: describe.Made,
+) -> Path | None:
+    """Rename the staged bundle into place, unless a gate failed."""
+    if parity is not None and not parity.passed:
+        kept = None
+        if keep_failed and not dry_run:
+            kept = plan.output.with_name(plan.output.stem + ".failed.edgevit")
+            bundles.seal(folder, manifest, kept, overwrite=True)
+        raise describe.failed_gate(made, manifest, kept)
+    if dry_run:
+        return None
+    bundles.seal(folder, manifest, plan.output, overwrite=plan.overwrite)
+    return plan.output
+
+
+def inspect(
+    model: Paths,
+    *,
+    target: str | None = None,
+    shapes: dict[str, tuple[int, ...]] | None = None,
+) -> Inspection:
+    """What a model holds, and what a target would do with it.
+
+    Args:
+        model: ONNX file.
+        target: Adds coverage and placement.
+        shapes: Input name -> shape, binding symbolic dimensions.
+
+    Raises:
+        EdgevitError: The model cannot be loaded.
+    """
+    return _inspect(Path(model), shapes or {}, target)
+
+
+def verify(
+    bundle: Paths,
+    against: Paths,
+    *,
+    inputs: str | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Compare a bundle with its source model.
+
+    Args:
+        bundle: Bundle directory.
+        against: The ONNX file that it was compiled from.
+        inputs: ``DIR`` or ``FILE.npz`` of samples; synthetic ones if absent.
+        progress: Told of each step.
+
+    Returns:
+        ``parity`` figures, ``outputs``, ``worst``, ``first_divergent``, ``pass``.
+
+    Raises:
+        EdgevitError: The bundle is corrupt, or ``against`` is another model.
+    """
+    steps = progress or SilentProgress()
+    with steps.step("open"):
+        opened = job.reopen(Path(bundle), Path(against), inputs)
+    with steps.step("verify"):
+        parity = job.verify(opened.plan, opened.canonical, opened.staged, opened.data)
+    return describe.parity_json(parity)
+
+

@@ -1,0 +1,229 @@
+"""What each command does: options in, a JSON result and a text out."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgevit import registry
+from edgevit.errors import UsageError
+from edgevit.progress import choose
+
+__all__ = ["Answer", "parse_shapes"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A command's outcome; ``ok=False`` is exit code 1."""
+
+    result: dict[str, Any]
+    text: str
+    ok: bool = True
+
+
+def parse_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Parse ``name=1,3,224,224`` options.
+
+    Raises:
+        UsageError: Not of that form, a dimension below 1, or a name given twice.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for text in texts:
+        name, equals, dims = text.rpartition("=")
+        numbers = dims.split(",")
+        if not equals or not name or not all(n.strip().isdigit() and int(n) for n in numbers):
+            raise UsageError(
+                f"--shape {text!r}: expected name=D0,D1,... with positive integers",
+                hint="for example --shape x=1,3,224,224",
+            )
+        if name in shapes:
+            raise UsageError(f"--shape: input {name!r} is given twice")
+        shapes[name] = tuple(int(n) for n in numbers)
+    return shapes
+
+
+def _progress(options: argparse.Namespace) -> Any:
+    return choose(options.quiet)
+
+
+def compile_command(options: argparse.Namespace) -> Answer:
+    """``edgevit compile``."""
+    from edgevit import api
+    from edgevit.report import text_of_compile
+
+    given = {
+        "target": options.target,
+        "precision": options.precision,
+        "passes": options.passes,
+        "preprocess": options.preprocess,
+        "shapes": parse_shapes(options.shape) or None,
+        "head": options.head,
+        "io": options.io,
+        "allow_fallback": options.allow_fallback or None,
+        "bundle_version": options.bundle_version,
+        "seed": options.seed,
+    }
+    bundle = api.compile(
+        options.model,
+        **{k: v for k, v in given.items() if v is not None},
+        output=options.output,
+        target_file=options.target_file,
+        recipe=options.recipe,
+        calibration=options.calib,
+        inputs=options.inputs,
+        selfcheck_input=options.selfcheck_input,
+        verify_each=options.verify_each,
+        verify=not options.no_verify,
+        keep_failed=options.keep_failed,
+        dry_run=options.dry_run,
+        save_recipe=options.save_recipe,
+        overwrite=options.overwrite,
+        progress=_progress(options),
+    )
+    return Answer(bundle.result, text_of_compile(bundle.result, options.verbose))
+
+
+def inspect_command(options: argparse.Namespace) -> Answer:
+    """``edgevit inspect``."""
+    from edgevit.inspection import inspect, text_of_inspection
+
+    found = inspect(Path(options.model), parse_shapes(options.shape), options.target)
+    ok = not found.unknown
+    return Answer(found.to_json(), text_of_inspection(found, options.verbose), ok)
+
+
+def verify_command(options: argparse.Namespace) -> Answer:
+    """``edgevit verify``."""
+    from edgevit.runtimes.session import load
+
+    if options.against is None:
+        with load(options.bundle) as session:
+            checked = session.self_check()
+        text = f"hashes and self-check: {'pass' if checked.passed else 'FAIL'}"
+        return Answer(checked.to_json(), text, checked.passed)
+    from edgevit import api
+    from edgevit.report import text_of_parity
+
+    found = api.verify(
+        options.bundle, options.against, inputs=options.inputs, progress=_progress(options)
+    )
+    ok = bool(found["pass"])
+    return Answer(found, text_of_parity(found) + ("\nPASS" if ok else "\nFAIL"), ok)
+
+
+def run_command(options: argparse.Namespace) -> Answer:
+    """``edgevit run``."""
+    from edgevit.runtimes.cli import run_bundle
+
+    result, text = run_bundle(
+        Path(options.bundle),
+        [Path(p) for p in options.input],
+        Path(options.output) if options.output else None,
+        threads=options.threads,
+        trust=options.trust,
+    )
+    return Answer(result, text)
+
+
+def bench_command(options: argparse.Namespace) -> Answer:
+    """``edgevit bench``."""
+    from edgevit.bench import bench
+    from edgevit.bench_subjects import subjects_of
+    from edgevit.report import text_of_bench
+
+    against = tuple(filter(None, (options.against or "").split(",")))
+    with subjects_of(options.subjects, against, parse_shapes(options.shape)) as subjects:
+        timings = bench(subjects, options.threads, options.runs)
+    entries = [t.to_json() for t in timings]
+    return Answer({"entries": entries}, text_of_bench(entries))
+
+
+def report_command(options: argparse.Namespace) -> Answer:
+    """``edgevit report``."""
+    from edgevit.bundle import open_bundle
+    from edgevit.report import text_of_manifest
+
+    manifest = open_bundle(Path(options.bundle)).to_json()
+    return Answer({"manifest": manifest}, text_of_manifest(manifest))
+
+
+def targets_command(options: argparse.Namespace) -> Answer:
+    """``edgevit targets``."""
+    from edgevit.report import table
+    from edgevit.target import load_target
+
+    rows = []
+    for name, owner in registry.names("targets").items():
+        target = load_target(name)
+        rows.append(
+            {
+                "name": name,
+                "title": target.title,
+                "backend": target.backend,
+                "engine": target.engine,
+                "precisions": list(target.precisions),
+                "default_precision": target.default_precision,
+                "overrides": {k: list(v) for k, v in target.overridable.items()},
+                "owner": owner,
+            }
+        )
+    text = table(
+        ("target", "backend", "precisions", "what"),
+        [
+            (r["name"], r["backend"], ",".join(r["precisions"]), r["title"])  # type: ignore[arg-type]
+            for r in rows
+        ],
+    )
+    return Answer({"targets": rows}, text)
+
+
+def passes_command(options: argparse.Namespace) -> Answer:
+    """``edgevit passes``."""
+    import dataclasses
+
+    from edgevit.report import table
+
+    rows = []
+    for name, owner in registry.names("passes").items():
+        cls = registry.load("passes", name)
+        fields = [
+            {"name": f.name.replace("_", "-"), "type": str(f.type), "default": str(f.default)}
+            for f in dataclasses.fields(cls)
+        ]
+        doc = (cls.__doc__ or "").strip().splitlines()[0]
+        effect = cls.effect.value
+        rows.append(
+            {"name": name, "effect": effect, "options": fields, "what": doc, "owner": owner}
+        )
+    text = table(
+        ("pass", "effect", "what"), [(r["name"], r["effect"], r["what"]) for r in rows]
+    )
+    return Answer({"passes": rows}, text)
+
+
+def doctor_command(options: argparse.Namespace) -> Answer:
+    """``edgevit doctor``."""
+    from edgevit.doctor import diagnose
+    from edgevit.report import table
+
+    rows = diagnose()
+    text = table(
+        ("backend", "can lower", "can run", "version", "reason"),
+        [
+            (
+                r["name"],
+                "yes" if r["can_lower"] else "no",
+                "yes" if r["can_run"] else "no",
+                r["version"],
+                r["reason"],
+            )
+            for r in rows
+        ],
+    )
+    return Answer({"backends": rows, "python": sys.version.split()[0]}, text)
+
+

@@ -1,0 +1,138 @@
+"""One record of a compile, and its views: JSON and terminal text. No logic in renderers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+__all__ = ["bytes_text", "table", "text_of_bench", "text_of_compile", "text_of_parity"]
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A plain-text table with aligned columns."""
+    cells = [list(head), *([str(c) for c in row] for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in cells]
+    lines.insert(1, "  ".join("-" * w for w in widths))
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def bytes_text(count: int) -> str:
+    """Bytes for people, in decimal units."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.2f} {unit}"
+    return f"{count} B"
+
+
+def _figure(metric: str, figure: Mapping[str, Any]) -> list[str]:
+    better = ">=" if metric in ("psnr_db", "sqnr_db", "cosine", "top1_agreement") else "<="
+    value = "exact" if figure.get("exact") else _number(figure["value"])
+    verdict = "pass" if figure["pass"] else "FAIL"
+    return [metric, value, f"{better} {figure['limit']:g}", verdict]
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3g}"
+
+
+def text_of_parity(parity: Mapping[str, Any]) -> str:
+    """The parity certificate: whole-network gates, replay, first divergent node."""
+    rows = [_figure(m, f) for m, f in parity["figures"].items()]
+    lines = [table(("parity", "measured", "gate", ""), rows)]
+    data = "synthetic samples" if parity["synthetic"] else "samples"
+    agreement = parity["top1_agreement"]
+    task = "not measured" if agreement is None else f"{agreement:.4f}"
+    lines.append(f"on {parity['samples']} {data}; arg-max agreement: {task}")
+    lines.append(f"replayed node by node: {parity['replayed']} values, {_replay_line(parity)}")
+    drop = parity["psnr_drop"]
+    if drop is not None:
+        what = "first below the gate" if drop["below_gate"] else "lowest"
+        lines.append(
+            f"accumulated error: {what} at {drop['op']} {drop['node']!r}: {drop['psnr_db']} dB"
+        )
+    return "\n".join(lines)
+
+
+def _replay_line(parity: Mapping[str, Any]) -> str:
+    first = parity["first_divergent"]
+    if first is not None:
+        return (
+            f"first past its tolerance: {first['op']} {first['node']!r} "
+            f"(error {first['error']}, limit {first['limit']})"
+        )
+    if not parity["worst"]:
+        return "none comparable"
+    worst = parity["worst"][0]
+    return f"all within their derived tolerances (closest: {worst['op']} {worst['node']!r})"
+
+
+def text_of_compile(result: Mapping[str, Any], verbose: bool) -> str:
+    """The terminal view of a compile; ends with one line PASS or FAIL, why, where."""
+    lines = [
+        f"{result['bundle'] or '(dry run)'}  for {result['target']}"
+        f" ({result['backend']}, {result['precision']})",
+        "",
+        table(
+            ("pass", "effect", "changed", "refused"),
+            [
+                (p["spec"], p["effect"], p["changed"], len(p["refused"]))
+                for p in result["passes"]
+                if verbose or p["changed"] or p["refused"]
+            ],
+        ),
+        "",
+    ]
+    lines += _refusals(result) if verbose else []
+    lines += [_coverage_line(result["coverage"]), _cost_line(result)]
+    if result["parity"] is not None:
+        lines += ["", text_of_parity(result["parity"])]
+    lines += ["", _verdict(result)]
+    return "\n".join(lines)
+
+
+def _refusals(result: Mapping[str, Any]) -> list[str]:
+    found = [
+        (p["spec"], r["node"], r["reason"]) for p in result["passes"] for r in p["refused"]
+    ]
+    return [table(("refused by", "node", "reason"), found), ""] if found else []
+
+
+def _coverage_line(coverage: Mapping[str, Any]) -> str:
+    share = 100 * coverage["on_target"] / coverage["nodes"] if coverage["nodes"] else 100
+    return f"coverage {share:.1f} % ({coverage['on_target']} of {coverage['nodes']} nodes)"
+
+
+def _cost_line(result: Mapping[str, Any]) -> str:
+    cost, size = result["cost"], sum(f["bytes"] for f in result["files"])
+    return (
+        f"{cost['macs'] / 1e6:.1f} M multiply-accumulates, {cost['params'] / 1e6:.2f} M "
+        f"parameters, {bytes_text(size)} on disk"
+    )
+
+
+def _verdict(result: Mapping[str, Any]) -> str:
+    if result["parity"] is None:
+        return "NOT VERIFIED: " + str(result["unverified_because"])
+    return "PASS: the shipped artifact computes what the source model computes"
+
+
+def text_of_bench(entries: Sequence[Mapping[str, Any]]) -> str:
+    """The timing table."""
+    rows = []
+    for e in entries:
+        r = e["ratio_to_first"]
+        rows.append(
+            (
+                e["label"],
+                f"{e['engine']} {e['version']}".strip(),
+                e["threads"],
+                f"{e['p50_ms']:.2f}",
+                f"{e['p90_ms']:.2f}",
+                f"{e['cpu_ms']:.2f}",
+                f"{e['rss_mb']:.0f}",
+                f"{r['median']:.3f} [{r['low']:.3f}, {r['high']:.3f}]",
+            )
+        )
+    head = ("subject", "engine", "threads", "p50 ms", "p90 ms", "cpu ms", "MiB", "ratio [95 %]")
+    return table(head, rows)
