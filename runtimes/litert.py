@@ -1,0 +1,123 @@
+"""Runs ``.tflite`` artifacts with LiteRT, or with tflite-runtime where only that exists."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ClassVar
+
+import numpy as np
+
+from edgevit.bundle import Part
+from edgevit.errors import ArtifactError, Availability, InputError, probe_package
+from edgevit.runtimes.engine import Arrays
+
+__all__ = ["LiteRTEngine", "LiteRTExecutor"]
+
+_PACKAGES = (
+    ("ai-edge-litert", "ai_edge_litert.interpreter"),
+    ("tflite-runtime", "tflite_runtime.interpreter"),
+)
+_IDENTIFIER = b"TFL3"
+
+
+class LiteRTExecutor:
+    """One opened ``.tflite`` file."""
+
+    def __init__(self, interpreter: Any, content: bytes) -> None:
+        self._interpreter = interpreter
+        self._content = content  # the interpreter reads weights in place
+        self._inputs = {d["name"]: d for d in interpreter.get_input_details()}
+        self._outputs = {d["name"]: d for d in interpreter.get_output_details()}
+
+    def run(self, feeds: Arrays) -> dict[str, np.ndarray[Any, Any]]:
+        """Run once.
+
+        Args:
+            feeds: Artifact input name -> array of the artifact's shape and dtype.
+
+        Returns:
+            Artifact output name -> array, owned by the caller.
+
+        Raises:
+            InputError: A name, shape or dtype is not the artifact's.
+        """
+        if self._interpreter is None:
+            raise InputError("this LiteRT session is closed")
+        if feeds.keys() != self._inputs.keys():
+            raise InputError(f"expected inputs {sorted(self._inputs)}, found {sorted(feeds)}")
+        for name, detail in self._inputs.items():
+            array = np.ascontiguousarray(feeds[name])
+            shape, dtype = tuple(detail["shape"].tolist()), np.dtype(detail["dtype"])
+            # A rank-0 tensor has no axes to compare; ascontiguousarray makes it rank 1.
+            if array.dtype != dtype or np.shape(feeds[name]) != shape:
+                raise InputError(
+                    f"input {name!r}: expected {dtype} {shape}, found "
+                    f"{array.dtype} {np.shape(feeds[name])}"
+                )
+            self._interpreter.set_tensor(detail["index"], array.reshape(shape))
+        self._interpreter.invoke()
+        return {
+            name: np.array(self._interpreter.get_tensor(detail["index"]))
+            for name, detail in self._outputs.items()
+        }
+
+    def close(self) -> None:
+        """Release the interpreter."""
+        self._interpreter = None
+
+    def __enter__(self) -> LiteRTExecutor:
+        """Return self."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close."""
+        self.close()
+
+
+class LiteRTEngine:
+    """LiteRT's interpreter on the CPU, with XNNPACK where the package applies it."""
+
+    name: ClassVar[str] = "litert"
+
+    def probe(self) -> Availability:
+        """Whether one of the two packages is installed."""
+        found = [probe_package(self.name, dist, "litert") for dist, _ in _PACKAGES]
+        return next((a for a in found if a.ok), found[0])
+
+    def _interpreter_class(self) -> Any:
+        self.probe().require()
+        for distribution, module in _PACKAGES:
+            if probe_package(self.name, distribution, "litert").ok:
+                return importlib.import_module(module).Interpreter
+        raise ArtifactError("no LiteRT interpreter")  # require() has raised before
+
+    def open(self, artifact: Path, part: Part, *, threads: int | None) -> LiteRTExecutor:
+        """Open a ``.tflite`` file.
+
+        Raises:
+            BackendMissingError: Neither package is installed.
+            ArtifactError: The file cannot be read, or the interpreter refuses it.
+        """
+        interpreter_class = self._interpreter_class()
+        try:
+            content = artifact.read_bytes()
+        except OSError as e:
+            raise ArtifactError(f"artifact {artifact} cannot be read: {e.strerror}") from e
+        if content[4:8] != _IDENTIFIER:
+            raise ArtifactError(
+                f"artifact {artifact}: expected a TFLite file, found identifier "
+                f"{content[4:8]!r}"
+            )
+        try:
+            interpreter = interpreter_class(model_content=content, num_threads=threads)
+            interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as e:
+            raise ArtifactError(f"LiteRT refuses {artifact}: {e}") from e
+        return LiteRTExecutor(interpreter, content)

@@ -1,0 +1,300 @@
+"""Emission: what the operator tables use to read operands and to write results."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from ai_edge_litert import schema_py_generated as schema
+
+from edgevit.bundle import Binding
+from edgevit.model import constant, dtype_of, shape_of
+from edgevit.targets.litert.grouping import Group
+from edgevit.targets.litert.rules import Perm, identity_perm
+from edgevit.targets.litert.views import View, identity
+from edgevit.targets.litert.writer import Writer
+
+__all__ = ["Context", "Held", "permuted"]
+
+Array = np.ndarray[Any, Any]
+_HALF_WEIGHT = 64  # elements from which a constant is worth storing as float16
+
+
+def permuted(shape: Sequence[int], perm: Sequence[int]) -> tuple[int, ...]:
+    """``shape`` of ``x.transpose(perm)``."""
+    return tuple(shape[p] for p in perm)
+
+
+@dataclass(frozen=True)
+class Held:
+    """A value as the artifact holds it: a tensor, and where the elements lie in it."""
+
+    tensor: int
+    view: View
+
+
+class Context:
+    """State of one emission.
+
+    Attributes:
+        writer: The flatbuffer under construction.
+        group: The group being lowered.
+        perm: Order of axes that the plan gave it.
+        bindings: Debug map so far, in execution order.
+    """
+
+    def __init__(
+        self,
+        writer: Writer,
+        perms: Mapping[str, Perm],
+        boundary: Callable[[ir.Value], Perm],
+        *,
+        half: bool,
+    ) -> None:
+        self.writer = writer
+        self._boundary = boundary
+        self.bindings: dict[str, Binding] = {}
+        self.group: Group
+        self.perm: Perm = ()
+        self._perms = perms
+        self._half = half
+        self._held: dict[ir.Value, Held] = {}
+        self._moved: dict[tuple[Any, ...], int] = {}
+
+    def enter(self, group: Group) -> None:
+        """Begin to lower a group."""
+        self.group = group
+        self.perm = self._perms.get(group.output.name or "", ())
+
+    # -- operands
+
+    def constant(self, label: str, array: Any, dtype: str | None = None) -> int:
+        """A constant tensor that the lowering makes (axes, shapes, scalars)."""
+        made = np.asarray(array) if dtype is None else np.asarray(array, dtype)
+        return self.writer.constant(label, made)
+
+    def weight(self, name: str, array: Array) -> int:
+        """A constant of the model, stored in the precision that was asked for."""
+        if not self._half or array.dtype != np.float32 or array.size < _HALF_WEIGHT:
+            return self.writer.constant(name, array)
+        key = ("half", self.writer.constant(f"{name}.fp16", array.astype(np.float16)))
+        if key not in self._moved:
+            wide = self.writer.tensor(name, array.shape, "float32")
+            self.writer.operator("DEQUANTIZE", [key[1]], [wide], version=3)
+            self._moved[key] = wide
+        return self._moved[key]
+
+    def held(self, value: ir.Value) -> Held:
+        """How the artifact holds a value that is computed at run time."""
+        return self._held[value]
+
+    def lying_shape(self, value: ir.Value, perm: Perm) -> tuple[int, ...]:
+        """The tensor's own shape if it lies in this order, else the logical shape."""
+        if value.const_value is None and self._held[value].view.free(perm):
+            return self.writer.shape(self._held[value].tensor)
+        return permuted(shape_of(value), perm)
+
+    def read(
+        self,
+        value: ir.Value,
+        perm: Perm | None = None,
+        shape: tuple[int, ...] | None = None,
+    ) -> int:
+        """A tensor that holds ``value.transpose(perm).reshape(shape)``."""
+        perm = identity_perm(len(shape_of(value))) if perm is None else perm
+        shape = permuted(shape_of(value), perm) if shape is None else shape
+        array = constant(value)
+        if array is not None:
+            return self.weight(value.name or "", array.transpose(perm).reshape(shape))
+        tensor = self._ordered(value, perm, shape)
+        return self._reshaped(value, tensor, perm, shape)
+
+    def read_any(self, value: ir.Value, perms: Sequence[Perm]) -> tuple[int, Perm]:
+        """Read in the first of the orders that costs nothing, else in the first."""
+        free = [
+            p for p in perms if value.const_value is not None or self._held[value].view.free(p)
+        ]
+        perm = free[0] if free else perms[0]
+        return self.read(value, perm), perm
+
+    def _ordered(self, value: ir.Value, perm: Perm, shape: tuple[int, ...]) -> int:
+        held = self._held[value]
+        if held.view.free(perm):
+            return held.tensor
+        source, order = self._steps(value, perm)
+        key = ("transpose", held.tensor, source, order)
+        if key in self._moved:
+            return self._moved[key]
+        lying = self.reshape(held.tensor, source)
+        target = permuted(source, order)
+        name = self._moved_name(value, perm, target)
+        moved = self.writer.tensor(name, target, self.writer.dtype(lying))
+        axes = self.constant("perm", order, "int32")
+        version = 1 if len(order) <= 4 else 5
+        self.writer.operator(
+            "TRANSPOSE",
+            [lying, axes],
+            [moved],
+            version=version,
+            options=schema.TransposeOptionsT(),
+        )
+        self._moved[key] = moved
+        if target == shape:
+            self.bind(value, moved, perm)
+        return moved
+
+    def _steps(self, value: ir.Value, perm: Perm) -> tuple[tuple[int, ...], Perm]:
+        """Source shape and permutation of the transpose, without reshapes if possible."""
+        held = self._held[value]
+        lying = self.writer.shape(held.tensor)
+        natural = held.view.natural()
+        if natural is not None and permuted(shape_of(value), natural) == lying:
+            return lying, tuple(natural.index(p) for p in perm)
+        moves = held.view.moves(perm)
+        if moves.perm is None:
+            raise ValueError(f"value {value.name!r} needs no transpose")
+        return moves.source, moves.perm
+
+    def _reshaped(
+        self, value: ir.Value, tensor: int, perm: Perm, shape: tuple[int, ...]
+    ) -> int:
+        if self.writer.shape(tensor) == shape:
+            return tensor
+        key = ("reshape", tensor, shape)
+        if key in self._moved:
+            return self._moved[key]
+        whole = shape == permuted(shape_of(value), perm)
+        made = self.reshape(tensor, shape, self._moved_name(value, perm, shape))
+        if whole:
+            self.bind(value, made, perm)
+        return made
+
+    def _moved_name(self, value: ir.Value, perm: Perm, shape: tuple[int, ...]) -> str:
+        """The value's name for its first whole tensor, else one that says it is a copy."""
+        whole = shape == permuted(shape_of(value), perm)
+        known = value.name in self.bindings or value.is_graph_input()
+        if whole and not known and self._claims(value, perm, shape):
+            return f"{value.name}"
+        return f"{value.name}/layout"
+
+    def _claims(self, value: ir.Value, perm: Perm, shape: tuple[int, ...]) -> bool:
+        """Whether a tensor may carry the value's name: an output's belongs to the boundary."""
+        if not value.is_graph_output():
+            return True
+        wanted = self._boundary(value)
+        return perm == wanted and shape == permuted(shape_of(value), wanted)
+
+    def reshape(self, tensor: int, shape: tuple[int, ...], name: str = "") -> int:
+        """RESHAPE, or the tensor itself if it has that shape."""
+        if self.writer.shape(tensor) == shape:
+            return tensor
+        key = ("reshape", tensor, shape)
+        if key not in self._moved:
+            label = name or f"{self.writer.name(tensor)}/reshape"
+            made = self.writer.tensor(label, shape, self.writer.dtype(tensor))
+            self.copy(tensor, made)
+            self._moved[key] = made
+        return self._moved[key]
+
+    def copy(self, tensor: int, target: int) -> None:
+        """RESHAPE ``tensor`` into the existing tensor ``target``."""
+        shape = self.writer.shape(target)
+        dims = self.constant("shape", shape, "int32")
+        options = schema.ReshapeOptionsT(newShape=list(shape))
+        self.writer.operator("RESHAPE", [tensor, dims], [target], options=options)
+
+    # -- results
+
+    def emit(
+        self,
+        op: str,
+        inputs: Sequence[int],
+        shape: Sequence[int],
+        *,
+        dtype: str | None = None,
+        options: Any = None,
+        version: int = 1,
+    ) -> int:
+        """An operator whose result is internal to the group.
+
+        Args:
+            op: Name in ``BuiltinOperator``.
+            inputs: Tensors, -1 for an absent one.
+            shape: Shape of the result.
+            dtype: numpy dtype name of the result; that of the first input by default.
+            options: Options object of the schema.
+            version: Operator version.
+        """
+        dtype = self.writer.dtype(inputs[0]) if dtype is None else dtype
+        made = self.writer.tensor(f"{self.group.output.name}/{op.lower()}", shape, dtype)
+        self.writer.operator(op, inputs, [made], version=version, options=options)
+        return made
+
+    def target(
+        self, value: ir.Value, perm: Perm | None = None, shape: tuple[int, ...] | None = None
+    ) -> int:
+        """A new tensor that will hold ``value.transpose(perm).reshape(shape)``."""
+        perm = identity_perm(len(shape_of(value))) if perm is None else perm
+        shape = permuted(shape_of(value), perm) if shape is None else shape
+        claims = self._claims(value, perm, shape)
+        name = f"{value.name}" if claims else f"{value.name}/layout"
+        made = self.writer.tensor(name, shape, dtype_of(value).name)
+        self.hold(value, made, perm)
+        return made
+
+    def hold(self, value: ir.Value, tensor: int, perm: Perm) -> None:
+        """Record that ``tensor`` holds ``value.transpose(perm)`` in some shape."""
+        self._held[value] = Held(tensor, identity(shape_of(value), perm))
+        self.bind(value, tensor, perm)
+
+    def adopt(self, value: ir.Value, tensor: int, perm: Perm) -> None:
+        """Make an internal tensor, the last that a group emitted, the group's output."""
+        if self._claims(value, perm, self.writer.shape(tensor)):
+            self.writer.rename(tensor, f"{value.name}")
+        self.hold(value, tensor, perm)
+
+    def alias(self, value: ir.Value, held: Held) -> None:
+        """Record that an existing tensor holds ``value``, rearranged as the view says."""
+        self._held[value] = held
+
+    def result(
+        self,
+        op: str,
+        inputs: Sequence[int],
+        *,
+        options: Any = None,
+        version: int = 1,
+        perm: Perm | None = None,
+        shape: tuple[int, ...] | None = None,
+    ) -> None:
+        """An operator that computes the group's output, in the order ``perm``.
+
+        ``perm`` is the plan's by default; ``shape`` that of the permuted value.
+        """
+        made = self.target(self.group.output, self.perm if perm is None else perm, shape)
+        self.writer.operator(op, inputs, [made], version=version, options=options)
+
+    def bind(self, value: ir.Value, tensor: int, perm: Perm) -> None:
+        """Put a value into the debug map unless it is there."""
+        if value.name is None or value.name in self.bindings or value.is_graph_input():
+            return
+        self.bindings[value.name] = self.binding(value, tensor, perm)
+
+    def binding(self, value: ir.Value, tensor: int, perm: Perm) -> Binding:
+        """How ``tensor`` holds ``value``."""
+        plain = perm == identity_perm(len(perm))
+        if math.prod(self.writer.shape(tensor)) != math.prod(shape_of(value)):
+            raise ValueError(f"tensor of {value.name!r} has another number of elements")
+        return Binding(
+            name=value.name or "",
+            artifact=self.writer.name(tensor),
+            dtype=dtype_of(value).name,
+            shape=shape_of(value),
+            artifact_dtype=self.writer.dtype(tensor),
+            artifact_shape=self.writer.shape(tensor),
+            perm=None if plain else perm,
+        )

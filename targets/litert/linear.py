@@ -1,0 +1,134 @@
+"""Matrix products and attention."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx_ir as ir
+from ai_edge_litert import schema_py_generated as schema
+
+from edgevit.model import constant, shape_of
+from edgevit.targets.litert.context import Context, permuted
+from edgevit.targets.litert.elementwise import fused
+from edgevit.targets.litert.grouping import Group, is_linear
+from edgevit.targets.litert.rules import Rule, identity_perm
+from edgevit.targets.litert.table import (
+    Op,
+    all_of,
+    attribute,
+    data_of,
+    floats,
+    optional,
+    rank,
+    scalar,
+)
+
+__all__ = ["OPS"]
+
+_MAX_RANK = 5  # of BATCH_MATMUL with broadcasting
+_PRODUCTS = Rule("products")
+_LINEAR = Rule("same", last="last", data=1)
+
+
+def _rule(group: Group) -> Rule:
+    return _LINEAR if is_linear(group.head) else _PRODUCTS
+
+
+def _linear(ctx: Context, group: Group) -> None:
+    """FULLY_CONNECTED takes the weight as [N, K] and any leading axes of the data."""
+    x, w = data_of(group.head), data_of(group.head, 1)
+    weight = constant(w)
+    if weight is None:
+        raise ValueError(f"node {group.head.name!r}: the weight is not constant")
+    k, n = weight.shape
+    shape = permuted(shape_of(x), ctx.perm)
+    tensor = ctx.read(x, ctx.perm, shape if len(shape) > 1 else (1, k))
+    inputs = [tensor, ctx.weight(f"{w.name}", np.ascontiguousarray(weight.T))]
+    bias = constant(group.bias)
+    if bias is not None:
+        inputs.append(ctx.weight(f"{group.bias and group.bias.name}", bias.reshape(n)))
+    options = schema.FullyConnectedOptionsT(
+        fusedActivationFunction=fused(group.activation), keepNumDims=True
+    )
+    out = (*shape[:-1], n) if len(shape) > 1 else (1, n)
+    version = 5 if bias is not None else 6
+    ctx.result("FULLY_CONNECTED", inputs, options=options, version=version, shape=out)
+
+
+def _swapped(rank: int) -> tuple[int, ...]:
+    plain = identity_perm(rank)
+    return (*plain[:-2], rank - 1, rank - 2)
+
+
+def _right(ctx: Context, value: ir.Value, dims: int) -> tuple[int, bool]:
+    """The right operand with ``dims`` axes, and whether its last two come swapped."""
+    own = len(shape_of(value))
+    if own == 1:
+        shape = (*(1,) * (dims - 2), *shape_of(value), 1)
+        return ctx.read(value, None, shape), False
+    if value.const_value is not None:
+        return ctx.read(value, None, (1,) * (dims - own) + shape_of(value)), False
+    tensor, perm = ctx.read_any(value, (identity_perm(own), _swapped(own)))
+    shape = (1,) * (dims - own) + permuted(shape_of(value), perm)
+    return ctx.reshape(tensor, shape), perm != identity_perm(own)
+
+
+def _products(ctx: Context, group: Group) -> None:
+    a, b = data_of(group.head), data_of(group.head, 1)
+    dims = max(2, len(shape_of(a)), len(shape_of(b)))
+    left = (1,) * (dims - len(shape_of(a))) + shape_of(a)
+    lhs = ctx.read(a, None, left)
+    rhs, adjoint = _right(ctx, b, dims)
+    right = ctx.writer.shape(rhs)
+    columns = right[-2] if adjoint else right[-1]
+    batch = np.broadcast_shapes(left[:-2], right[:-2])
+    options = schema.BatchMatMulOptionsT(adjX=False, adjY=adjoint)
+    shape = (*batch, left[-2], columns)
+    ctx.result("BATCH_MATMUL", [lhs, rhs], options=options, shape=shape)
+
+
+def _matmul(ctx: Context, group: Group) -> None:
+    (_linear if is_linear(group.head) else _products)(ctx, group)
+
+
+def _matmul_rank(node: ir.Node) -> str | None:
+    ranks = [len(shape_of(v)) for v in node.inputs if v is not None]
+    if is_linear(node) or max(ranks) <= _MAX_RANK:
+        return None
+    return f"rank {max(ranks)}: BATCH_MATMUL takes at most {_MAX_RANK}"
+
+
+def _attention(ctx: Context, group: Group) -> None:
+    """softmax(scale q k^T + mask) v; the scale goes to q, the smallest of the tensors."""
+    q, k, v = (data_of(group.head, i) for i in range(3))
+    b, h, s, d = shape_of(q)
+    t, e = shape_of(v)[2:]
+    query = ctx.read(q)
+    scale = attribute(group.head, "scale", d**-0.5)
+    if scale != 1.0:
+        factor = scalar(ctx, scale)
+        query = ctx.emit("MUL", [query, factor], (b, h, s, d), options=schema.MulOptionsT())
+    # K is wanted as [D, T]: for K [T, D] that is the adjoint, so prefer what lies there.
+    keys, adjoint = _right(ctx, k, 4)
+    product = schema.BatchMatMulOptionsT(adjX=False, adjY=not adjoint)
+    scores = ctx.emit("BATCH_MATMUL", [query, keys], (b, h, s, t), options=product)
+    mask = optional(group.head, 3)
+    if mask is not None:
+        added = [scores, ctx.read(mask)]
+        scores = ctx.emit("ADD", added, (b, h, s, t), options=schema.AddOptionsT())
+    soft = schema.SoftmaxOptionsT(beta=1.0)
+    weights = ctx.emit("SOFTMAX", [scores], (b, h, s, t), options=soft)
+    values, swapped = _right(ctx, v, 4)
+    options = schema.BatchMatMulOptionsT(adjX=False, adjY=swapped)
+    plain = identity_perm(4)
+    ctx.result(
+        "BATCH_MATMUL", [weights, values], options=options, perm=plain, shape=(b, h, s, e)
+    )
+
+
+OPS = {
+    "MatMul": Op(_matmul, _rule, all_of(floats, _matmul_rank)),
+    "Attention": Op(_attention, _PRODUCTS, all_of(floats, rank(4))),
+}
+_: Mapping[str, Op] = OPS

@@ -1,0 +1,58 @@
+"""The LiteRT backend: canonical graph -> TFLite flatbuffer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from edgevit.backend import Lowered, LowerOptions
+from edgevit.errors import Availability, UsageError, probe_package
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from edgevit.target import Target
+
+__all__ = ["LiteRTBackend"]
+
+
+class LiteRTBackend:
+    """Writes one ``.tflite`` file for LiteRT and its XNNPACK delegate."""
+
+    name: ClassVar[str] = "litert"
+    precisions: ClassVar[frozenset[str]] = frozenset({"fp32", "fp16"})
+
+    def probe(self) -> Availability:
+        """Whether this machine can lower."""
+        return probe_package(self.name, "ai-edge-litert", "litert")
+
+    def unsupported(self, node: ir.Node, target: Target, precision: str) -> str | None:
+        """Why this canonical node cannot be lowered; ``None`` if it can."""
+        from edgevit.targets.litert.tables import refusal
+
+        if precision not in self.precisions:
+            return f"precision {precision!r} is not lowered"
+        if node.op_type in target.exclude_ops:
+            return f"target {target.name!r} excludes {node.op_type}"
+        return refusal(node)
+
+    def lower(self, model: ir.Model, target: Target, options: LowerOptions) -> Lowered:
+        """Lower a canonical model whose every node is supported. Deterministic bytes.
+
+        Raises:
+            UsageError: The precision is not one of ``precisions``.
+        """
+        from edgevit.targets.litert.emit import emit
+
+        if options.precision not in self.precisions:
+            known = ", ".join(sorted(self.precisions))
+            raise UsageError(
+                f"litert lowers {known}; found precision {options.precision!r}",
+                hint=f"choose one of {known}",
+            )
+        return emit(model, options)
+
+    def replay(self, lowered: Lowered) -> Lowered:
+        """Cut the shipped artifact at every mapped value."""
+        from edgevit.targets.litert.replay import replay
+
+        return replay(lowered)

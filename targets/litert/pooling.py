@@ -1,0 +1,98 @@
+"""Pooling in NHWC."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from edgevit.model import shape_of
+from edgevit.targets.litert.context import Context, permuted
+from edgevit.targets.litert.elementwise import fused
+from edgevit.targets.litert.grouping import Group
+from edgevit.targets.litert.padding import (
+    Window,
+    pad_spatial,
+    padding_code,
+    scheme,
+    window_of,
+)
+from edgevit.targets.litert.rules import Rule, channels_last
+from edgevit.targets.litert.table import Op, all_of, data_of, floats, rank, whole
+
+__all__ = ["OPS", "share_inside"]
+
+_RULE = Rule("channels-last", data=1)
+_NHWC = channels_last(4)
+_LOWEST = float(np.finfo(np.float32).min)
+
+
+def _options(window: Window, padding: str, activation: str) -> Any:
+    return schema.Pool2DOptionsT(
+        padding=padding_code(padding),
+        strideH=window.strides[0],
+        strideW=window.strides[1],
+        filterHeight=window.kernel[0],
+        filterWidth=window.kernel[1],
+        fusedActivationFunction=fused(activation),
+    )
+
+
+def _max_pool(ctx: Context, group: Group) -> None:
+    window = window_of(group.head)
+    tensor = ctx.read(data_of(group.head), _NHWC)
+    _, h, w, _ = ctx.writer.shape(tensor)
+    name = scheme(window, (h, w))
+    if name is None:
+        tensor = pad_spatial(ctx, tensor, window.pads, _LOWEST)
+    options = _options(window, name or "VALID", group.activation)
+    ctx.result("MAX_POOL_2D", [tensor], options=options, perm=_NHWC)
+
+
+def share_inside(window: Window, size: tuple[int, int], out: tuple[int, int]) -> Any:
+    """Share of each window that lies inside of the image: float64 [out_h, out_w]."""
+    shares = []
+    for axis in (0, 1):
+        start = np.arange(out[axis]) * window.strides[axis] - window.pads[axis]
+        stop = np.minimum(start + window.kernel[axis], size[axis])
+        shares.append((stop - np.maximum(start, 0)) / window.kernel[axis])
+    return shares[0][:, None] * shares[1][None, :]
+
+
+def _average_pool(ctx: Context, group: Group) -> None:
+    """TFLite leaves padding out of the average, and only SAME pads.
+
+    Other pads are made explicit; if they are not to be counted, each window's mean is
+    divided by the share of it that lies inside.
+    """
+    node, window = group.head, window_of(group.head)
+    tensor = ctx.read(data_of(node), _NHWC)
+    _, h, w, _ = ctx.writer.shape(tensor)
+    counted = bool(whole(node, "count_include_pad", 0))
+    name = scheme(window, (h, w))
+    if name == "VALID" or (name == "SAME" and not counted):
+        options = _options(window, name, group.activation)
+        ctx.result("AVERAGE_POOL_2D", [tensor], options=options, perm=_NHWC)
+        return
+    tensor = pad_spatial(ctx, tensor, window.pads)
+    if counted:
+        options = _options(window, "VALID", group.activation)
+        ctx.result("AVERAGE_POOL_2D", [tensor], options=options, perm=_NHWC)
+        return
+    n, oh, ow, c = permuted(shape_of(group.output), _NHWC)
+    plain = _options(window, "VALID", "NONE")
+    mean = ctx.emit("AVERAGE_POOL_2D", [tensor], (n, oh, ow, c), options=plain)
+    factor = 1 / share_inside(window, (h, w), (oh, ow))
+    grid = ctx.constant("inverse share", factor.reshape(1, oh, ow, 1), "float32")
+    scaled = schema.MulOptionsT(fusedActivationFunction=fused(group.activation))
+    ctx.result("MUL", [mean, grid], options=scaled, perm=_NHWC)
+
+
+_CHECK = all_of(floats, rank(4))
+
+OPS: Mapping[str, Op] = {
+    "MaxPool": Op(_max_pool, _RULE, _CHECK),
+    "AveragePool": Op(_average_pool, _RULE, _CHECK),
+}

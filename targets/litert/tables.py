@@ -1,0 +1,75 @@
+"""All operator tables in one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx_ir as ir
+
+from edgevit.model import dtype_of
+from edgevit.targets.litert import (
+    activation,
+    convolution,
+    elementwise,
+    indexing,
+    linear,
+    normalization,
+    pooling,
+    reduction,
+    resize,
+    shape,
+)
+from edgevit.targets.litert.grouping import Group
+from edgevit.targets.litert.rules import Rule
+from edgevit.targets.litert.table import Op
+from edgevit.targets.litert.writer import DTYPES
+
+__all__ = ["OPS", "key", "refusal", "rule_of"]
+
+
+def _merged(*tables: Mapping[str, Op]) -> dict[str, Op]:
+    merged: dict[str, Op] = {}
+    for table in tables:
+        twice = merged.keys() & table.keys()
+        if twice:
+            raise ValueError(f"operators with two lowerings: {sorted(twice)}")
+        merged |= table
+    return merged
+
+
+OPS: Mapping[str, Op] = _merged(
+    activation.OPS,
+    convolution.OPS,
+    elementwise.OPS,
+    indexing.OPS,
+    linear.OPS,
+    normalization.OPS,
+    pooling.OPS,
+    reduction.OPS,
+    resize.OPS,
+    shape.OPS,
+)
+
+
+def key(node: ir.Node) -> str:
+    """Name of a node's operator in the tables."""
+    return f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+
+
+def rule_of(group: Group) -> Rule:
+    """The layout rule of a group."""
+    rule = OPS[key(group.head)].rule
+    return rule if isinstance(rule, Rule) else rule(group)
+
+
+def refusal(node: ir.Node) -> str | None:
+    """Why a canonical node cannot be lowered; ``None`` if it can."""
+    op = OPS.get(key(node))
+    if op is None:
+        return f"operator {key(node)} has no lowering to TFLite"
+    for value in (*node.inputs, *node.outputs):
+        if value is not None and dtype_of(value).name not in DTYPES:
+            return (
+                f"value {value.name!r} has dtype {dtype_of(value).name}, which is not lowered"
+            )
+    return op.check(node)
