@@ -46,8 +46,21 @@ class Cost:
 
 # Operators that only rename or move data.
 _MOVES = frozenset(
-    "Concat DepthToSpace Expand Gather GatherElements GatherND Pad Reshape Slice "
-    "SpaceToDepth Split Tile Transpose".split()
+    {
+        "Concat",
+        "DepthToSpace",
+        "Expand",
+        "Gather",
+        "GatherElements",
+        "GatherND",
+        "Pad",
+        "Reshape",
+        "Slice",
+        "SpaceToDepth",
+        "Split",
+        "Tile",
+        "Transpose",
+    }
 )
 
 

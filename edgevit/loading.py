@@ -14,6 +14,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from edgevit.errors import InputError
+from edgevit.opcheck import check_nodes
 from edgevit.opset import raise_opset, settle_axes
 from edgevit.protocheck import check_structure
 from edgevit.schemas import check_operators, opset_version
@@ -83,6 +84,7 @@ def load(path: Path, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Sou
     raise_opset(model, version, file)
     infer_shapes(model, file)
     settle_axes(model, version, file)
+    check_nodes(model, file)
     metadata = {p.key: p.value for p in proto.metadata_props}
     return Source(model, path, digest, version, operators, metadata)
 

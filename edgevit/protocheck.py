@@ -71,7 +71,7 @@ def _check_text(model: onnx.ModelProto, file: str) -> None:
 
 
 def _damaged_text(message: Any) -> bytes | None:
-    """The first string field that is not UTF-8, depth first; the data of tensors is skipped."""
+    """The first string field that is not UTF-8, depth first, without the data of tensors."""
     tensor = message.DESCRIPTOR.name == "TensorProto"
     for field, value in _tensor_fields(message) if tensor else message.ListFields():
         single = isinstance(value, (str, bytes)) or hasattr(value, "ListFields")

@@ -79,9 +79,7 @@ def critical_path(
     """The heaviest path through the graph and its weight; the first one among equals."""
     best: dict[ir.Node, tuple[float, ir.Node | None]] = {}
     for node in model.graph:
-        before = [
-            p for v in node.inputs if v is not None and (p := v.producer()) is not None
-        ]
+        before = [p for v in node.inputs if v is not None and (p := v.producer()) is not None]
         heaviest = max(before, key=lambda p: best[p][0], default=None)
         base = best[heaviest][0] if heaviest is not None else 0.0
         best[node] = (base + weight(node), heaviest)
@@ -283,9 +281,9 @@ def group(found: tuple[Block, ...]) -> tuple[BlockGroup, ...]:
     groups = []
     at = 0
     while at < len(found):
-        period, count = max(
-            ((p, _repeats(found, at, p)) for p in _PERIODS), key=lambda pc: (_gain(*pc), -pc[0])
-        )
+        runs = [(p, _repeats(found, at, p)) for p in _PERIODS]
+        # The run that folds most blocks away; of equals, the shortest period.
+        period, count = max(runs, key=lambda run: (run[0] * (run[1] - 1), -run[0]))
         run = found[at : at + period * count]
         groups.append(
             BlockGroup(
@@ -298,10 +296,6 @@ def group(found: tuple[Block, ...]) -> tuple[BlockGroup, ...]:
         )
         at += len(run)
     return tuple(groups)
-
-
-def _gain(period: int, count: int) -> int:
-    return period * (count - 1)
 
 
 def _repeats(found: tuple[Block, ...], at: int, period: int) -> int:
