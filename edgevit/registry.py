@@ -57,7 +57,27 @@ _DEVICES = "edgevit.targets.devices"
 
 BUILTIN = Plugin(
     name="edgevit",
-    passes={},
+    passes={
+        "fold-affine": "edgevit.passes.fold_affine:FoldAffine",
+        "fold-batchnorm": "edgevit.passes.fold_batchnorm:FoldBatchNorm",
+        "fold-constants": "edgevit.passes.fold_constants:FoldConstants",
+        "gemm-to-matmul": "edgevit.passes.gemm_to_matmul:GemmToMatMul",
+        "infer-shapes": "edgevit.passes.infer_shapes:InferShapes",
+        "merge-duplicates": "edgevit.passes.merge_duplicates:MergeDuplicates",
+        "normalize-attributes": "edgevit.passes.normalize_attributes:NormalizeAttributes",
+        "normalize-clip": "edgevit.passes.normalize_clip:NormalizeClip",
+        "normalize-conv": "edgevit.passes.normalize_conv:NormalizeConv",
+        "normalize-gather": "edgevit.passes.normalize_gather:NormalizeGather",
+        "normalize-power": "edgevit.passes.normalize_power:NormalizePower",
+        "normalize-reduce": "edgevit.passes.normalize_reduce:NormalizeReduce",
+        "normalize-reshape": "edgevit.passes.normalize_reshape:NormalizeReshape",
+        "normalize-slice": "edgevit.passes.normalize_slice:NormalizeSlice",
+        "normalize-transpose": "edgevit.passes.normalize_transpose:NormalizeTranspose",
+        "order-operands": "edgevit.passes.order_operands:OrderOperands",
+        "remove-dead": "edgevit.passes.remove_dead:RemoveDead",
+        "remove-noops": "edgevit.passes.remove_noops:RemoveNoops",
+        "split-variadic": "edgevit.passes.split_variadic:SplitVariadic",
+    },
     backends={
         "coreml": "edgevit.targets.coreml.lower:CoreMLBackend",
         "litert": "edgevit.targets.litert.lower:LiteRTBackend",

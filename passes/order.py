@@ -1,0 +1,61 @@
+"""The order of canonicalization, and the function that runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from edgevit import registry
+from edgevit.pipeline import Observer, PassRecord, Pipeline
+
+__all__ = ["CANONICAL", "ROUNDS", "canonicalize"]
+
+# Each round repairs what the previous one exposed; five rounds were the most any of our
+# models took, so the bound only stops a pair of passes that undo each other.
+ROUNDS = 12
+
+CANONICAL: tuple[str, ...] = (
+    # First, because every other pass asks for shapes and constants.
+    "infer-shapes",
+    "fold-constants",
+    # Before the normal forms, because dead branches and no-ops would be normalized in vain.
+    "remove-dead",
+    "remove-noops",
+    # Before passes that compare or read attributes: they may then rely on their presence.
+    "normalize-attributes",
+    "split-variadic",
+    # Before rules that look for a constant only as the second operand.
+    "order-operands",
+    "normalize-power",
+    "normalize-clip",
+    "normalize-conv",
+    "fold-batchnorm",
+    "gemm-to-matmul",
+    "normalize-gather",
+    "normalize-slice",
+    "normalize-reduce",
+    # After the passes above, because they leave chains of reshapes behind.
+    "normalize-transpose",
+    "normalize-reshape",
+    # After fold-batchnorm, because it leaves a product and a sum per normalization.
+    "fold-affine",
+    # --- recoveries begin (their own section: patterns over the forms above) ---
+    # --- recoveries end ---
+    # Last, because equal nodes show only once everything is in normal form.
+    "merge-duplicates",
+    "remove-dead",
+)
+
+
+def canonicalize(
+    model: ir.Model, observers: Sequence[Observer] = ()
+) -> tuple[PassRecord, ...]:
+    """Bring a loaded model to canonical form, in place (``docs/canonical.md``).
+
+    Args:
+        model: As ``edgevit.loading.load`` returns it: static input shapes, opset 23.
+        observers: Called after each pass.
+    """
+    pipeline = Pipeline.parse(CANONICAL, lambda n: registry.load("passes", n), rounds=ROUNDS)
+    return pipeline.run(model, observers)
