@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgevit.model import constant, shape_of
-from edgevit.targets.coreml.context import Context
+from edgevit.targets.coreml.context import Array, Context
 from edgevit.targets.coreml.rule import Lower, Rule, floats, i32, number_in, text
 
 __all__ = ["TABLE"]
@@ -65,23 +65,25 @@ def _mish(ctx: Context, node: ir.Node) -> None:
     ctx.emit(out, "mul", x=x, y=gate)
 
 
-def _channel_slope(node: ir.Node) -> np.ndarray[tuple[int], np.dtype[np.float32]] | None:
+def _channel_slope(node: ir.Node) -> Array | None:
     """The slope of a PRelu as one number a channel, where it is that."""
     slope, x = constant(node.inputs[1]), node.inputs[0]
     assert x is not None
     shape = shape_of(x)
-    if slope is None or not 3 <= len(shape) <= 5:
+    # Ranks 3 and 5 must have one slope for all channels (coremltools, prelu).
+    if slope is None or len(shape) != 4:
         return None
-    if slope.size == 1:
-        return np.full(shape[1], slope.reshape(()), dtype=np.float32)
-    wide = (1,) * (len(shape) - slope.ndim) + slope.shape
-    if wide != (1, shape[1]) + (1,) * (len(shape) - 2):
+    if slope.size != shape[1] or slope.shape[-3:] != (shape[1], 1, 1):
         return None
     return slope.reshape(-1).astype(np.float32)
 
 
 def _prelu(ctx: Context, node: ir.Node) -> None:
     x, out = ctx.get(node.inputs[0]), node.outputs[0]
+    one = number_in(node, 1, 0.0)
+    if one is not None:
+        ctx.emit(out, "leaky_relu", x=x, alpha=np.float32(one))
+        return
     slope = _channel_slope(node)
     if slope is not None:
         ctx.emit(out, "prelu", x=x, alpha=ctx.const(slope, f"{out.name}__slope"))
