@@ -1,0 +1,1 @@
+"""Core ML ML programs: read a saved package, and evaluate it with numpy."""

@@ -1,0 +1,97 @@
+"""The arithmetic of the evaluator: how sums are formed, how results are rounded.
+
+A float16 value is held as float32 numbers that float16 can represent. An operator computes in
+float32; what it writes is rounded to float16. The product of two float16 numbers is exact in
+float32 (22 significant bits), so the only choice is how sums are formed:
+
+* ``half=False``: in float32 throughout.
+* ``half=True``: the terms are cut, in order, into blocks of ``BLOCK``; a block is summed in
+  float32, and the running sum is rounded to float16 after each block:
+  ``s[0] = h(b[0])``, ``s[i] = h(s[i-1] + b[i])``. This is the pessimistic model of an
+  accelerator whose dot-product units hand float16 partial sums to each other.
+
+In both modes a sum of ``BLOCK`` terms or fewer is rounded once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from edgevit.runtimes.mil.spec import Array
+
+__all__ = ["BLOCK", "add", "contract", "round_half", "total"]
+
+BLOCK = 16
+_CHUNK = 1 << 15  # elements: the temporaries of one chunk stay in the second-level cache
+_LARGEST = 65504.0
+_SMALLEST_NORMAL = 2.0**-14
+
+
+def round_half(x: Array) -> Array:
+    """Float32 numbers rounded to the nearest float16 (ties to even), kept as float32.
+
+    The same as ``x.astype(float16).astype(float32)``, which numpy does an element at a time
+    on most processors: here the low 13 bits of the significand are rounded off in integer
+    arithmetic, and only subnormal, overflowing and NaN results take the slow way.
+    """
+    flat = np.ascontiguousarray(x, dtype=np.float32).reshape(-1)
+    result = np.empty_like(flat)
+    for start in range(0, flat.size, _CHUNK):
+        part = slice(start, start + _CHUNK)
+        _round_chunk(flat[part], result[part])
+    return result.reshape(x.shape)
+
+
+def _round_chunk(x: Array, out: Array) -> None:
+    bits = x.view(np.uint32)
+    rounded = out.view(np.uint32)
+    np.right_shift(bits, 13, out=rounded)
+    rounded &= 1  # the last bit kept: half of it, plus itself, rounds ties to even
+    rounded += 0xFFF
+    rounded += bits
+    rounded &= 0xFFFFE000
+    size = np.abs(out)
+    if not (size.max() <= _LARGEST) or not (np.abs(x).max() < np.inf):
+        out[...] = x.astype(np.float16)
+        return
+    small = (size < _SMALLEST_NORMAL) & (size > 0)
+    if small.any():
+        out[small] = x[small].astype(np.float16)
+
+
+def add(a: Array, b: Array, *, half: bool) -> Array:
+    """One step of a running sum."""
+    return round_half(a + b) if half else a + b
+
+
+def contract(a: Array, b: Array, *, half: bool) -> Array:
+    """``a @ b`` for operands of rank 2 and above, summed as the module says.
+
+    Args:
+        a: ``[..., m, k]``.
+        b: ``[..., k, n]``, batch dimensions broadcast.
+        half: Round the running sum to float16 after each block of terms.
+    """
+    if not half:
+        return np.asarray(np.matmul(a, b))
+    length = a.shape[-1]
+    result = round_half(np.matmul(a[..., :BLOCK], b[..., :BLOCK, :]))
+    for start in range(BLOCK, length, BLOCK):
+        stop = start + BLOCK
+        result = round_half(result + np.matmul(a[..., start:stop], b[..., start:stop, :]))
+    return result
+
+
+def total(x: Array, axes: Sequence[int], *, keepdims: bool, half: bool) -> Array:
+    """Sum of ``x`` over ``axes`` (row-major order of terms), summed as the module says."""
+    axes = tuple(sorted(axis % x.ndim for axis in axes)) if x.ndim else ()
+    if not half or not axes:
+        return np.asarray(np.sum(x, axis=axes, keepdims=keepdims, dtype=x.dtype))
+    kept = [axis for axis in range(x.ndim) if axis not in axes]
+    terms = x.transpose([*kept, *axes]).reshape(*(x.shape[axis] for axis in kept), -1)
+    result = np.zeros(terms.shape[:-1], dtype=x.dtype)
+    for start in range(0, terms.shape[-1], BLOCK):
+        result = round_half(result + terms[..., start : start + BLOCK].sum(axis=-1))
+    return np.expand_dims(result, axes) if keepdims else result

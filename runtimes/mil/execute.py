@@ -1,0 +1,93 @@
+"""Execute one operation: arguments in, declared results out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from edgevit.runtimes.mil.arithmetic import round_half
+from edgevit.runtimes.mil.context import Context
+from edgevit.runtimes.mil.spec import Array, TensorType
+from edgevit.runtimes.mil.step import Step, failure
+from edgevit.runtimes.mil.values import Value
+
+__all__ = ["LARGE", "execute"]
+
+LARGE = 32_768.0
+"""Half of float16's range: values above it in magnitude are named."""
+
+
+def execute(
+    step: Step,
+    values: Mapping[str, Value],
+    opset: int,
+    *,
+    half: bool,
+    large: dict[str, float] | None = None,
+) -> dict[str, Value]:
+    """Run one step.
+
+    Args:
+        step: What to run.
+        values: Value name -> value, for at least the arguments.
+        opset: The iOS release of the operator set.
+        half: Sums of float16 results are formed in float16.
+        large: Where float16 results above ``LARGE`` are recorded.
+
+    Raises:
+        ArtifactError: The arguments are not what MIL allows, or a result is not as declared.
+    """
+    operation = step.operation
+    context = Context(
+        half=half and operation.outputs[0].dtype == "float16" if operation.outputs else False,
+        dtypes={
+            name: values[names[0]].dtype for name, names in step.arguments.items() if names
+        },
+        outputs=operation.outputs,
+        opset=opset,
+    )
+    arguments: dict[str, Any] = {
+        name: (
+            tuple(values[n].data for n in names)
+            if name in step.tuples
+            else values[names[0]].data
+        )
+        for name, names in step.arguments.items()
+    }
+    try:
+        results = step.kernel(context, **arguments)
+        if not isinstance(results, tuple):
+            results = (results,)
+        if len(results) != len(operation.outputs):
+            raise ValueError(f"{len(results)} results, {len(operation.outputs)} declared")
+        return {
+            declared.name: _written(np.asarray(result), declared, large)
+            for declared, result in zip(operation.outputs, results, strict=True)
+        }
+    except (ValueError, IndexError, TypeError, AttributeError, ArithmeticError) as e:
+        raise failure(operation, f"{type(e).__name__}: {e}") from e
+
+
+def _written(data: Array, declared: TensorType, large: dict[str, float] | None) -> Value:
+    """A result as the program declares it."""
+    if not declared.admits(data.shape):
+        raise ValueError(
+            f"{declared.name!r} has shape {list(data.shape)}, declared is"
+            f" {list(declared.shape)}"
+        )
+    if declared.dtype == "float16":
+        wide = data.astype(np.float32, copy=False)
+        rounded = round_half(wide)
+        if large is not None and data.size:
+            _record(declared.name, wide, rounded, large)
+        return Value(rounded, declared.dtype)
+    return Value(data.astype(declared.dtype, copy=False), declared.dtype)
+
+
+def _record(name: str, wide: Array, rounded: Array, large: dict[str, float]) -> None:
+    peak = float(max(wide.max(), -wide.min()))
+    if peak <= LARGE:
+        return
+    large[name] = peak if np.isfinite(rounded).all() or np.isnan(peak) else float("inf")

@@ -1,0 +1,1 @@
+"""The MIL operators, a file a class of operators; ``table`` names them all."""
