@@ -63,18 +63,6 @@ def _fitting(shapes: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
     return broadcast_shapes(shapes)
 
 
-def _broadcasts(node: ir.Node) -> str | None:
-    rank = len(shape_of(node.outputs[0]))
-    order = tuple(range(rank))
-    values = [v for v in node.inputs if v is not None]
-    merged = broadcast_shapes([operand_shape(v, order) for v in values])
-    if len(merged[0]) <= _MAX_BROADCAST:
-        return None
-    return (
-        f"broadcasting over {len(merged[0])} axes that do not merge: at most {_MAX_BROADCAST}"
-    )
-
-
 def operands(ctx: Context, values: list[ir.Value]) -> tuple[list[int], tuple[int, ...]]:
     """Read broadcasting operands in the group's order; also the result's shape."""
     perm = ctx.perm
@@ -84,7 +72,19 @@ def operands(ctx: Context, values: list[ir.Value]) -> tuple[list[int], tuple[int
         if value.const_value is not None and math.prod(shape) == 1:
             shape = (1,)
         tensors.append(ctx.read(value, aligned(perm, len(shape_of(value))), shape))
-    return tensors, np.broadcast_shapes(*shapes)
+    full = np.broadcast_shapes(*shapes)
+    if len(full) > _MAX_BROADCAST:
+        tensors = [_expanded(ctx, tensor, full) for tensor in tensors]
+    return tensors, full
+
+
+def _expanded(ctx: Context, tensor: int, full: tuple[int, ...]) -> int:
+    """The operand with all its elements written out."""
+    if ctx.writer.shape(tensor) in (full, (1,)):
+        return tensor
+    target = ctx.constant("shape", full, "int32")
+    options = schema.BroadcastToOptionsT()
+    return ctx.emit("BROADCAST_TO", [tensor, target], full, options=options, version=2)
 
 
 def _values(node: ir.Node) -> list[ir.Value]:
@@ -95,7 +95,7 @@ def _binary(op: str, options: Callable[..., Any] | None = None) -> Callable[...,
     def lower(ctx: Context, group: Group) -> None:
         tensors, shape = operands(ctx, _values(group.head))
         made = None if options is None else options()
-        if hasattr(made, "fusedActivationFunction"):
+        if made is not None and hasattr(made, "fusedActivationFunction"):
             made.fusedActivationFunction = fused(group.activation)
         ctx.result(op, tensors, options=made, shape=shape)
 
@@ -175,17 +175,17 @@ def _constant_bounds(node: ir.Node) -> str | None:
     return "the bounds must be constant" if late else None
 
 
-_ARITHMETIC = all_of(_NUMBERS, _broadcasts)
-_BOTH = all_of(_dtypes("bool"), _broadcasts)
-_COMPARED = all_of(_dtypes("float32", "int32", "int64"), _broadcasts)
+_ARITHMETIC = _NUMBERS
+_BOTH = _dtypes("bool")
+_COMPARED = _dtypes("float32", "int32", "int64")
 _EXTREMA = schema.MaximumMinimumOptionsT
 
 OPS: Mapping[str, Op] = {
     "Add": Op(_binary("ADD", schema.AddOptionsT), _ANY, _ARITHMETIC),
     "Sub": Op(_binary("SUB", schema.SubOptionsT), _ANY, _ARITHMETIC),
     "Mul": Op(_binary("MUL", schema.MulOptionsT), _ANY, _ARITHMETIC),
-    "Div": Op(_binary("DIV", schema.DivOptionsT), _ANY, all_of(_truncating, _broadcasts)),
-    "Pow": Op(_binary("POW", schema.PowOptionsT), _ANY, all_of(floats, _broadcasts)),
+    "Div": Op(_binary("DIV", schema.DivOptionsT), _ANY, _truncating),
+    "Pow": Op(_binary("POW", schema.PowOptionsT), _ANY, floats),
     "Max": Op(_binary("MAXIMUM", _EXTREMA), _ANY, _ARITHMETIC),
     "Min": Op(_binary("MINIMUM", _EXTREMA), _ANY, _ARITHMETIC),
     "Equal": Op(_binary("EQUAL", schema.EqualOptionsT), _ANY, _COMPARED),
@@ -198,7 +198,7 @@ OPS: Mapping[str, Op] = {
     "And": Op(_binary("LOGICAL_AND", schema.LogicalAndOptionsT), _ANY, _BOTH),
     "Or": Op(_binary("LOGICAL_OR", schema.LogicalOrOptionsT), _ANY, _BOTH),
     "Not": Op(_unary("LOGICAL_NOT", schema.LogicalNotOptionsT), _ANY, _dtypes("bool")),
-    "Where": Op(_where, _ANY, _broadcasts),
+    "Where": Op(_where, _ANY),
     "Cast": Op(_cast, _ANY),
     "Clip": Op(_clip, _ANY, all_of(_dtypes("float32", "int32", "int64"), _constant_bounds)),
     "Abs": Op(_unary("ABS", schema.AbsOptionsT), _ANY, _dtypes("float32", "int32")),

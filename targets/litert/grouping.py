@@ -57,7 +57,7 @@ def _only_consumer(value: ir.Value) -> ir.Node | None:
     """The single node that uses a value that is not a graph output."""
     if value.is_graph_output():
         return None
-    uses = value.uses()
+    uses = tuple(value.uses())
     return uses[0].node if len(uses) == 1 else None
 
 

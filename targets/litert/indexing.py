@@ -88,7 +88,7 @@ def _no_batch(node: ir.Node) -> str | None:
 
 def _coordinates(indices: Array, axis: int, dims: tuple[int, ...]) -> Array:
     """Full coordinates [..., rank] of GatherElements."""
-    grid = list(np.indices(indices.shape))
+    grid: list[Array] = list(np.indices(indices.shape))
     grid[axis] = np.where(indices < 0, indices + dims[axis], indices)
     return np.stack(grid, axis=-1).astype(np.int32)
 

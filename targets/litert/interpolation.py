@@ -76,7 +76,8 @@ def native_nearest(axis: Axis, align_corners: bool, half_pixel: bool) -> Array:
     offset = np.float32(0.5 if half_pixel else 0.0)
     x = (np.arange(axis.target, dtype=np.float32) + offset) * step
     whole = np.floor(x + np.float32(0.5)) if align_corners else np.floor(x)
-    return whole.clip(0, axis.source - 1).astype(np.int64)
+    found: Array = whole.clip(0, axis.source - 1).astype(np.int64)
+    return found
 
 
 def _linear(x: Array, source: int) -> Array:

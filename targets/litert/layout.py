@@ -175,7 +175,8 @@ class _Problem:
         rank = len(rule.space(group))
         found = [*self.upstream(i), *self.downstream(i)]
         found += [identity_perm(rank), channels_last(rank)]
-        return [p for p in dict.fromkeys(found) if len(p) == rank and rule.valid(group, p)]
+        fitting = [rule.repaired(group, p) for p in found if len(p) == rank]
+        return [p for p in dict.fromkeys(fitting) if rule.valid(group, p)]
 
     def upstream(self, i: int) -> Iterator[Perm]:
         """Orders in which an operand already lies."""

@@ -153,7 +153,7 @@ def _group_norm(ctx: Context, group: Group) -> None:
 
 def _varied(node: ir.Node) -> str | None:
     """A group of one element has no variance; it would merge away."""
-    n, c, *rest = shape_of(data_of(node))
+    _, c, *rest = shape_of(data_of(node))
     groups = whole(node, "num_groups", c)
     alone = int(np.prod(rest)) * (c // groups) == 1
     return "normalization over a single element" if alone else None

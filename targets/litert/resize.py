@@ -115,7 +115,7 @@ def _weighted(ctx: Context, group: Group, tensor: int, mode: str) -> None:
 
 
 def _product(ctx: Context, matrix: Any, tensor: int, shape: tuple[int, ...]) -> int:
-    """matrix @ tensor over the middle axis."""
+    """Matrix @ tensor over the middle axis."""
     left = np.ascontiguousarray(
         np.broadcast_to(matrix.astype(np.float32), (shape[0], *matrix.shape))
     )

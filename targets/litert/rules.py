@@ -95,11 +95,16 @@ class Rule:
         """Whether the operator can work in this order."""
         if not self.flexible:
             return perm == self.fixed(group)
-        if self.last == "last":
-            return perm[-1] == len(perm) - 1
+        return perm == self.repaired(group, perm)
+
+    def repaired(self, group: Group, perm: Perm) -> Perm:
+        """The order itself, or with the axis at the end that must stay there."""
+        if self.last is None or not perm:
+            return perm
+        end = len(perm) - 1
         if self.last == "axis":
-            return perm[-1] == group.head.attributes["axis"].as_int()
-        return True
+            end = group.head.attributes["axis"].as_int()
+        return (*(p for p in perm if p != end), end)
 
     def reads(self, group: Group, perm: Perm) -> tuple[Read, ...]:
         """The operands with the orders they are wanted in."""

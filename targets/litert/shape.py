@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -140,9 +141,7 @@ def _pad(ctx: Context, group: Group) -> None:
     ctx.result("PADV2", [tensor, table, constant_], options=schema.PadV2OptionsT())
 
 
-def _pad_edge(
-    ctx: Context, group: Group, tensor: int, amounts: Sequence[Sequence[int]]
-) -> None:
+def _pad_edge(ctx: Context, group: Group, tensor: int, amounts: Any) -> None:
     """Repeat the border: along each padded axis gather clipped positions."""
     for axis, (before, after) in enumerate(amounts):
         if before == 0 and after == 0:

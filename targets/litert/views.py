@@ -103,7 +103,7 @@ class View:
 
 
 def _take(rest: list[Factor], dim: int) -> list[Factor] | None:
-    """Take factors of total size ``dim`` from the front of ``rest``, splitting one if needed."""
+    """Take factors of product ``dim`` off the front of ``rest``, splitting one if needed."""
     taken: list[Factor] = []
     while dim > 1:
         size, stride = rest[0]

@@ -77,7 +77,7 @@ class Writer:
         return tuple(self.tensors[tensor].shape)
 
     def dtype(self, tensor: int) -> str:
-        """numpy dtype name of a tensor."""
+        """Name of a tensor's numpy dtype."""
         code = self.tensors[tensor].type
         return next(name for name, value in DTYPES.items() if value == code)
 

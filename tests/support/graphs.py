@@ -29,6 +29,7 @@ class GraphBuilder:
     _inputs: list[onnx.ValueInfoProto] = field(default_factory=list)
     _nodes: list[onnx.NodeProto] = field(default_factory=list)
     _constants: list[onnx.TensorProto] = field(default_factory=list)
+    _known: list[onnx.ValueInfoProto] = field(default_factory=list)
     _count: int = 0
 
     def input(self, name: str, shape: Sequence[int], dtype: Any = np.float32) -> str:
@@ -65,6 +66,12 @@ class GraphBuilder:
         self._nodes.append(node)
         return outs[0]
 
+    def like(self, value: str, shape: Sequence[int]) -> str:
+        """State a float32 value's shape where ONNX has no inference for its operator."""
+        kind = onnx.TensorProto.FLOAT
+        self._known.append(onnx.helper.make_tensor_value_info(value, kind, list(shape)))
+        return value
+
     def silu(self, x: str, out: str = "") -> str:
         """Add the function ``ai.edgevit.Silu``."""
         return self.op("Silu", x, out=out, domain=SILU)
@@ -82,6 +89,7 @@ class GraphBuilder:
             self._inputs,
             [onnx.ValueInfoProto(name=name) for name in outputs],
             self._constants,
+            value_info=self._known,
         )
         model = onnx.helper.make_model(
             graph, opset_imports=opsets, functions=[_silu()], ir_version=10
@@ -109,6 +117,7 @@ def feeds_for(model: ir.Model, seed: int = 0) -> dict[str, Array]:
     for value in model.graph.inputs:
         shape = tuple(int(d) for d in value.shape.numpy()) if value.shape else ()
         dtype = np.dtype(value.dtype.numpy()) if value.dtype else np.dtype(np.float32)
+        made: Array
         if dtype.kind == "f":
             made = rng.standard_normal(shape)
         elif dtype.kind == "b":
