@@ -15,7 +15,7 @@ from edgevit import registry
 from edgevit.backend import LowerOptions
 from edgevit.bundle import Entry, TensorInfo
 from edgevit.calibration import DataSource, SyntheticSource, held_out, open_source
-from edgevit.debugmap import read_debug_map, write_debug_map
+from edgevit.debugmap import DEBUG_MAP, read_debug_map, write_debug_map
 from edgevit.errors import ArtifactError, InputError, UsageError
 from edgevit.gatekeeper import PassGate
 from edgevit.loading import Source, load
@@ -75,7 +75,6 @@ class Staged:
     entry: Entry
     parts: tuple[LoweredPart, ...]
     source: bytes
-    selfcheck: tuple[Arrays, Arrays]
 
 
 @dataclass(frozen=True)
@@ -132,11 +131,9 @@ def _check_precision(target: Target, precision: str) -> None:
     )
 
 
-def tensor_infos(source: Source) -> tuple[TensorInfo, ...]:
-    """The model's inputs with static shapes."""
-    return tuple(
-        TensorInfo(str(v.name), shape_of(v), str(dtype_of(v))) for v in source.model.graph.inputs
-    )
+def tensor_infos(values: Sequence[ir.Value]) -> tuple[TensorInfo, ...]:
+    """A model's inputs or outputs, with static shapes."""
+    return tuple(TensorInfo(str(v.name), str(dtype_of(v)), shape_of(v)) for v in values)
 
 
 def data(
@@ -147,7 +144,7 @@ def data(
     selfcheck_input: str | None,
 ) -> Data:
     """Choose verification data: ``--inputs``, else held-out calibration, else synthetic."""
-    infos = tensor_infos(source)
+    infos = tensor_infos(source.model.graph.inputs)
     seed = p.recipe.seed
     given = open_source(calibration, infos, p.preprocess, seed) if calibration else None
     synthetic = SyntheticSource(infos, SYNTHETIC_SAMPLES, seed, p.preprocess)
@@ -235,21 +232,21 @@ def source_bytes(model: Path) -> bytes:
 
 
 def stage(
-    folder: Path, p: Plan, source: Source, parts: tuple[LoweredPart, ...], d: Data
+    folder: bundles.Staging, p: Plan, source: Source, parts: tuple[LoweredPart, ...], d: Data
 ) -> Staged:
     """Write the artifacts, the debug map and the self-check into the staging directory."""
     content = source_bytes(p.model)
     expected = run_reference(content, [d.selfcheck]).outputs[0]
-    files = {path: data for part in parts for path, data in part.lowered.files.items()}
-    files[bundles.DEBUG_MAP] = write_debug_map(parts)
-    files[bundles.SELFCHECK] = bundles.selfcheck_bytes(d.selfcheck, expected)
-    bundles.write_files(folder, files)
-    entry = Entry(
-        parts=tuple(part.lowered.part for part in parts),
-        inputs=tuple(str(v.name) for v in source.model.graph.inputs),
-        outputs=tuple(str(v.name) for v in source.model.graph.outputs),
+    outputs = tuple(
+        TensorInfo(name, str(array.dtype), array.shape) for name, array in expected.items()
     )
-    return Staged(folder, entry, parts, content, (d.selfcheck, expected))
+    infos = tensor_infos(source.model.graph.inputs)
+    entry = Entry(tuple(part.lowered.part for part in parts), infos, outputs)
+    files = {path: data for part in parts for path, data in part.lowered.files.items()}
+    files[DEBUG_MAP] = write_debug_map(parts)
+    files[bundles.SELFCHECK] = bundles.selfcheck_bytes({0: (d.selfcheck, expected)}, (entry,))
+    folder.write(files)
+    return Staged(folder.root, entry, parts, content)
 
 
 def gates(target: Target, precision: str) -> tuple[Gate, ...]:
@@ -293,10 +290,10 @@ def reopen(path: Path, against: Path, inputs: str | None) -> Opened:
     recipe = Recipe().merged(dict(manifest.recipe))
     shapes = {i.name: i.shape for i in manifest.inputs}
     source = load(against, shapes)
-    if source.sha256 != manifest.source_sha256:
+    if source.sha256 != manifest.source.sha256:
         raise InputError(
             f"{against} is not the model this bundle was compiled from: expected sha256 "
-            f"{manifest.source_sha256[:12]}..., found {source.sha256[:12]}...",
+            f"{manifest.source.sha256[:12]}..., found {source.sha256[:12]}...",
             hint="give the original file with --against",
         )
     target = load_target(manifest.target)
@@ -308,5 +305,5 @@ def reopen(path: Path, against: Path, inputs: str | None) -> Opened:
     canonical, _ = canonicalize(p, source, d, False)
     optimize(p, canonical, source, d, False)
     parts = read_debug_map(path, manifest)
-    staged = Staged(path, manifest.entries[0], parts, source_bytes(against), ({}, {}))
+    staged = Staged(path, manifest.entries[0], parts, source_bytes(against))
     return Opened(p, canonical, staged, d)

@@ -248,10 +248,7 @@ def _run_variant(subject: Subject, variant: Lowered, values: Arrays) -> Arrays:
             (root / path).write_bytes(content)
         part: Part = variant.part
         feeds = {b.name: values[b.name].reshape(b.shape) for b in part.inputs}
-        entry = Entry(
-            (part,), tuple(b.name for b in part.inputs), tuple(b.name for b in part.outputs)
-        )
-        return subject.run(root, entry, [feeds])[0]
+        return subject.run(root, Entry.of_part(part), [feeds])[0]
 
 
 def _largest_error(reference: np.ndarray[Any, Any], found: np.ndarray[Any, Any]) -> float:
