@@ -9,6 +9,7 @@ weights. The weights are random: these files test a compiler and measure no accu
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
 import math
 from typing import Any
@@ -25,8 +26,6 @@ MODELS = ("deit_tiny_patch16_224", "mobilevit_xxs")
 
 _CALIBRATION_BATCHES = 4
 _CALIBRATION_SIZE = 8
-# The operator library that defines torchvision's names has to outlive this module's import.
-_TORCHVISION = torch.library.Library("torchvision", "DEF")
 
 
 def import_timm() -> Any:
@@ -38,12 +37,17 @@ def import_timm() -> Any:
     try:
         import timm
     except RuntimeError:
-        for name in ("nms", "qnms"):
-            _TORCHVISION.define(
-                f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-            )
+        _declare_operators()
         import timm
     return timm
+
+
+@functools.cache  # the library has to outlive the call, and can be made only once
+def _declare_operators() -> Any:
+    library = torch.library.Library("torchvision", "DEF")
+    for name in ("nms", "qnms"):
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    return library
 
 
 def create_live(name: str, seed: int) -> tuple[nn.Module, torch.Tensor]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from PIL import Image
 
 from benchmarks.corpus.store import FIXTURES, ROOT
 
@@ -67,3 +68,14 @@ def test_accuracy_on_the_slice(
     measured = accuracies[f"fashion_{network}_{exporter}.onnx"]
     # One image of 500 may change sides where another CPU rounds otherwise.
     assert abs(measured - SLICE_ACCURACY[network]) <= 1.001 / 500
+
+
+def test_each_example_image_has_a_label() -> None:
+    folder = ROOT / "examples" / "images"
+    labels = json.loads((folder / "labels.json").read_text())
+    assert {path.name for path in folder.glob("*.png")} == labels.keys()
+    for name, text in labels.items():
+        assert text.strip() == text
+        with Image.open(folder / name) as image:
+            # Wider than high, and within the recognizers' 48 x 320 without squeezing.
+            assert 1 < image.width / image.height <= 320 / 48
