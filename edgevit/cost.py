@@ -170,7 +170,7 @@ def _macs(node: ir.Node) -> int:
 
 
 def _product_macs(node: ir.Node) -> int:
-    transposed = node.op_type == "Gemm" and node.attributes.get_int("transA", 0)
+    transposed = node.op_type == "Gemm" and node.attributes.get_int("transA") == 1
     inner = _shape(node, 0)[0 if transposed else -1]
     return _size(node.outputs[0]) * inner
 

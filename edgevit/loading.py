@@ -17,14 +17,14 @@ from edgevit.errors import InputError
 from edgevit.opcheck import check_nodes
 from edgevit.opset import raise_opset, settle_axes
 from edgevit.protocheck import check_structure
-from edgevit.schemas import check_operators, opset_version
+from edgevit.schemas import UnknownOperator, check_operators, opset_version, unknown_operators
 from edgevit.shapes import bind_shapes, infer_shapes
 from edgevit.tensorcheck import external_location
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["Source", "load"]
+__all__ = ["Source", "Survey", "load", "survey"]
 
 _LIMIT = (1 << 31) - 1
 # Operators that multiply a weight: an infinite one makes every output NaN or infinite.
@@ -57,6 +57,34 @@ class Source:
     def name(self) -> str:
         """File name without its ending."""
         return self.path.stem
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What can be said about a file whose operators may be unknown.
+
+    Attributes:
+        opset: Operator set of the file.
+        operators: Operator name -> count (``domain.name`` outside ONNX).
+        unknown: Nodes that no operator set defines.
+    """
+
+    opset: int
+    operators: Mapping[str, int]
+    unknown: tuple[UnknownOperator, ...]
+
+
+def survey(path: Path) -> Survey:
+    """Read a model file without judging its operators.
+
+    Raises:
+        InputError: The file is not a well-formed model.
+    """
+    file = path.name
+    proto = _parse(_read(path), file)
+    check_structure(proto, path.parent, file)
+    version = opset_version(proto, file)
+    return Survey(version, _histogram(proto), unknown_operators(proto, version, file))
 
 
 def load(path: Path, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Source:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,14 @@ from edgevit.protocheck import describe
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["OPSET", "OPSET_MIN", "UnknownOperator", "check_operators", "opset_version"]
+__all__ = [
+    "OPSET",
+    "OPSET_MIN",
+    "UnknownOperator",
+    "check_operators",
+    "opset_version",
+    "unknown_operators",
+]
 
 OPSET = 23
 OPSET_MIN = 11
@@ -56,6 +63,21 @@ def opset_version(model: onnx.ModelProto, file: str) -> int:
     return int(found[0])
 
 
+def unknown_operators(
+    model: onnx.ModelProto, version: int, file: str
+) -> tuple[UnknownOperator, ...]:
+    """All nodes whose operator neither ONNX nor a function of the model defines.
+
+    Raises:
+        InputError: A function that uses another operator set than the model.
+    """
+    return tuple(
+        UnknownOperator(node.name or next(iter(node.output), ""), node.domain, node.op_type)
+        for node, schema in _nodes(model, version, file)
+        if schema is None
+    )
+
+
 def check_operators(model: onnx.ModelProto, version: int, file: str) -> None:
     """Check every node against the schema of its operator at ``version``.
 
@@ -63,24 +85,25 @@ def check_operators(model: onnx.ModelProto, version: int, file: str) -> None:
         InputError: All unknown operators at once, or the first node with wrong inputs,
             outputs or attributes.
     """
+    unknown = unknown_operators(model, version, file)
+    if unknown:
+        raise InputError(_unknown_message(unknown, version, file), hint=_hint(unknown))
+    for node, schema in _nodes(model, version, file):
+        _check_node(node, schema, f"{file}: {describe(node)}")
+
+
+def _nodes(
+    model: onnx.ModelProto, version: int, file: str
+) -> Iterator[tuple[onnx.NodeProto, Any]]:
+    """Every node that is no function call, with its schema or ``None``."""
     functions = {(f.domain, f.name) for f in model.functions}
     scopes = [(model.graph.node, version)]
     for function in model.functions:
         scopes.append((function.node, _function_version(function, version, file)))
-    unknown: list[UnknownOperator] = []
     for nodes, at in scopes:
         for node in nodes:
-            if (node.domain, node.op_type) in functions:
-                continue
-            schema = _schema(node, at)
-            if schema is None:
-                label = node.name or next(iter(node.output), "")
-                unknown.append(UnknownOperator(label, node.domain, node.op_type))
-                continue
-            if not unknown:
-                _check_node(node, schema, f"{file}: {describe(node)}")
-    if unknown:
-        raise InputError(_unknown_message(unknown, version, file), hint=_hint(unknown))
+            if (node.domain, node.op_type) not in functions:
+                yield node, _schema(node, at)
 
 
 def _function_version(function: onnx.FunctionProto, version: int, file: str) -> int:
@@ -105,7 +128,7 @@ def _schema(node: onnx.NodeProto, version: int) -> Any:
     return None if schema.deprecated else schema
 
 
-def _unknown_message(unknown: list[UnknownOperator], version: int, file: str) -> str:
+def _unknown_message(unknown: tuple[UnknownOperator, ...], version: int, file: str) -> str:
     lines = [
         f"node {u.node!r}: operator {u.operator!r} of domain {u.domain or 'ai.onnx'!r}"
         for u in unknown
@@ -114,7 +137,7 @@ def _unknown_message(unknown: list[UnknownOperator], version: int, file: str) ->
     return f"{head} (operator set {version}):\n  " + "\n  ".join(lines)
 
 
-def _hint(unknown: list[UnknownOperator]) -> str:
+def _hint(unknown: tuple[UnknownOperator, ...]) -> str:
     if any(u.domain for u in unknown):
         return "export without operators of other domains, or as functions with a body"
     return "check the model's opset_import: the operator may be newer or older than it says"

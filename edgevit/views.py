@@ -172,6 +172,7 @@ class BlockGroup:
         first: Entry of the first block.
         last: Exit of the last one.
         nodes: Nodes of all repetitions together.
+        inner: Blocks inside the first repetition, if any are hidden behind a skip.
     """
 
     count: int
@@ -179,6 +180,7 @@ class BlockGroup:
     first: str
     last: str
     nodes: int
+    inner: tuple[Block, ...] = ()
 
     def __str__(self) -> str:
         inner = " + ".join(self.kinds)
@@ -292,6 +294,7 @@ def group(found: tuple[Block, ...]) -> tuple[BlockGroup, ...]:
                 run[0].entry,
                 run[-1].exit,
                 sum(len(b.nodes) for b in run),
+                tuple(child for b in run[:period] for child in b.children),
             )
         )
         at += len(run)

@@ -1,0 +1,282 @@
+"""What a model holds, what canonicalization does to it, and what a target would run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgevit import registry
+from edgevit.cost import Cost, peak_activation_bytes, total_cost
+from edgevit.loading import load, survey
+from edgevit.model import shape_of
+from edgevit.partition import Coverage, coverage
+from edgevit.pipeline import PassRecord
+from edgevit.placement import Placement, place
+from edgevit.report import bytes_text, table
+from edgevit.schemas import UnknownOperator
+from edgevit.target import load_target
+from edgevit.views import Block, BlockGroup, blocks, group
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["Canonical", "Inspection", "OnTarget", "inspect", "text_of_inspection"]
+
+
+@dataclass(frozen=True)
+class OnTarget:
+    """What a target would do with the canonical model at its default precision."""
+
+    name: str
+    backend: str
+    precision: str
+    coverage: Coverage
+    placement: tuple[Placement, ...]
+
+
+@dataclass(frozen=True)
+class Canonical:
+    """The model after canonicalization.
+
+    Attributes:
+        ops: Operator name -> count.
+        inputs: Name -> shape.
+        outputs: Name -> shape.
+        cost: Sum over the graph.
+        activation_bytes: Most bytes of activations alive at once.
+        blocks: Regions between values through which everything flows.
+        passes: What each pass changed and refused, repeated rounds included.
+    """
+
+    ops: Mapping[str, int]
+    inputs: Mapping[str, tuple[int, ...]]
+    outputs: Mapping[str, tuple[int, ...]]
+    cost: Cost
+    activation_bytes: int
+    blocks: tuple[Block, ...]
+    passes: tuple[PassRecord, ...]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """Everything ``edgevit inspect`` says.
+
+    Attributes:
+        model: File name.
+        opset: Operator set of the file.
+        ops: Operator name -> count in the file.
+        unknown: Nodes that no operator set defines; if any, the rest is ``None``.
+        canonical: The model after canonicalization.
+        target: What the target would do with it; ``None`` if none was named.
+    """
+
+    model: str
+    opset: int
+    ops: Mapping[str, int]
+    unknown: tuple[UnknownOperator, ...]
+    canonical: Canonical | None
+    target: OnTarget | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The ``result`` object of ``edgevit inspect --json``."""
+        found: dict[str, Any] = {
+            "model": self.model,
+            "opset": self.opset,
+            "ops": dict(self.ops),
+            "unknown": [asdict(u) for u in self.unknown],
+        }
+        found |= _canonical_json(self.canonical, self.ops)
+        return found | _target_json(self.target)
+
+
+def inspect(
+    path: Path, shapes: Mapping[str, tuple[int, ...]], target: str | None
+) -> Inspection:
+    """Load, canonicalize and look.
+
+    Args:
+        path: ONNX file.
+        shapes: Input name -> shape, binding symbolic dimensions.
+        target: Target name with overrides; adds coverage and placement.
+
+    Raises:
+        InputError: The model cannot be loaded for a reason other than unknown operators.
+        UsageError: No such target.
+    """
+    device = None if target is None else load_target(target)
+    seen = survey(path)
+    if seen.unknown:
+        return Inspection(path.name, seen.opset, seen.operators, seen.unknown, None, None)
+    model = load(path, shapes).model
+    run = registry.load_attribute("edgevit.passes.order:canonicalize")
+    records: tuple[PassRecord, ...] = run(model)
+    on_target = None
+    if device is not None:
+        backend = registry.load("backends", device.backend)()
+        precision = device.default_precision
+        on_target = OnTarget(
+            name=device.name,
+            backend=device.backend,
+            precision=precision,
+            coverage=coverage(model, backend, device, precision),
+            placement=place(model, device),
+        )
+    found = _look(model, records)
+    return Inspection(path.name, seen.opset, seen.operators, (), found, on_target)
+
+
+def _look(model: ir.Model, records: tuple[PassRecord, ...]) -> Canonical:
+    names = (f"{n.domain}.{n.op_type}" if n.domain else n.op_type for n in model.graph)
+    return Canonical(
+        ops=dict(sorted(Counter(names).items())),
+        inputs={str(v.name): shape_of(v) for v in model.graph.inputs},
+        outputs={str(v.name): shape_of(v) for v in model.graph.outputs},
+        cost=total_cost(model),
+        activation_bytes=peak_activation_bytes(model),
+        blocks=blocks(model),
+        passes=records,
+    )
+
+
+def _recovered(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
+    """Operators that canonicalization made out of others: more of them than in the file."""
+    kinds = (
+        "Attention",
+        "Gelu",
+        "HardSigmoid",
+        "HardSwish",
+        "LayerNormalization",
+        "Mish",
+        "RMSNormalization",
+        "ai.edgevit.Silu",
+    )
+    gained = {kind: after.get(kind, 0) - before.get(kind, 0) for kind in kinds}
+    return {kind: count for kind, count in gained.items() if count > 0}
+
+
+def _canonical_json(found: Canonical | None, before: Mapping[str, int]) -> dict[str, Any]:
+    if found is None:
+        keys = ("canonical_ops", "recovered", "inputs", "outputs", "blocks", "passes")
+        return dict.fromkeys((*keys, "macs", "params", "weight_bytes", "activation_bytes"))
+    return {
+        "canonical_ops": dict(found.ops),
+        "recovered": _recovered(before, found.ops),
+        "inputs": {k: list(v) for k, v in found.inputs.items()},
+        "outputs": {k: list(v) for k, v in found.outputs.items()},
+        "blocks": [_group_json(g) for g in group(found.blocks)],
+        "passes": _passes_json(found.passes),
+        "macs": found.cost.macs,
+        "params": found.cost.params,
+        "weight_bytes": found.cost.weight_bytes,
+        "activation_bytes": found.activation_bytes,
+    }
+
+
+def _group_json(found: BlockGroup) -> dict[str, Any]:
+    return {
+        "count": found.count,
+        "kinds": list(found.kinds),
+        "first": found.first,
+        "last": found.last,
+        "nodes": found.nodes,
+        "inner": [_group_json(g) for g in group(found.inner)],
+    }
+
+
+def _passes_json(records: Sequence[PassRecord]) -> list[dict[str, Any]]:
+    """One entry a pass, over all rounds; a refusal repeated in each round counts once."""
+    merged: dict[str, dict[str, Any]] = {}
+    for record in records:
+        entry = merged.setdefault(
+            record.spec,
+            {"spec": record.spec, "effect": record.effect.value, "changed": 0, "refused": []},
+        )
+        entry["changed"] += len(record.changes)
+        refused = (asdict(r) for r in record.refusals)
+        entry["refused"] += [r for r in refused if r not in entry["refused"]]
+    return list(merged.values())
+
+
+def _target_json(found: OnTarget | None) -> dict[str, Any]:
+    if found is None:
+        return {"target": None, "coverage": None, "placement": []}
+    covered = {
+        "nodes": found.coverage.nodes,
+        "on_target": found.coverage.on_target,
+        "fallback": [asdict(f) for f in found.coverage.fallback],
+    }
+    return {
+        "target": found.name,
+        "backend": found.backend,
+        "precision": found.precision,
+        "coverage": covered,
+        "placement": [asdict(p) for p in found.placement],
+    }
+
+
+def text_of_inspection(found: Inspection, verbose: bool) -> str:
+    """The terminal view; ``verbose`` adds every refusal."""
+    data = found.to_json()
+    lines = [f"{found.model}: opset {found.opset}, {sum(found.ops.values())} nodes"]
+    if found.unknown:
+        rows = [(u.node, u.domain or "ai.onnx", u.operator) for u in found.unknown]
+        lines += ["", table(("node", "domain", "unknown operator"), rows)]
+        return "\n".join([*lines, "", f"FAIL: {len(rows)} nodes with unknown operators"])
+    lines += ["", *_text_of_canonical(data), *_text_of_target(data)]
+    if verbose:
+        lines += _text_of_refusals(data)
+    return "\n".join(lines)
+
+
+def _text_of_canonical(data: Mapping[str, Any]) -> list[str]:
+    before, after = data["ops"], data["canonical_ops"]
+    names = sorted({*before, *after})
+    rows = [(name, before.get(name, 0) or "", after.get(name, 0) or "") for name in names]
+    recovered = ", ".join(f"{count} {name}" for name, count in data["recovered"].items())
+    return [
+        table(("operator", "in the file", "canonical"), rows),
+        "",
+        f"recovered: {recovered or 'nothing'}",
+        f"{data['macs'] / 1e6:.1f} M multiply-accumulates, {data['params'] / 1e6:.2f} M "
+        f"parameters ({bytes_text(data['weight_bytes'])}), "
+        f"{bytes_text(data['activation_bytes'])} of activations at the peak",
+        "",
+        table(("blocks", "nodes", "from", "to"), list(_block_rows(data["blocks"], ""))),
+    ]
+
+
+def _block_rows(groups: Sequence[Mapping[str, Any]], indent: str) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for g in groups:
+        times = f"{g['count']} x " if g["count"] > 1 else ""
+        label = f"{indent}{times}{' + '.join(g['kinds'])}"
+        rows.append((label, str(g["nodes"]), g["first"], g["last"]))
+        rows += _block_rows(g["inner"], indent + "  ")
+    return rows
+
+
+def _text_of_target(data: Mapping[str, Any]) -> list[str]:
+    if data["target"] is None:
+        return []
+    covered = data["coverage"]
+    lines = [
+        "",
+        f"{data['target']} ({data['backend']}, {data['precision']}): runs "
+        f"{covered['on_target']} of {covered['nodes']} nodes",
+    ]
+    if covered["fallback"]:
+        rows = [(f["op"], f["node"], f["reason"]) for f in covered["fallback"]]
+        lines.append(table(("left over", "node", "reason"), rows))
+    counted = Counter((p["unit"] or "unknown", p["rule"]) for p in data["placement"])
+    if counted:
+        units = [(unit, rule, n) for (unit, rule), n in sorted(counted.items())]
+        lines += ["", table(("predicted unit", "rule", "nodes"), units)]
+    return lines
+
+
+def _text_of_refusals(data: Mapping[str, Any]) -> list[str]:
+    rows = [(p["spec"], r["node"], r["reason"]) for p in data["passes"] for r in p["refused"]]
+    return ["", table(("refused by", "node", "reason"), rows)] if rows else []
