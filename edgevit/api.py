@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -122,14 +122,18 @@ def compile(  # noqa: A001  (the public name of the contract: edgevit.compile)
         covered, parts = job.partition(plan, canonical)
     with steps.step("lower"):
         lowered = job.lower(plan, parts)
-    with bundles.staging(plan.output) as folder:
+    with steps.step("reference"):
+        expected = job.expect(plan, canonical, data, verify)
+    with bundles.stage(plan.output, overwrite=overwrite) as staging:
         with steps.step("stage"):
-            staged = job.stage(folder, plan, source, lowered, data)
+            staged = job.stage(staging, plan, source, lowered, data, expected)
         with steps.step("verify"):
-            parity = job.verify(plan, canonical, staged, data) if verify else None
+            parity = (
+                job.verify(plan, canonical, staged, data, expected) if verify else None
+            )
         made = describe.Made(plan, source, canonical, records, covered, staged, parity, data)
         manifest = describe.manifest(made)
-        path = _seal(folder, manifest, plan, parity, dry_run, keep_failed, made)
+        manifest, path = _seal(staging, manifest, plan, parity, dry_run, keep_failed, made)
     if save_recipe is not None:
         _save_recipe(plan.recipe, Path(save_recipe))
     seconds = time.perf_counter() - start
@@ -137,25 +141,25 @@ def compile(  # noqa: A001  (the public name of the contract: edgevit.compile)
 
 
 def _seal(
-    folder: Path,
+    staging: bundles.Staging,
     manifest: Manifest,
     plan: job.Plan,
     parity: Parity | None,
     dry_run: bool,
     keep_failed: bool,
     made: describe.Made,
-) -> Path | None:
+) -> tuple[Manifest, Path | None]:
     """Rename the staged bundle into place, unless a gate failed."""
     if parity is not None and not parity.passed:
         kept = None
         if keep_failed and not dry_run:
-            kept = plan.output.with_name(plan.output.stem + ".failed.edgevit")
-            bundles.seal(folder, manifest, kept, overwrite=True)
+            kept = bundles.failed_path(plan.output)
+            manifest = bundles.seal(staging, manifest, kept, overwrite=True)
         raise describe.failed_gate(made, manifest, kept)
     if dry_run:
-        return None
-    bundles.seal(folder, manifest, plan.output, overwrite=plan.overwrite)
-    return plan.output
+        return replace(manifest, files=staging.records()), None
+    sealed = bundles.seal(staging, manifest, plan.output, overwrite=plan.overwrite)
+    return sealed, plan.output
 
 
 def inspect(
@@ -201,8 +205,12 @@ def verify(
     steps = progress or SilentProgress()
     with steps.step("open"):
         opened = job.reopen(Path(bundle), Path(against), inputs)
+    with steps.step("reference"):
+        expected = job.expect(opened.plan, opened.canonical, opened.data, True)
     with steps.step("verify"):
-        parity = job.verify(opened.plan, opened.canonical, opened.staged, opened.data)
+        parity = job.verify(
+            opened.plan, opened.canonical, opened.staged, opened.data, expected
+        )
     return describe.parity_json(parity)
 
 

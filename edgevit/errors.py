@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from dataclasses import dataclass
+from typing import Any
 
 __all__ = [
     "ArtifactError",
@@ -45,10 +46,15 @@ class EdgevitError(Exception):
 
 
 class GateError(EdgevitError):
-    """A gate failed: coverage, parity or budget."""
+    """A gate failed: coverage, parity or budget.
+
+    Attributes:
+        result: What was found, as the command's JSON result; ``None`` if nothing was.
+    """
 
     exit_code = 1
     code = "gate"
+    result: dict[str, Any] | None = None
 
 
 class UsageError(EdgevitError):

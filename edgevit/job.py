@@ -24,9 +24,10 @@ from edgevit.parity import Gate
 from edgevit.pipeline import PassRecord, Pipeline, split_specs
 from edgevit.preprocess import Preprocess
 from edgevit.recipe import Recipe, load_recipe
-from edgevit.reference import Arrays, run_reference
+from edgevit.reference import Arrays
 from edgevit.target import Target, load_target
-from edgevit.verify import LoweredPart, Parity, Subject, verify_parts
+from edgevit.verify import Expected, LoweredPart, Parity, Subject, verify_parts
+from edgevit.verify import expect as _expect
 
 __all__ = ["Data", "Opened", "Plan", "Staged"]
 
@@ -231,22 +232,32 @@ def source_bytes(model: Path) -> bytes:
     return bytes(onnx.load_model(model).SerializeToString())
 
 
+def expect(p: Plan, canonical: ir.Model, d: Data, verify: bool) -> Expected:
+    """What the source model computes for the samples and, last, for the self-check."""
+    samples = (*d.samples, d.selfcheck) if verify else (d.selfcheck,)
+    return _expect(source_bytes(p.model), canonical, samples, trace=verify)
+
+
 def stage(
-    folder: bundles.Staging, p: Plan, source: Source, parts: tuple[LoweredPart, ...], d: Data
+    folder: bundles.Staging,
+    p: Plan,
+    source: Source,
+    parts: tuple[LoweredPart, ...],
+    d: Data,
+    expected: Expected,
 ) -> Staged:
     """Write the artifacts, the debug map and the self-check into the staging directory."""
-    content = source_bytes(p.model)
-    expected = run_reference(content, [d.selfcheck]).outputs[0]
+    answer = expected.outputs[-1]
     outputs = tuple(
-        TensorInfo(name, str(array.dtype), array.shape) for name, array in expected.items()
+        TensorInfo(name, str(array.dtype), array.shape) for name, array in answer.items()
     )
     infos = tensor_infos(source.model.graph.inputs)
     entry = Entry(tuple(part.lowered.part for part in parts), infos, outputs)
     files = {path: data for part in parts for path, data in part.lowered.files.items()}
     files[DEBUG_MAP] = write_debug_map(parts)
-    files[bundles.SELFCHECK] = bundles.selfcheck_bytes({0: (d.selfcheck, expected)}, (entry,))
+    files[bundles.SELFCHECK] = bundles.selfcheck_bytes({0: (d.selfcheck, answer)}, (entry,))
     folder.write(files)
-    return Staged(folder.root, entry, parts, content)
+    return Staged(folder.root, entry, parts, source_bytes(p.model))
 
 
 def gates(target: Target, precision: str) -> tuple[Gate, ...]:
@@ -258,7 +269,9 @@ def gates(target: Target, precision: str) -> tuple[Gate, ...]:
     return tuple(Gate(metric, limit) for metric, limit in sorted(limits.items()))
 
 
-def verify(p: Plan, canonical: ir.Model, staged: Staged, d: Data) -> Parity:
+def verify(
+    p: Plan, canonical: ir.Model, staged: Staged, d: Data, expected: Expected
+) -> Parity:
     """Run the staged files and compare them with the source model."""
     run = registry.load_attribute("edgevit.runtimes.child:run_isolated")
 
@@ -276,7 +289,8 @@ def verify(p: Plan, canonical: ir.Model, staged: Staged, d: Data) -> Parity:
         gates=gates(p.target, p.precision),
         run=isolated,
     )
-    return verify_parts(subject, d.samples, d.synthetic)
+    known = Expected(expected.outputs[: len(d.samples)], expected.values, expected.version)
+    return verify_parts(subject, d.samples, known, d.synthetic)
 
 
 def reopen(path: Path, against: Path, inputs: str | None) -> Opened:

@@ -24,7 +24,16 @@ from edgevit.parity import Figure, Gate, Metrics, compare, judge, top1, worst_of
 from edgevit.reference import Arrays, run_reference
 from edgevit.tolerance import bounds, roundoff
 
-__all__ = ["Divergence", "LoweredPart", "Parity", "PsnrDrop", "Subject", "verify_parts"]
+__all__ = [
+    "Divergence",
+    "Expected",
+    "LoweredPart",
+    "Parity",
+    "PsnrDrop",
+    "Subject",
+    "expect",
+    "verify_parts",
+]
 
 WORST = 5
 # Source values whose peak is below this are dead (denormals, zeros): nothing to compare.
@@ -63,6 +72,22 @@ class Subject:
     precision: str
     gates: tuple[Gate, ...]
     run: Runner
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the source model computes.
+
+    Attributes:
+        outputs: For each sample, output name -> array.
+        values: For the first sample, every value of the canonical graph by name: as the
+            source computes it where the source has it, else as the canonical model does.
+        version: ONNX Runtime's version.
+    """
+
+    outputs: tuple[Arrays, ...]
+    values: Arrays
+    version: str
 
 
 @dataclass(frozen=True)
@@ -137,36 +162,63 @@ def _short(value: float) -> float:
     return float(f"{value:.3g}") if np.isfinite(value) else float(np.finfo(np.float64).max)
 
 
-def verify_parts(subject: Subject, samples: Sequence[Arrays], synthetic: bool) -> Parity:
+def expect(
+    source: bytes, canonical: ir.Model, samples: Sequence[Arrays], trace: bool
+) -> Expected:
+    """Run the source model (and, to trace, the canonical one) in ONNX Runtime.
+
+    Args:
+        source: Serialized source model.
+        canonical: The model that is lowered.
+        samples: Input name -> array, at least one.
+        trace: Whether ``values`` is wanted.
+
+    Raises:
+        InputError: The source model does not run.
+    """
+    reference = run_reference(source, samples, trace=1 if trace else 0)
+    if not trace:
+        return Expected(reference.outputs, {}, reference.version)
+    rewritten = ir.to_proto(canonical).SerializeToString()
+    computed = run_reference(rewritten, samples[:1], trace=1).traces[0]
+    values = {**computed, **samples[0]}
+    for name, array in reference.traces[0].items():
+        if name in values and values[name].size == array.size:
+            values[name] = array.reshape(values[name].shape)
+    return Expected(reference.outputs, values, reference.version)
+
+
+def verify_parts(
+    subject: Subject, samples: Sequence[Arrays], expected: Expected, synthetic: bool
+) -> Parity:
     """Verify lowered parts on samples.
 
     Args:
         subject: What is verified.
         samples: Input name -> array, at least one; the first is replayed node by node.
+        expected: Of these samples, with values.
         synthetic: The samples were made up.
 
     Raises:
         GateError: The artifact does not run, or the source's outputs are dead.
     """
-    reference = run_reference(subject.source, samples, trace=1)
-    _check_alive(reference.outputs)
+    _check_alive(expected.outputs)
     candidate = subject.run(subject.root, subject.entry, samples)
-    metrics = _whole(reference.outputs, candidate)
+    metrics = _whole(expected.outputs, candidate)
     figures = tuple(worst_of(metrics, gate)[1] for gate in subject.gates)
-    values = _reference_values(subject, samples[0], reference.traces[0])
-    found, count = _replay(subject, values, reference.traces[0])
+    found = _replay(subject, expected.values)
     past = [d for d in found if d.ratio > 1]
     return Parity(
         figures=figures,
         outputs=metrics,
-        top1_agreement=None if synthetic else _agreement(reference.outputs, candidate),
-        replayed=count,
+        top1_agreement=None if synthetic else _agreement(expected.outputs, candidate),
+        replayed=len(found),
         worst=tuple(sorted(found, key=lambda d: -d.ratio)[:WORST]),
         first_divergent=past[0] if past else None,
-        psnr_drop=_first_drop(subject, samples[0], values),
+        psnr_drop=_first_drop(subject, samples[0], expected.values),
         samples=len(samples),
         synthetic=synthetic,
-        reference=reference.version,
+        reference=expected.version,
     )
 
 
@@ -206,23 +258,9 @@ def _agreement(reference: Sequence[Arrays], candidate: Sequence[Arrays]) -> floa
     return None
 
 
-def _reference_values(subject: Subject, sample: Arrays, trace: Arrays) -> Arrays:
-    """Every canonical value: the source's where the source has it, else the canonical's."""
-    canonical = ir.to_proto(subject.canonical).SerializeToString()
-    computed = run_reference(canonical, [sample], trace=1).traces[0]
-    values = {**computed, **sample}
-    for name, array in trace.items():
-        if name in values and values[name].size == array.size:
-            values[name] = array.reshape(values[name].shape)
-    return values
-
-
-def _replay(
-    subject: Subject, values: Arrays, trace: Arrays
-) -> tuple[list[Divergence], int]:
-    """Replay every part on the reference's inputs; divergences in execution order."""
+def _replay(subject: Subject, values: Arrays) -> list[Divergence]:
+    """Replay every part on the reference's inputs; in execution order."""
     found: list[Divergence] = []
-    count = 0
     origin = _Origin(subject)
     for part in subject.parts:
         cut = frozenset(b.name for b in part.lowered.values)
@@ -232,11 +270,10 @@ def _replay(
         for binding in part.lowered.values:
             if binding.name not in limits:
                 continue
-            count += 1
             error = _largest_error(values[binding.name], replayed[binding.name])
             node, op = origin.of(binding.name)
             found.append(Divergence(node, op, binding.name, error, limits[binding.name]))
-    return found, count
+    return found
 
 
 def _run_variant(subject: Subject, variant: Lowered, values: Arrays) -> Arrays:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
+import numpy as np
 import onnx_ir as ir
 
 from edgevit.backend import Lowered, LowerOptions
@@ -58,16 +59,17 @@ class OnnxBackend:
         model = _parse(lowered)
         made = _values_by_name(model)
         outputs, inputs = [], list(model.graph.inputs)
+        model.graph.outputs.clear()
         for binding in lowered.values:
             old = made[binding.artifact]
-            cut = ir.Value(name=binding.artifact, shape=old.shape, type=old.type)
+            dtype = ir.DataType.from_numpy(np.dtype(binding.artifact_dtype))
+            cut = ir.val(binding.artifact, dtype, list(binding.artifact_shape))
             old.name = binding.artifact + REPLAYED
             ir.convenience.replace_all_uses_with(old, cut)
             inputs.append(cut)
             outputs.append(old)
         model.graph.inputs.clear()
         model.graph.inputs.extend(inputs)
-        model.graph.outputs.clear()
         model.graph.outputs.extend(outputs)
         renamed = tuple(
             dataclasses.replace(b, artifact=b.artifact + REPLAYED) for b in lowered.values
