@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.targets.coreml.harness import Case, half, normal
+from tests.targets.coreml.harness import Case, f32, half, normal
 
 X = "(float[2,3,4] x) => (float[2,3,4] y)"
 IMAGE = "(float[1,4,6,6] x)"
@@ -35,31 +35,31 @@ ACTIVATIONS = [
         "Clip",
         f"{X} {{ y = Clip(x, lo, hi) }}",
         ("clip",),
-        {"lo": np.float32(-0.5), "hi": np.float32(0.75)},
+        {"lo": f32(-0.5), "hi": f32(0.75)},
     ),
     Case(
         "Clip_relu6",
         f"{X} {{ y = Clip(x, lo, hi) }}",
         ("relu6",),
-        {"lo": np.float32(0), "hi": np.float32(6)},
+        {"lo": f32(0), "hi": f32(6)},
     ),
     Case(
         "Clip_below",
         f"{X} {{ y = Clip(x, lo, hi) }}",
         ("maximum",),
-        {"lo": np.float32(-0.5), "hi": np.float32(np.inf)},
+        {"lo": f32(-0.5), "hi": f32(np.inf)},
     ),
     Case(
         "Clip_above",
         f"{X} {{ y = Clip(x, lo, hi) }}",
         ("minimum",),
-        {"lo": np.float32(-np.inf), "hi": np.float32(0.25)},
+        {"lo": f32(-np.inf), "hi": f32(0.25)},
     ),
     Case(
         "Clip_point",
         f"{X} {{ y = Clip(x, lo, hi) }}",
         ("maximum", "minimum"),
-        {"lo": np.float32(0.5), "hi": np.float32(0.5)},
+        {"lo": f32(0.5), "hi": f32(0.5)},
     ),
     Case(
         "PRelu_channel",
@@ -145,7 +145,7 @@ LINEAR = [
         "(float[1,2,5,4] q, float[1,2,6,4] k, float[1,2,6,3] v) => (float[1,2,5,3] y)"
         "{ y = Attention<scale = 0.5>(q, k, v, mask) }",
         ("mul", "matmul", "add", "softmax", "matmul"),
-        {"mask": np.float32([[0, 0, 0, -1e38, 0, 0]]) * np.ones((5, 1), np.float32)},
+        {"mask": f32([[0, 0, 0, -1e38, 0, 0]]) * np.ones((5, 1), np.float32)},
         reach=24,
         roundings=6,
     ),

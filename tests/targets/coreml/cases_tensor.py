@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.targets.coreml.harness import Array, Case, half, ints, normal
+from tests.targets.coreml.harness import Array, Case, f32, half, i64, ints, normal
 
 PAIR = "(float[2,3,4] x, float[3,1] z) => (float[2,3,4] y)"
 BOOLS = "(float[2,3,4] x, float[3,1] z) => (bool[2,3,4] y)"
@@ -19,7 +19,7 @@ def _pair(op: str, mil: str, **inputs: Array) -> Case:
 
 
 def _compare(op: str, mil: str) -> Case:
-    same = {"x": np.round(POSITIVE * 2), "z": np.float32([[1], [2], [3]])}
+    same = {"x": np.round(POSITIVE * 2), "z": f32([[1], [2], [3]])}
     return Case(op, f"{BOOLS} {{ y = {op}(x, z) }}", (mil, "cast"), inputs=same)
 
 
@@ -35,17 +35,15 @@ ARITHMETIC = [
     _pair("Pow", "pow", x=POSITIVE, z=WIDE),
     _pair("Max", "maximum"),
     _pair("Min", "minimum"),
-    Case("Pow_square", f"{X} {{ y = Pow(x, e) }}", ("square",), {"e": np.float32(2)}),
+    Case("Pow_square", f"{X} {{ y = Pow(x, e) }}", ("square",), {"e": f32(2)}),
     Case(
         "Pow_root",
         f"{X} {{ y = Pow(x, e) }}",
         ("sqrt",),
-        {"e": np.float32(0.5)},
+        {"e": f32(0.5)},
         {"x": POSITIVE},
     ),
-    Case(
-        "Pow_cube", f"{X} {{ y = Pow(x, e) }}", ("pow",), {"e": np.float32(3)}, {"x": POSITIVE}
-    ),
+    Case("Pow_cube", f"{X} {{ y = Pow(x, e) }}", ("pow",), {"e": f32(3)}, {"x": POSITIVE}),
     Case("Add_constant", f"{X} {{ y = Add(x, c) }}", ("add",), {"c": normal(1, 4)}),
     Case(
         "Add_whole",
@@ -115,7 +113,7 @@ ARITHMETIC = [
         "Where",
         "(bool[2,3,1] c, float[2,3,4] x) => (float[2,3,4] y) { y = Where(c, x, k) }",
         ("not_equal", "select"),
-        {"k": np.float32(-1.5)},
+        {"k": f32(-1.5)},
         {"c": np.array([[[0], [1], [1]], [[1], [0], [1]]], bool)},
     ),
     Case(
@@ -128,7 +126,7 @@ ARITHMETIC = [
         "Cast_bool",
         "(float[2,3,4] x) => (float[2,3,4] y) { b = Cast<to = 9>(x) y = Cast<to = 1>(b) }",
         ("not_equal", "cast"),
-        inputs={"x": np.float32([[[0, 1, -2, 0.5]] * 3] * 2)},
+        inputs={"x": f32([[[0, 1, -2, 0.5]] * 3] * 2)},
     ),
 ]
 
@@ -187,14 +185,14 @@ REDUCE = [
         "CumSum",
         "(float[2,3,4] x) => (float[2,3,4] y) { y = CumSum(x, a) }",
         ("cumsum",),
-        {"a": np.int64(2)},
+        {"a": i64(2)},
         reach=4,
     ),
     Case(
         "CumSum_reverse",
         "(float[2,3,4] x) => (float[2,3,4] y) { y = CumSum<reverse = 1>(x, a) }",
         ("cumsum",),
-        {"a": np.int64(1)},
+        {"a": i64(1)},
         reach=3,
     ),
 ]
@@ -246,7 +244,7 @@ SHAPE = [
         "Pad",
         "(float[2,3,4] x) => (float[3,3,7] y) { y = Pad(x, p, v) }",
         ("pad",),
-        {"p": ints(1, 0, 1, 0, 0, 2), "v": np.float32(0.5)},
+        {"p": ints(1, 0, 1, 0, 0, 2), "v": f32(0.5)},
     ),
     Case(
         "Pad_reflect",
@@ -302,38 +300,38 @@ INDEX = [
         "Gather_scalar",
         "(float[2,5,4] x) => (float[2,4] y) { y = Gather<axis = 1>(x, i) }",
         ("gather", "reshape"),
-        {"i": np.int64(-2)},
+        {"i": i64(-2)},
     ),
     Case(
         "Gather_dynamic",
         "(float[5,4] x, int64[2,2] i) => (float[2,2,4] y) { y = Gather<axis = 0>(x, i) }",
         ("less", "add", "select", "gather"),
-        inputs={"i": np.int64([[0, -1], [3, 2]])},
+        inputs={"i": i64([[0, -1], [3, 2]])},
     ),
     Case(
         "GatherElements",
         "(float[3,4] x) => (float[3,2] y) { y = GatherElements<axis = 1>(x, i) }",
         ("gather_along_axis",),
-        {"i": np.int64([[0, 3], [-1, 1], [2, 2]])},
+        {"i": i64([[0, 3], [-1, 1], [2, 2]])},
     ),
     Case(
         "GatherND",
         "(float[3,4,2] x) => (float[2,2] y) { y = GatherND(x, i) }",
         ("gather_nd",),
-        {"i": np.int64([[0, 3], [-1, -2]])},
+        {"i": i64([[0, 3], [-1, -2]])},
     ),
     Case(
         "ScatterND",
         "(float[4,3] x, float[2,3] u) => (float[4,3] y) { y = ScatterND(x, i, u) }",
         ("scatter_nd",),
-        {"i": np.int64([[2], [-4]])},
+        {"i": i64([[2], [-4]])},
     ),
     Case(
         "ScatterND_add",
         "(float[4,3] x, float[2,3] u) => (float[4,3] y)"
         '{ y = ScatterND<reduction = "add">(x, i, u) }',
         ("scatter_nd",),
-        {"i": np.int64([[2], [2]])},
+        {"i": i64([[2], [2]])},
         roundings=2,
     ),
 ]

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnx.parser
 import onnx_ir as ir
+from numpy.typing import ArrayLike
 
 from edgevit.backend import Lowered, LowerOptions
 from edgevit.target import Target, load_target
@@ -56,11 +57,15 @@ class Case:
         model = onnx.parser.parse_model(f"{head}{self.name} {self.graph}\n{FUNCTIONS}")
         for name, array in self.constants.items():
             model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
-        return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+        full: onnx.ModelProto = onnx.shape_inference.infer_shapes(
+            model, strict_mode=True, data_prop=True
+        )
+        return full
 
     def model(self) -> ir.Model:
         """The model as ``onnx_ir``."""
-        return ir.from_proto(self.proto())
+        model: ir.Model = ir.from_proto(self.proto())
+        return model
 
     def feeds(self) -> dict[str, Array]:
         """An array for each input, floats exact in float16."""
@@ -75,7 +80,17 @@ class Case:
         return feeds
 
 
-def half(array: Array) -> Array:
+def f32(values: ArrayLike) -> Array:
+    """A float32 array of any rank."""
+    return np.asarray(values, np.float32)
+
+
+def i64(values: ArrayLike) -> Array:
+    """An int64 array of any rank."""
+    return np.asarray(values, np.int64)
+
+
+def half(array: ArrayLike) -> Array:
     """Float32 numbers that float16 holds exactly."""
     return np.asarray(array, np.float16).astype(np.float32)
 

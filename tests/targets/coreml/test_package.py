@@ -18,6 +18,7 @@ from edgevit.errors import ArtifactError
 from edgevit.targets.coreml.quiet import quiet_coremltools
 from tests.targets.coreml.harness import (
     Case,
+    f32,
     ints,
     lower,
     normal,
@@ -158,7 +159,7 @@ def test_an_input_that_is_an_output_and_an_unused_input() -> None:
             "g",
             graph + "{ x2 = Clip(x, lo, hi) y = Relu(x) }",
             (),
-            {"lo": np.float32(-np.inf), "hi": np.float32(np.inf)},
+            {"lo": f32(-np.inf), "hi": f32(np.inf)},
         ).model(),
         "fp32",
     )

@@ -7,9 +7,9 @@ import pytest
 
 from edgevit.errors import UnsupportedModelError, UsageError
 from edgevit.targets.coreml.lower import CoreMLBackend
-from tests.targets.coreml.harness import Array, Case, ints, lower, target
+from tests.targets.coreml.harness import Array, Case, f32, ints, lower, target
 
-BIG = np.float32([1e6, -1e6, 1, 2])
+BIG = f32([1e6, -1e6, 1, 2])
 
 
 def _case(graph: str, **constants: Array) -> Case:
