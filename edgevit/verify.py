@@ -92,13 +92,24 @@ class Expected:
 
 @dataclass(frozen=True)
 class Divergence:
-    """A value whose replay is off: the source node that makes it, the error, the limit."""
+    """A replayed value: the source node that makes it, the error, the limit.
+
+    Attributes:
+        node: Name of the source node.
+        op: Canonical operator.
+        value: Value name.
+        error: Largest absolute error.
+        limit: Derived bound on it.
+        group: Canonical values that the artifact computes together, ending with ``value``;
+            more than one where operators were fused.
+    """
 
     node: str
     op: str
     value: str
     error: float
     limit: float
+    group: tuple[str, ...]
 
     @property
     def ratio(self) -> float:
@@ -111,6 +122,7 @@ class Divergence:
             "node": self.node,
             "op": self.op,
             "value": self.value,
+            "group": list(self.group),
             "error": _short(self.error),
             "limit": _short(self.limit),
         }
@@ -272,7 +284,10 @@ def _replay(subject: Subject, values: Arrays) -> list[Divergence]:
                 continue
             error = _largest_error(values[binding.name], replayed[binding.name])
             node, op = origin.of(binding.name)
-            found.append(Divergence(node, op, binding.name, error, limits[binding.name]))
+            group = origin.group(binding.name, cut)
+            found.append(
+                Divergence(node, op, binding.name, error, limits[binding.name], group)
+            )
     return found
 
 
@@ -327,6 +342,21 @@ class _Origin:
         name, op = self._source[seen]
         made = self._canonical.get(value)
         return name, made.op_type if made is not None else op
+
+
+    def group(self, value: str, cut: frozenset[str]) -> tuple[str, ...]:
+        """The canonical values computed between the cut values and ``value``, in order."""
+        found: list[str] = []
+        pending = [value]
+        while pending:
+            name = pending.pop()
+            if name in found:
+                continue
+            found.append(name)
+            before = (v for v in self._canonical[name].inputs if v is not None)
+            names = (str(v.name) for v in before)
+            pending += [n for n in names if n in self._canonical and n not in cut]
+        return tuple(reversed(found))
 
 
 def _first_drop(subject: Subject, sample: Arrays, values: Arrays) -> PsnrDrop | None:
