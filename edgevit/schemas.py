@@ -23,6 +23,8 @@ __all__ = [
 
 OPSET = 23
 OPSET_MIN = 11
+# Deprecated in the version that first had it, and read here as it was meant.
+_REVIVED = frozenset({"GroupNormalization"})
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,8 @@ def _schema(node: onnx.NodeProto, version: int) -> Any:
         schema = onnx.defs.get_schema(node.op_type, version, "")
     except onnx.defs.SchemaError:
         return None
-    return None if schema.deprecated else schema
+    usable = not schema.deprecated or node.op_type in _REVIVED
+    return schema if usable else None
 
 
 def _unknown_message(unknown: tuple[UnknownOperator, ...], version: int, file: str) -> str:
