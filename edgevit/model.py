@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -43,9 +44,15 @@ def dtype_of(value: ir.Value) -> np.dtype[Any]:
     return np.dtype(value.dtype.numpy())
 
 
-def fresh_name(graph: ir.Graph, base: str) -> str:
-    """A value name not used in ``graph``: ``base``, else ``base.1``, ``base.2``, ..."""
-    used = {v.name for v in graph.inputs} | set(graph.initializers)
+def fresh_name(graph: ir.Graph, base: str, promised: Collection[str] = ()) -> str:
+    """A value name not used in ``graph``: ``base``, else ``base.1``, ``base.2``, ...
+
+    Args:
+        graph: Where the name is to be unique.
+        base: The name wanted.
+        promised: Names given already to values that are not in the graph yet.
+    """
+    used = {v.name for v in graph.inputs} | set(graph.initializers) | set(promised)
     used |= {out.name for node in graph for out in node.outputs}
     if base not in used:
         return base

@@ -59,6 +59,13 @@ class Builder:
         self.nodes: list[ir.Node] = []
         self.initializers: list[ir.Value] = []
         self._rule, self._graph, self._base = rule, graph, base
+        self._promised: set[str] = set()
+
+    def _name(self, suffix: str = "") -> str:
+        base = f"{self._base}.{self._rule}{suffix}"
+        name = fresh_name(self._graph, base, self._promised)
+        self._promised.add(name)
+        return name
 
     def op(
         self,
@@ -71,21 +78,34 @@ class Builder:
         dtype: ir.DataType | None = None,
     ) -> ir.Value:
         """Append a node with one output of the given shape and dtype; returns the output."""
+        return self.op_n(op_type, inputs, (shape,), attributes, domain=domain, dtype=dtype)[0]
+
+    def op_n(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        shapes: Sequence[ir.Shape | Sequence[int] | None],
+        attributes: Mapping[str, Any] | None = None,
+        *,
+        domain: str = "",
+        dtype: ir.DataType | None = None,
+    ) -> tuple[ir.Value, ...]:
+        """Append a node with one output per shape, all of one dtype; returns the outputs."""
         attrs = ir.convenience.convert_attributes(dict(attributes or {}))
-        node = ir.Node(domain, op_type, inputs, attrs, num_outputs=1)
+        node = ir.Node(domain, op_type, inputs, attrs, num_outputs=len(shapes))
         node.metadata_props[RULE_KEY] = self._rule
-        out = node.outputs[0]
-        out.name = fresh_name(self._graph, f"{self._base}.{self._rule}")
-        if shape is not None:
-            out.shape = shape if isinstance(shape, ir.Shape) else ir.Shape(tuple(shape))
-        if dtype is not None:
-            out.type = ir.TensorType(dtype)
+        for out, shape in zip(node.outputs, shapes, strict=True):
+            out.name = self._name()
+            if shape is not None:
+                out.shape = shape if isinstance(shape, ir.Shape) else ir.Shape(tuple(shape))
+            if dtype is not None:
+                out.type = ir.TensorType(dtype)
         self.nodes.append(node)
-        return out
+        return tuple(node.outputs)
 
     def constant(self, array: np.ndarray[Any, Any]) -> ir.Value:
         """Register a constant as an initializer of the graph."""
-        name = fresh_name(self._graph, f"{self._base}.{self._rule}.const")
+        name = self._name(".const")
         value = ir.val(
             name,
             ir.DataType.from_numpy(array.dtype),
@@ -101,10 +121,16 @@ class Rule:
     """One rewrite: a pattern, a check, a replacement. Subclass; keep no state.
 
     ``pattern(op, ...)`` is written in onnxscript's pattern language; its parameter names
-    are the variables that ``Match`` binds. Returns the matched value.
+    are the variables that ``Match`` binds. Returns the matched value. A rule whose operands
+    may come in any order or nesting overrides ``find`` instead.
+
+    Attributes:
+        name: Rule name, kept on every node that the rule makes.
+        root_ops: Operator types at which the rule is tried; empty means all.
     """
 
     name: ClassVar[str]
+    root_ops: ClassVar[frozenset[str]] = frozenset()
 
     def patterns(self) -> Sequence[Callable[..., Any]]:
         """The alternatives, most specific first. Default: the one ``pattern``."""
@@ -113,6 +139,14 @@ class Rule:
     def pattern(self, op: Any, *args: Any) -> Any:
         """The expression to match."""
         raise NotImplementedError(f"rule {type(self).__name__} has no pattern")
+
+    def find(self, model: ir.Model, node: ir.Node) -> Match | Refused | None:
+        """The match at ``node``; ``Refused`` if it nearly is one. Default: the patterns.
+
+        A match's ``root`` is the node after which the replacement is inserted, so it
+        produces the matched output.
+        """
+        return _match(self, model, node)
 
     def check(self, m: Match) -> Any:
         """Facts for ``rewrite``, or ``Refused(reason)``."""
@@ -152,6 +186,8 @@ class RewritePass(Pass):
             if node.graph is not model.graph:
                 continue  # removed by an earlier rewrite
             for rule in self.rules():
+                if rule.root_ops and node.op_type not in rule.root_ops:
+                    continue
                 if self._apply(rule, model, node, changes, refusals):
                     break
         return Outcome(model, bool(changes), tuple(changes), tuple(refusals))
@@ -164,8 +200,10 @@ class RewritePass(Pass):
         changes: list[Change],
         refusals: list[Refusal],
     ) -> bool:
-        m = _match(rule, model, node)
-        if m is None:
+        m = rule.find(model, node)
+        if isinstance(m, Refused):
+            refusals.append(Refusal(rule.name, node.outputs[0].name or "", m.reason))
+        if not isinstance(m, Match):
             return False
         site = m.outputs[0].name or ""
         facts = rule.check(m)

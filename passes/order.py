@@ -29,19 +29,41 @@ CANONICAL: tuple[str, ...] = (
     "order-operands",
     "normalize-power",
     "normalize-clip",
+    "decompose-norms",
     "normalize-conv",
+    "normalize-pool",
+    "normalize-pad",
+    # After the three above, because it adds up written-out pads.
+    "fold-pad",
+    "widen-conv",
     "fold-batchnorm",
+    "expand-target",
+    "remove-expand",
     "gemm-to-matmul",
     "normalize-gather",
     "normalize-slice",
+    "normalize-split",
+    # After both normal forms, because it reads cuts; before hoisting, which moves one Split
+    # more cheaply than several slices.
+    "slices-to-split",
+    "hoist-selections",
     "normalize-reduce",
     # After the passes above, because they leave chains of reshapes behind.
+    "merge-transpose",
     "normalize-transpose",
     "normalize-reshape",
+    # --- recoveries begin (their own section: patterns over the forms above) ---
+    "recover-layer-norm",
+    "normalize-layer-norm",
+    "recover-group-norm",
+    "recover-gelu",
+    # Before fold-affine, because it would fold the x + 3 of a hard sigmoid into a convolution.
+    "recover-activations",
+    "recover-attention",
+    "normalize-attention",
+    # --- recoveries end ---
     # After fold-batchnorm, because it leaves a product and a sum per normalization.
     "fold-affine",
-    # --- recoveries begin (their own section: patterns over the forms above) ---
-    # --- recoveries end ---
     # Last, because equal nodes show only once everything is in normal form.
     "merge-duplicates",
     "remove-dead",

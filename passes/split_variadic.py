@@ -12,7 +12,13 @@ from edgevit.passes.facts import operand, static
 from edgevit.passes.nodewise import NodePass, Result
 from edgevit.rewrite import Builder
 
-__all__ = ["SplitVariadic"]
+__all__ = ["BROADCASTING", "SplitVariadic"]
+
+# Operators that broadcast all of their inputs to one shape.
+BROADCASTING = frozenset(
+    {"Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Mod", "And", "Or", "Xor", "Equal",
+     "Less", "Greater", "LessOrEqual", "GreaterOrEqual", "Where"}
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
