@@ -142,9 +142,14 @@ def _refuse_pool(node: ir.Node) -> str | None:
     return None
 
 
+_WINDOW = ("kernel_shape", "strides", "pads")
+_CONV = (*_WINDOW, "dilations", "group")
+
 TABLE: dict[str, Rule] = {
-    "Conv": Rule(_conv, _refuse_conv),
-    "ConvTranspose": Rule(_conv_transpose, _refuse_transposed),
-    "MaxPool": Rule(_pool, _refuse_pool),
-    "AveragePool": Rule(_pool, _refuse_pool),
+    "Conv": Rule(_conv, _refuse_conv, needs=_CONV),
+    "ConvTranspose": Rule(
+        _conv_transpose, _refuse_transposed, needs=(*_CONV, "output_padding")
+    ),
+    "MaxPool": Rule(_pool, _refuse_pool, needs=_WINDOW),
+    "AveragePool": Rule(_pool, _refuse_pool, needs=(*_WINDOW, "count_include_pad")),
 }

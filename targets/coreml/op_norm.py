@@ -123,6 +123,8 @@ def _refuse_rms_norm(node: ir.Node) -> str | None:
 TABLE: dict[str, Rule] = {
     "LayerNormalization": Rule(_layer_norm, _refuse_layer_norm),
     "InstanceNormalization": Rule(_instance_norm, _refuse_instance_norm),
-    "GroupNormalization": Rule(_group_norm, lambda node: _constants(node, 3)),
+    "GroupNormalization": Rule(
+        _group_norm, lambda node: _constants(node, 3), needs=("num_groups",)
+    ),
     "RMSNormalization": Rule(_rms_norm, _refuse_rms_norm),
 }

@@ -182,13 +182,13 @@ def _volume(node: ir.Node) -> str | None:
 
 TABLE: dict[str, Rule] = {
     "Reshape": Rule(_reshape, _volume, numbers=1),
-    "Transpose": Rule(_transpose),
-    "Concat": Rule(_concat),
+    "Transpose": Rule(_transpose, needs=("perm",)),
+    "Concat": Rule(_concat, needs=("axis",)),
     "Split": Rule(_split, numbers=1),
     "Slice": Rule(_slice, _refuse_slice, numbers=1),
     "Pad": Rule(_pad, _refuse_pad, saturates=True, numbers=1),
     "Tile": Rule(_tile, _constant_input(1, "repeats"), numbers=1),
     "Expand": Rule(_expand, numbers=1),
-    "DepthToSpace": Rule(_depth_to_space),
-    "SpaceToDepth": Rule(_space_to_depth),
+    "DepthToSpace": Rule(_depth_to_space, needs=("blocksize",)),
+    "SpaceToDepth": Rule(_space_to_depth, needs=("blocksize",)),
 }

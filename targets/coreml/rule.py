@@ -33,12 +33,14 @@ class Rule:
             for values that float16 can hold.
         numbers: Inputs from this index on are read as numbers at lowering time; they do
             not become tensors of the program.
+        needs: Attributes that the canonical form makes explicit.
     """
 
     lower: Lower
     refuse: Refuse = _never
     saturates: bool = False
     numbers: int = 99
+    needs: tuple[str, ...] = ()
 
 
 def i32(values: int | Sequence[int]) -> Any:

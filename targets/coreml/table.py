@@ -92,6 +92,9 @@ def reason(node: ir.Node, target: Target, precision: str) -> str | None:
         found = _tensor_reason(value, target.max_rank)
         if found is not None:
             return found
+    absent = [name for name in rule.needs if name not in node.attributes]
+    if absent:
+        return f"attribute {absent[0]} is not explicit (docs/canonical.md)"
     refused = rule.refuse(node)
     if refused is not None:
         return refused
