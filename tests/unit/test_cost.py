@@ -10,6 +10,8 @@ import onnx_ir as ir
 import pytest
 
 from edgevit.cost import Cost, node_cost, peak_activation_bytes, total_cost
+from edgevit.loading import load
+from edgevit.passes.order import canonicalize
 
 
 def value(name: str, *shape: int, dtype: ir.DataType = ir.DataType.FLOAT) -> ir.Value:
@@ -114,24 +116,18 @@ def test_an_unused_output_dies_at_once() -> None:
 
 
 def test_vision_transformer_by_hand() -> None:
-    """The 28x28 ViT of the fixtures: 7x7 patches of 4x4, width 64, 3 blocks, 10 classes."""
-    from edgevit.loading import load
-    from edgevit.passes.order import canonicalize
-
+    """The fixture: 49 patches of 4x4 and a class token, width 64, 4 blocks, MLP 128."""
     path = Path(__file__).parents[1] / "fixtures" / "models" / "fashion_vit_ts.onnx"
     model = load(path).model
     canonicalize(model)
-    shapes = [
-        tuple(v.const_value.shape)
-        for v in model.graph.initializers.values()
-        if v.const_value is not None and v.const_value.dtype == ir.DataType.FLOAT
-    ]
-    tokens = next(int(s[1]) for s in shapes if len(s) == 3 and s[-1] == 64 and s[1] != 1)
-    depth = sum(n.op_type == "Softmax" for n in model.graph) or sum(
-        n.op_type == "Attention" for n in model.graph
-    )
-    hidden = max(int(s[1]) for s in shapes if len(s) == 2 and s[0] == 64 and s[1] != 3 * 64)
-    linear = tokens * 64 * (3 * 64 + 64 + 2 * hidden)
-    attention = 2 * tokens * tokens * 64
-    patches, head = 49 * 16 * 64, 64 * 10
-    assert total_cost(model).macs == depth * (linear + attention) + patches + head
+    tokens, width, hidden, depth, classes = 50, 64, 128, 4, 10
+    patches = 49 * 16 * width
+    linear = tokens * width * (3 * width + width + 2 * hidden)
+    attention = 2 * tokens * tokens * width
+    found = total_cost(model)
+    assert found.macs == patches + depth * (linear + attention) + width * classes
+
+    norm = 2 * width
+    block = width * (4 * width + 2 * hidden) + 4 * width + hidden + width + 2 * norm
+    stem = 16 * width + width + width + tokens * width
+    assert found.params == stem + depth * block + norm + width * classes + classes
