@@ -60,6 +60,7 @@ BUILTIN = Plugin(
     passes={
         "decompose-norms": "edgevit.passes.decompose_norms:DecomposeNorms",
         "expand-target": "edgevit.passes.normalize_expand:ExpandTarget",
+        "drop-unit-axes": "edgevit.passes.drop_unit_axes:DropUnitAxes",
         "fold-affine": "edgevit.passes.fold_affine:FoldAffine",
         "fold-batchnorm": "edgevit.passes.fold_batchnorm:FoldBatchNorm",
         "fold-constants": "edgevit.passes.fold_constants:FoldConstants",

@@ -52,6 +52,8 @@ CANONICAL: tuple[str, ...] = (
     "merge-transpose",
     "normalize-transpose",
     "normalize-reshape",
+    # After hoist-selections, because it leaves an axis of length one where the parts were.
+    "drop-unit-axes",
     # --- recoveries begin (their own section: patterns over the forms above) ---
     "recover-layer-norm",
     "normalize-layer-norm",

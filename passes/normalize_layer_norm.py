@@ -1,0 +1,136 @@
+"""Existing LayerNormalization nodes in the canonical form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import onnx_ir as ir
+
+from edgevit.model import constant, dtype_of, shape_of
+from edgevit.passes.sites import closed_match, has_static_shape, require_opset
+from edgevit.pipeline import Effect
+from edgevit.rewrite import Builder, Match, Refused, RewritePass, Rule
+
+__all__ = ["NormalizeLayerNorm"]
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """Shape with the normalized axes flattened, and their size."""
+
+    flat: tuple[int, ...]
+    size: int
+
+
+class CanonicalLayerNorm(Rule):
+    """``LayerNormalization(x, g[, b], axis=a)`` -> one axis, a bias, explicit attributes."""
+
+    name = "canonical-layer-norm"
+    root_ops = frozenset({"LayerNormalization"})
+
+    def find(self, model: ir.Model, node: ir.Node) -> Match | Refused | None:
+        """Any that is not canonical yet."""
+        x = node.inputs[0]
+        if node.domain or x is None:
+            return None
+        if any(v.uses() or v.is_graph_output() for v in node.outputs[1:]):
+            return Refused("the mean or the inverse deviation is used: two outputs")
+        if not has_static_shape(x):
+            return Refused(f"{x.name!r} has no static shape")
+        rank = len(shape_of(x))
+        axis = node.attributes.get_int("axis", -1)
+        explicit = "epsilon" in node.attributes
+        scale = node.inputs[1]
+        rank_one = scale is not None and scale.shape is not None and len(scale.shape) == 1
+        bias = len(node.inputs) > 2 and node.inputs[2] is not None
+        if axis == rank - 1 and explicit and bias and rank_one and len(node.outputs) == 1:
+            return None
+        return closed_match(node.outputs[0], [node], {"x": x, "node": node})
+
+    def check(self, m: Match) -> _Facts | Refused:
+        """Scale and bias are constant; statistics are in float32 or in a wider dtype."""
+        node: ir.Node = m.bound["node"]
+        shape = shape_of(m.value("x"))
+        if node.attributes.get_int("stash_type", 1) != 1:
+            return Refused("statistics in another dtype than float32 (stash_type)")
+        bias = node.inputs[2] if len(node.inputs) > 2 else None
+        if constant(node.inputs[1]) is None or (bias is not None and constant(bias) is None):
+            return Refused("scale and bias are not both constant")
+        axis = node.attributes.get_int("axis", -1) % len(shape)
+        size = int(np.prod(shape[axis:]))
+        return _Facts((*shape[:axis], size), size)
+
+    def rewrite(self, op: Builder, m: Match, facts: _Facts) -> ir.Value:
+        """The same over one axis."""
+        node: ir.Node = m.bound["node"]
+        x = m.value("x")
+        shape, source = shape_of(x), x
+        if facts.flat != shape:
+            target = op.constant(np.asarray(facts.flat, np.int64))
+            source = op.op("Reshape", [x, target], shape=facts.flat, dtype=x.dtype)
+        scale = _vector(op, node.inputs[1], 1.0, facts, dtype_of(x))
+        bias = node.inputs[2] if len(node.inputs) > 2 else None
+        attributes = {
+            "axis": len(facts.flat) - 1,
+            "epsilon": node.attributes.get_float("epsilon", 1e-5),
+        }
+        y = op.op(
+            "LayerNormalization",
+            [source, scale, _vector(op, bias, 0.0, facts, dtype_of(x))],
+            attributes,
+            shape=facts.flat,
+            dtype=x.dtype,
+        )
+        if facts.flat == shape:
+            return y
+        return op.op("Reshape", [y, op.constant(np.asarray(shape, np.int64))], shape=shape)
+
+
+def _vector(
+    op: Builder, value: ir.Value | None, default: float, facts: _Facts, kind: np.dtype[Any]
+) -> ir.Value:
+    """A scale or bias as a vector; the value itself if it is one already."""
+    array = constant(value)
+    if value is not None and array is not None and array.shape == (facts.size,):
+        return value
+    if array is None:
+        return op.constant(np.full(facts.size, default, kind))
+    tail = np.broadcast_to(array, _tail(array, facts.size))
+    return op.constant(np.ascontiguousarray(tail.reshape(-1)))
+
+
+def _tail(array: np.ndarray[Any, Any], size: int) -> tuple[int, ...]:
+    return (size,) if array.size == 1 else tuple(array.shape)
+
+
+@dataclass(frozen=True)
+class NormalizeLayerNorm(RewritePass):
+    """Bring existing ``LayerNormalization`` nodes to the canonical form.
+
+    ``LayerNormalization(x, g, axis=2)`` of rank 4  ->  ``Reshape``, over the last axis with a
+    bias of zeros, ``Reshape``
+
+    Conditions:
+
+    1. Only the first output is used.
+    2. Scale and bias are constant and have the shape of the normalized axes (or one
+       element).
+    3. ``stash_type`` is float32, which the canonical form implies.
+    """
+
+    name: ClassVar[str] = "normalize-layer-norm"
+    effect: ClassVar[Effect] = Effect.EXACT
+
+    def requires(self, model: ir.Model) -> None:
+        """``LayerNormalization`` is of opset 17."""
+        require_opset(model, 17, self.name)
+
+    def rules(self) -> Sequence[Rule]:
+        """The one rule."""
+        return _RULES
+
+
+_RULES = (CanonicalLayerNorm(),)
