@@ -124,16 +124,16 @@ def compile(  # noqa: A001  (the public name of the contract: edgevit.compile)
         lowered = job.lower(plan, parts)
     with steps.step("reference"):
         expected = job.expect(plan, canonical, data, verify)
-    with bundles.stage(plan.output, overwrite=overwrite) as staging:
+    with bundles.staging(plan.output) as folder:
         with steps.step("stage"):
-            staged = job.stage(staging, plan, source, lowered, data, expected)
+            staged = job.stage(folder, plan, source, lowered, data, expected)
         with steps.step("verify"):
             parity = (
                 job.verify(plan, canonical, staged, data, expected) if verify else None
             )
         made = describe.Made(plan, source, canonical, records, covered, staged, parity, data)
         manifest = describe.manifest(made)
-        manifest, path = _seal(staging, manifest, plan, parity, dry_run, keep_failed, made)
+        manifest, path = _seal(folder, manifest, plan, parity, dry_run, keep_failed, made)
     if save_recipe is not None:
         _save_recipe(plan.recipe, Path(save_recipe))
     seconds = time.perf_counter() - start
@@ -141,7 +141,7 @@ def compile(  # noqa: A001  (the public name of the contract: edgevit.compile)
 
 
 def _seal(
-    staging: bundles.Staging,
+    folder: Path,
     manifest: Manifest,
     plan: job.Plan,
     parity: Parity | None,
@@ -154,11 +154,11 @@ def _seal(
         kept = None
         if keep_failed and not dry_run:
             kept = bundles.failed_path(plan.output)
-            manifest = bundles.seal(staging, manifest, kept, overwrite=True)
+            manifest = bundles.seal(folder, manifest, kept, overwrite=True)
         raise describe.failed_gate(made, manifest, kept)
     if dry_run:
-        return replace(manifest, files=staging.records()), None
-    sealed = bundles.seal(staging, manifest, plan.output, overwrite=plan.overwrite)
+        return replace(manifest, files=bundles.file_records(folder)), None
+    sealed = bundles.seal(folder, manifest, plan.output, overwrite=plan.overwrite)
     return sealed, plan.output
 
 

@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgevit.backend import Lowered
-from edgevit.bundle import Binding
+from edgevit.bundle import DEBUG_MAP, Binding
 from edgevit.verify import LoweredPart
 
 if TYPE_CHECKING:
     from edgevit.manifest import Manifest
 
-__all__ = ["DEBUG_MAP", "read_debug_map", "write_debug_map"]
-
-DEBUG_MAP = "debug.json"
+__all__ = ["read_debug_map", "write_debug_map"]
 
 
 def write_debug_map(parts: Sequence[LoweredPart]) -> bytes:

@@ -27,7 +27,7 @@ from edgevit.manifest import (
     RefusedEntry,
     SelfCheck,
 )
-from edgevit.manifest import Source as SourceRecord
+
 from edgevit.parity import Gate, Metrics, judge
 from edgevit.partition import Coverage
 from edgevit.pipeline import PassRecord
@@ -65,7 +65,7 @@ def manifest(made: Made) -> Manifest:
         name=p.output.name.removesuffix(".edgevit"),
         version=p.recipe.bundle_version,
         edgevit=__version__,
-        source=SourceRecord(made.source.sha256),
+        source_sha256=made.source.sha256,
         target=_target_spec(p),
         target_sha256=p.target.digest(),
         backend=p.target.backend,
@@ -106,7 +106,7 @@ def _calibration(data: Data) -> CalibrationRecord | None:
 def _head(p: Plan, source: Source) -> Mapping[str, Any] | None:
     if p.recipe.head is None:
         return None
-    build = registry.load_attribute("edgevit.runtimes.heads:head_spec")
+    build = registry.load_attribute("edgevit.runtimes.heads:head_for")
     found: Mapping[str, Any] = build(p.recipe.head, source.metadata)
     return found
 

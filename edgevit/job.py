@@ -15,7 +15,7 @@ from edgevit import registry
 from edgevit.backend import LowerOptions
 from edgevit.bundle import Entry, TensorInfo
 from edgevit.calibration import DataSource, SyntheticSource, held_out, open_source
-from edgevit.debugmap import DEBUG_MAP, read_debug_map, write_debug_map
+from edgevit.debugmap import read_debug_map, write_debug_map
 from edgevit.errors import ArtifactError, InputError, UsageError
 from edgevit.gatekeeper import PassGate
 from edgevit.loading import Source, load
@@ -134,7 +134,7 @@ def _check_precision(target: Target, precision: str) -> None:
 
 def tensor_infos(values: Sequence[ir.Value]) -> tuple[TensorInfo, ...]:
     """A model's inputs or outputs, with static shapes."""
-    return tuple(TensorInfo(str(v.name), str(dtype_of(v)), shape_of(v)) for v in values)
+    return tuple(TensorInfo(name=str(v.name), dtype=str(dtype_of(v)), shape=shape_of(v)) for v in values)
 
 
 def data(
@@ -239,7 +239,7 @@ def expect(p: Plan, canonical: ir.Model, d: Data, verify: bool) -> Expected:
 
 
 def stage(
-    folder: bundles.Staging,
+    folder: Path,
     p: Plan,
     source: Source,
     parts: tuple[LoweredPart, ...],
@@ -249,15 +249,15 @@ def stage(
     """Write the artifacts, the debug map and the self-check into the staging directory."""
     answer = expected.outputs[-1]
     outputs = tuple(
-        TensorInfo(name, str(array.dtype), array.shape) for name, array in answer.items()
+        TensorInfo(name=name, dtype=str(array.dtype), shape=array.shape) for name, array in answer.items()
     )
     infos = tensor_infos(source.model.graph.inputs)
     entry = Entry(tuple(part.lowered.part for part in parts), infos, outputs)
     files = {path: data for part in parts for path, data in part.lowered.files.items()}
-    files[DEBUG_MAP] = write_debug_map(parts)
-    files[bundles.SELFCHECK] = bundles.selfcheck_bytes({0: (d.selfcheck, answer)}, (entry,))
-    folder.write(files)
-    return Staged(folder.root, entry, parts, source_bytes(p.model))
+    files[bundles.DEBUG_MAP] = write_debug_map(parts)
+    files[bundles.SELFCHECK] = bundles.selfcheck_bytes(d.selfcheck, answer)
+    bundles.write_files(folder, files)
+    return Staged(folder, entry, parts, source_bytes(p.model))
 
 
 def gates(target: Target, precision: str) -> tuple[Gate, ...]:
@@ -304,10 +304,10 @@ def reopen(path: Path, against: Path, inputs: str | None) -> Opened:
     recipe = Recipe().merged(dict(manifest.recipe))
     shapes = {i.name: i.shape for i in manifest.inputs}
     source = load(against, shapes)
-    if source.sha256 != manifest.source.sha256:
+    if source.sha256 != manifest.source_sha256:
         raise InputError(
             f"{against} is not the model this bundle was compiled from: expected sha256 "
-            f"{manifest.source.sha256[:12]}..., found {source.sha256[:12]}...",
+            f"{manifest.source_sha256[:12]}..., found {source.sha256[:12]}...",
             hint="give the original file with --against",
         )
     target = load_target(manifest.target)

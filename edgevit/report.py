@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["bytes_text", "table", "text_of_bench", "text_of_compile", "text_of_parity"]
+__all__ = [
+    "bytes_text",
+    "table",
+    "text_of_bench",
+    "text_of_compile",
+    "text_of_manifest",
+    "text_of_parity",
+]
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -29,7 +36,8 @@ def _figure(metric: str, figure: Mapping[str, Any]) -> list[str]:
     better = ">=" if metric in ("psnr_db", "sqnr_db", "cosine", "top1_agreement") else "<="
     value = "exact" if figure.get("exact") else _number(figure["value"])
     verdict = "pass" if figure["pass"] else "FAIL"
-    return [metric, value, f"{better} {figure['limit']:g}", verdict]
+    limit = f"{better} {figure['limit']:g}" if "limit" in figure else ""
+    return [metric, value, limit, verdict]
 
 
 def _number(value: float | None) -> str:
@@ -115,6 +123,31 @@ def _verdict(result: Mapping[str, Any]) -> str:
     if result["parity"] is None:
         return "NOT VERIFIED: " + str(result["unverified_because"])
     return "PASS: the shipped artifact computes what the source model computes"
+
+
+def text_of_manifest(manifest: Mapping[str, Any]) -> str:
+    """What a bundle's manifest says, for people."""
+    size = sum(f["bytes"] for f in manifest["files"])
+    rows = [
+        ("bundle", f"{manifest['name']} version {manifest['version']}"),
+        ("target", f"{manifest['target']} ({manifest['backend']}, {manifest['precision']})"),
+        ("source sha256", manifest["source_sha256"]),
+        ("digest", manifest["digest"]),
+        ("size", f"{bytes_text(size)} in {len(manifest['files'])} files"),
+        ("made with", ", ".join(f"{k} {v}" for k, v in sorted(manifest["tools"].items()))),
+    ]
+    for entry in manifest["entries"]:
+        for kind in ("inputs", "outputs"):
+            for t in entry[kind]:
+                rows.append((kind[:-1], f"{t['name']} {t['dtype']} {t['shape']}"))
+    lines = [table(("", ""), rows).split("\n", 2)[2], "", _coverage_line(manifest["coverage"])]
+    parity = manifest["parity"]
+    if parity is not None:
+        measured = parity["measured"]
+        where = f"measured with {measured['engine']} {measured['version']} on {measured['arch']}"
+        lines += ["", text_of_parity(parity), where]
+    verdict = "PASS" if manifest["verified"] else "NOT VERIFIED: "
+    return "\n".join([*lines, "", verdict + manifest["unverified_because"]])
 
 
 def text_of_bench(entries: Sequence[Mapping[str, Any]]) -> str:

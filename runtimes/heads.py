@@ -19,6 +19,7 @@ __all__ = [
     "Text",
     "TopkHead",
     "ctc_greedy",
+    "head_for",
     "head_json",
     "mask",
     "paddle_characters",
@@ -112,7 +113,9 @@ def paddle_characters(metadata: str) -> tuple[str, ...]:
 
     The metadata has one character a line; the recognizer adds the space as the last class.
     """
-    return (*metadata.splitlines(), " ")
+    # Not splitlines: characters such as U+2028 are classes, not ends of lines.
+    lines = metadata.removesuffix("\n").split("\n")
+    return (*(line.removesuffix("\r") for line in lines), " ")
 
 
 @dataclass(frozen=True)
@@ -193,6 +196,26 @@ class MaskHead:
 
 
 Head = TopkHead | CtcHead | MaskHead
+
+
+def head_for(kind: str, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """The head object that a compile records for ``--head KIND``.
+
+    Args:
+        kind: ``"topk"``, ``"ctc"`` or ``"mask"``.
+        metadata: ONNX metadata of the source model; ``ctc`` takes ``character`` from it.
+
+    Raises:
+        UsageError: An unknown kind, or ``ctc`` without characters.
+    """
+    if kind != "ctc":
+        return head_json(parse_head({"kind": kind}))
+    if "character" not in metadata:
+        raise UsageError(
+            "head ctc: the model's metadata has no 'character' list of its classes",
+            hint="add metadata_props['character'], one character a line",
+        )
+    return head_json(CtcHead(characters=paddle_characters(metadata["character"])))
 _KINDS: Mapping[str, type[TopkHead] | type[CtcHead] | type[MaskHead]] = {
     kind.kind: kind for kind in (TopkHead, CtcHead, MaskHead)
 }

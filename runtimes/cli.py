@@ -1,0 +1,140 @@
+"""``edgevit run``: arrays or images through a bundle, outputs as text, JSON and ``.npz``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgevit.bundle import npz_bytes
+from edgevit.errors import InputError
+from edgevit.runtimes.heads import Scored, Text
+from edgevit.runtimes.session import Session, load
+
+__all__ = ["run_bundle"]
+
+Array = np.ndarray[Any, Any]
+SHOWN = 8
+
+
+def run_bundle(
+    bundle: Path,
+    inputs: Sequence[Path],
+    output: Path | None,
+    *,
+    threads: int | None,
+    trust: bool,
+) -> tuple[dict[str, Any], str]:
+    """Run a bundle on each input file.
+
+    Args:
+        bundle: Bundle directory.
+        inputs: ``.npz`` (one array per model input), ``.npy`` (the only input), or images
+            (through the recorded preprocessing). Each is one run.
+        output: Where to write the raw outputs, stacked over the runs, as ``.npz``.
+        threads: Threads of the engine.
+        trust: Whether artifacts that are code may be loaded.
+
+    Returns:
+        The JSON result (``outputs[]``) and the terminal text.
+
+    Raises:
+        InputError: A file that cannot be read or does not fit the model's inputs.
+    """
+    with load(bundle, threads=threads, trust=trust) as session:
+        runs = [(path, session.run(_feeds(session, path))) for path in inputs]
+        described = [_describe(session, path, found) for path, found in runs]
+    if output is not None:
+        _write(output, [found for _, found in runs])
+    text = "\n".join(_text(d) for d in described)
+    return {"outputs": described}, text
+
+
+def _feeds(session: Session, path: Path) -> Mapping[str, Array]:
+    if not path.exists():
+        raise InputError(f"input {path} does not exist")
+    if path.suffix == ".npz":
+        return _load(path)
+    if len(session.inputs) != 1:
+        names = [i.name for i in session.inputs]
+        raise InputError(
+            f"{path}: the model has {len(names)} inputs {names}",
+            hint="give a .npz with one array per input",
+        )
+    only = session.inputs[0]
+    if path.suffix == ".npy":
+        return {only.name: _load(path)[""]}
+    if session.preprocess is None:
+        raise InputError(
+            f"{path}: the bundle records no preprocessing, so it cannot take images",
+            hint="give a .npy or .npz, or compile with --preprocess",
+        )
+    return {only.name: session.preprocess.apply(path).astype(only.dtype)}
+
+
+def _load(path: Path) -> dict[str, Array]:
+    """Arrays of a file; a ``.npy`` has the single key ``""``."""
+    try:
+        found = np.load(path, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            return {"": found}
+        with found:
+            return {name: found[name] for name in found.files}
+    except (OSError, ValueError, EOFError) as e:
+        raise InputError(f"{path}: expected numpy arrays, found: {e}") from e
+
+
+def _describe(session: Session, path: Path, found: Mapping[str, Array]) -> dict[str, Any]:
+    first = next(iter(found))
+    described: dict[str, Any] = {
+        "input": str(path),
+        "tensors": [
+            {"name": n, "dtype": str(a.dtype), "shape": list(a.shape)} for n, a in found.items()
+        ],
+    }
+    if session.head is not None:
+        described["head"] = session.head.kind
+        described["answers"] = [_answer(a) for a in session.head.apply(found[first])]
+    else:
+        described["values"] = [float(v) for v in found[first].ravel()[:SHOWN]]
+    return described
+
+
+def _answer(answer: Any) -> Any:
+    """A head's answer as plain JSON."""
+    if isinstance(answer, Text):
+        return {"text": answer.text, "confidence": round(answer.confidence, 4)}
+    if isinstance(answer, tuple):
+        scored: tuple[Scored, ...] = answer
+        return [
+            {"index": s.index, "label": s.label, "score": round(s.score, 4)} for s in scored
+        ]
+    return {"covered": float(np.mean(answer)), "shape": list(answer.shape)}
+
+
+def _text(described: Mapping[str, Any]) -> str:
+    head = described.get("head")
+    if head == "ctc":
+        words = "  ".join(f"{a['text']!r} ({a['confidence']:.2f})" for a in described["answers"])
+        return f"{described['input']}: {words}"
+    if head == "topk":
+        best = [f"{a['label']} {a['score']:.3f}" for a in described["answers"][0]]
+        return f"{described['input']}: " + ", ".join(best)
+    if head == "mask":
+        return f"{described['input']}: mask covers {described['answers'][0]['covered']:.1%}"
+    tensors = ", ".join(f"{t['name']} {t['dtype']} {t['shape']}" for t in described["tensors"])
+    values = " ".join(f"{v:.5g}" for v in described["values"])
+    return f"{described['input']}: {tensors}\n  first values: {values}"
+
+
+def _write(path: Path, runs: Sequence[Mapping[str, Array]]) -> None:
+    """Outputs stacked over the runs; written beside, then renamed."""
+    stacked = {name: np.stack([run[name] for run in runs]) for name in runs[0]}
+    beside = path.with_name(path.name + ".part")
+    try:
+        beside.write_bytes(npz_bytes(stacked))
+        beside.replace(path)
+    except OSError as e:
+        raise InputError(f"{path}: cannot be written: {e.strerror}") from e
