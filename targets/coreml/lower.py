@@ -104,6 +104,15 @@ class CoreMLBackend:
         with quiet_coremltools() as ct:
             return replay(ct.proto, lowered, f"{stem}.replay")
 
+    def expose(self, lowered: Lowered) -> Lowered:
+        """The shipped program with every mapped value as an output (see ``replay.py``)."""
+        from edgevit.targets.coreml.quiet import quiet_coremltools
+        from edgevit.targets.coreml.replay import expose
+
+        stem = PurePosixPath(lowered.part.artifact).stem
+        with quiet_coremltools() as ct:
+            return expose(ct.proto, lowered, f"{stem}.exposed")
+
 
 def _lower(model: ir.Model, deployment: Deployment, options: LowerOptions) -> Lowered:
     import numpy as np

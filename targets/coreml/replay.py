@@ -16,7 +16,7 @@ from edgevit.errors import ArtifactError
 from edgevit.targets.coreml.names import Names
 from edgevit.targets.coreml.package import WEIGHTS, feature, package, parse_model
 
-__all__ = ["replay"]
+__all__ = ["expose", "replay"]
 
 
 def _rebind(binding: Binding, artifact: str) -> Binding:
@@ -82,6 +82,29 @@ def replay(proto: Any, lowered: Lowered, stem: str) -> Lowered:
         outputs=outputs,
     )
     return Lowered(files=package(stem, model, weights), part=part, values=outputs)
+
+
+def expose(proto: Any, lowered: Lowered, stem: str) -> Lowered:
+    """The shipped program with every mapped value among its outputs, uncut.
+
+    Args:
+        proto: ``coremltools.proto``.
+        lowered: What ships.
+        stem: File name stem of the new package.
+    """
+    model = parse_model(proto, lowered.files, lowered.part.artifact)
+    _, block = _main_block(model)
+    del block.outputs[:]
+    block.outputs.extend(b.artifact for b in lowered.values)
+    _redescribe(proto, model, (), lowered.values)
+    weights = lowered.files.get(f"{lowered.part.artifact}/{WEIGHTS}", b"")
+    part = Part(
+        engine=lowered.part.engine,
+        artifact=f"{stem}.mlpackage",
+        inputs=lowered.part.inputs,
+        outputs=lowered.values,
+    )
+    return Lowered(package(stem, model, weights), part, lowered.values)
 
 
 def _redescribe(

@@ -56,3 +56,9 @@ class LiteRTBackend:
         from edgevit.targets.litert.replay import replay
 
         return replay(lowered)
+
+    def expose(self, lowered: Lowered) -> Lowered:
+        """The shipped flatbuffer with every mapped value as an output (see ``replay.py``)."""
+        from edgevit.targets.litert.replay import expose
+
+        return expose(lowered)

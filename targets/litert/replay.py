@@ -18,7 +18,7 @@ from edgevit.bundle import Binding, Part
 from edgevit.errors import InternalError
 from edgevit.targets.litert.writer import pack, signature
 
-__all__ = ["SUFFIX", "replay"]
+__all__ = ["SUFFIX", "expose", "replay"]
 
 SUFFIX = "/replayed"
 
@@ -109,3 +109,19 @@ def replay(lowered: Lowered) -> Lowered:
     _signed(model, inputs, outputs)
     part = Part(lowered.part.engine, path, tuple(inputs), tuple(outputs))
     return Lowered({path: pack(model)}, part, tuple(outputs))
+
+
+def expose(lowered: Lowered) -> Lowered:
+    """The artifact with every mapped value as an output, uncut.
+
+    Raises:
+        InternalError: The debug map and the artifact do not fit together.
+    """
+    ((path, data),) = lowered.files.items()
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
+    graph = model.subgraphs[0]
+    inputs = {b: _index(graph, b) for b in lowered.part.inputs}
+    outputs = {b: _index(graph, b) for b in lowered.values}
+    _signed(model, inputs, outputs)
+    part = dataclasses.replace(lowered.part, outputs=lowered.values)
+    return Lowered({path: pack(model)}, part, lowered.values)
