@@ -98,7 +98,8 @@ def _transpose(op: Builder, source: ir.Value, perm: tuple[int, ...]) -> ir.Value
 def _through_reshape(node: ir.Node, producer: ir.Node, op: Builder) -> Result:
     source = operand(producer, 0)
     before, after = static(source) or (), static(operand(node, 0)) or ()
-    cut, sizes = None, ()
+    cut: Cut | None = None
+    sizes: tuple[int, ...] = ()
     if node.op_type == "Split":
         axis, sizes = int(attr(node, "axis")), ints(operand(node, 1)) or ()
     else:

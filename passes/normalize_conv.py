@@ -40,7 +40,7 @@ class NormalizeConv(NodePass):
     ``Conv(x, W, auto_pad=SAME_UPPER)``  ->  ``Conv(x, W, pads=[0, 0, 1, 1], ...)``
 
     1. The weight is constant and the shapes are known.
-    2. ``auto_pad`` is resolved from the shapes; ``output_shape`` of ``ConvTranspose`` likewise.
+    2. ``auto_pad`` is resolved from the shapes, as is ``output_shape`` of ``ConvTranspose``.
     3. A constant bias that is all zero goes.
     """
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgevit.model import constant
-from edgevit.passes.facts import attr, operand, static
+from edgevit.passes.facts import Array, attr, operand, static
 from edgevit.passes.nodewise import NodePass, Result
 from edgevit.passes.normalize_slice import Cut, make_slice
 from edgevit.rewrite import Builder, Refused
@@ -51,10 +51,7 @@ class NormalizeGather(NodePass):
         to = op.constant(np.array(target, np.int64))
         return op.op("Reshape", [part, to], {"allowzero": 0}, shape=target, dtype=data.dtype)
 
-    def _table(
-        self, node: ir.Node, op: Builder, plain: np.ndarray[tuple[int, ...], np.dtype[np.int64]],
-        axis: int,
-    ) -> Result:  # fmt: skip
+    def _table(self, node: ir.Node, op: Builder, plain: Array, axis: int) -> Result:
         indices = constant(operand(node, 1))
         if indices is not None and indices.dtype == np.int64 and (indices >= 0).all():
             return None

@@ -25,6 +25,8 @@ CANONICAL: tuple[str, ...] = (
     # Before passes that compare or read attributes: they may then rely on their presence.
     "normalize-attributes",
     "split-variadic",
+    "normalize-cast",
+    "einsum-to-matmul",
     # Before rules that look for a constant only as the second operand.
     "order-operands",
     "normalize-power",
@@ -37,7 +39,7 @@ CANONICAL: tuple[str, ...] = (
     "fold-pad",
     "widen-conv",
     "fold-batchnorm",
-    "expand-target",
+    "normalize-expand",
     "remove-expand",
     "gemm-to-matmul",
     "normalize-gather",
@@ -65,6 +67,7 @@ CANONICAL: tuple[str, ...] = (
     "normalize-attention",
     # --- recoveries end ---
     # After fold-batchnorm, because it leaves a product and a sum per normalization.
+    "hoist-affine",
     "fold-affine",
     # Last, because equal nodes show only once everything is in normal form.
     "merge-duplicates",

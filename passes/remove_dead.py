@@ -21,7 +21,7 @@ _OPTIONAL = frozenset(
 class RemoveDead(Pass):
     """Remove nodes, optional outputs, initializers and functions that nothing uses.
 
-    ``(y, mean, inv) = LayerNormalization(x)``, only ``y`` read  ->  ``y = LayerNormalization(x)``
+    ``(y, mean) = LayerNormalization(x)``, only ``y`` read  ->  ``y = LayerNormalization(x)``
 
     1. A node goes if none of its outputs is read or is a graph output.
     2. Trailing optional outputs of an operator go if nothing reads them; also the empty

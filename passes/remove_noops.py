@@ -27,16 +27,17 @@ class RemoveNoops(NodePass):
 
     1. ``Identity``, except from a constant or an input to a graph output, which needs a node.
     2. ``Dropout`` outside training, when its mask is not read.
-    3. ``Cast`` to the dtype at hand; ``Expand``, ``Tile``, ``Pad``, ``Slice`` to the same shape
-       by positive steps; ``Concat``, ``Sum``, ``Max``, ``Min``, ``Mean``, ``Split`` of one.
+    3. ``Cast`` to the dtype at hand; ``Expand``, ``Tile``, ``Pad``, ``Slice`` (by positive
+       steps) to the same shape; ``Concat``, ``Sum``, ``Max``, ``Min``, ``Mean`` and ``Split``
+       of one.
     4. ``Mul`` and ``Div`` by 1, ``Add`` and ``Sub`` of 0, ``Pow`` by 1 that do not broadcast.
     5. Pooling with a kernel of one; ``Where`` with a constant condition.
     """
 
     name: ClassVar[str] = "remove-noops"
     ops: ClassVar[frozenset[str]] = frozenset(
-        {"Identity", "Dropout", "Cast", "Expand", "Tile", "Pad", "Slice", "Concat", "Sum", "Max",
-         "Min", "Mean", "Split", "MaxPool", "AveragePool", "Where", *_NEUTRAL}
+        {"Identity", "Dropout", "Cast", "Expand", "Tile", "Pad", "Slice", "Concat", "Sum",
+         "Max", "Min", "Mean", "Split", "MaxPool", "AveragePool", "Where", *_NEUTRAL}
     )  # fmt: skip
 
     def visit(self, node: ir.Node, op: Builder) -> Result:

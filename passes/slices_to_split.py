@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
+from edgevit.passes.facts import static
 from edgevit.passes.normalize_slice import Cut, cuts_of
 from edgevit.passes.normalize_split import make_split
 from edgevit.pipeline import Change, Effect, Outcome, Pass
-from edgevit.passes.facts import static
 from edgevit.rewrite import Builder
 
 __all__ = ["SlicesToSplit"]
