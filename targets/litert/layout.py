@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from edgevit.model import shape_of
 from edgevit.targets.litert.grouping import Group
-from edgevit.targets.litert.rules import Perm, Read, Rule, channels_last, identity_perm
+from edgevit.targets.litert.rules import Perm, Rule, channels_last, identity_perm
 from edgevit.targets.litert.views import Factor, View, identity, order_perm
 
 __all__ = ["MAX_RANK", "Layout", "is_movement", "moved", "plan"]
@@ -24,22 +24,38 @@ __all__ = ["MAX_RANK", "Layout", "is_movement", "moved", "plan"]
 MAX_RANK = 6  # of TFLite's TRANSPOSE
 _OVERHEAD = 2000  # elements that an operator's dispatch is worth
 _ROUNDS = 12
-_BORDERS = 24
+_TRIES = 400  # bounds the time on graphs far larger than any we know
 
 
 def is_movement(node: ir.Node) -> bool:
     """Whether a node only says the elements' order anew."""
-    return node.domain == "" and node.op_type in ("Reshape", "Transpose")
+    if node.domain != "":
+        return False
+    return node.op_type in ("Reshape", "Transpose") or _is_shuffle(node)
+
+
+def _is_shuffle(node: ir.Node) -> bool:
+    """DepthToSpace in the mode that TFLite's operator does not have."""
+    return node.op_type == "DepthToSpace" and node.attributes["mode"].as_string() == "CRD"
 
 
 def moved(node: ir.Node, view: View) -> View | None:
     """The view behind a movement node; ``None`` if it must be computed."""
     if node.op_type == "Transpose":
         return view.transpose(tuple(node.attributes["perm"].as_ints()))
-    after = view.reshape(shape_of(node.outputs[0]))
+    split = _shuffled(node, view) if _is_shuffle(node) else view
+    after = None if split is None else split.reshape(shape_of(node.outputs[0]))
     if after is None or sum(len(axis) for axis in after.axes) > MAX_RANK:
         return None
     return after
+
+
+def _shuffled(node: ir.Node, view: View) -> View | None:
+    """DepthToSpace (CRD): depth is [C, b, b] and its blocks go behind height and width."""
+    n, depth, h, w = view.shape
+    b = node.attributes["blocksize"].as_int()
+    split = view.reshape((n, depth // (b * b), b, b, h, w))
+    return None if split is None else split.transpose((0, 1, 4, 2, 5, 3))
 
 
 @dataclass(frozen=True)
@@ -82,6 +98,8 @@ class _Problem:
         self.maker: dict[ir.Value, int | None] = {}
         self.computed: set[ir.Value] = set()
         self.readers: dict[ir.Value, list[_Reader]] = {}
+        self._orders: dict[tuple[ir.Value, Perm, tuple[Perm, ...]], tuple[Factor, ...]] = {}
+        self._wishes: dict[tuple[int, ir.Value, Perm], tuple[Perm, ...]] = {}
         self._anchors(graph, groups)
         for i, group in enumerate(self.groups):
             for value in dict.fromkeys(self.rules[i].operands(group)):
@@ -142,19 +160,33 @@ class _Problem:
             if reader.value.is_graph_output():
                 return (self.boundary(reader.value),)
             return (identity_perm(len(shape_of(reader.value))),)
-        group, rule = self.groups[reader.group], self.rules[reader.group]
-        reads: tuple[Read, ...] = rule.reads(group, self.labels[reader.group])
-        return tuple(p for read in reads if read.value is reader.value for p in read.perms)
+        label = self.labels[reader.group]
+        key = (reader.group, reader.value, label)
+        if key not in self._wishes:
+            reads = self.rules[reader.group].reads(self.groups[reader.group], label)
+            self._wishes[key] = tuple(
+                p for read in reads if read.value is reader.value for p in read.perms
+            )
+        return self._wishes[key]
 
     def anchor_cost(self, anchor: ir.Value) -> int:
         """What the transposes behind an anchor cost; equal ones count once."""
-        orders = set()
-        for reader in self.readers.get(anchor, ()):
-            view = self.physical(reader.value)
-            perms = self.wanted(reader)
-            if not any(view.free(p) for p in perms):
-                orders.add(tuple(view.order(perms[0])))
+        readers = self.readers.get(anchor, ())
+        perm = self.anchor_perm(anchor) if readers else ()
+        orders = {self._order(r.value, perm, self.wanted(r)) for r in readers} - {()}
         return len(orders) * (math.prod(shape_of(anchor)) + _OVERHEAD)
+
+    def _order(
+        self, value: ir.Value, lying: Perm, perms: tuple[Perm, ...]
+    ) -> tuple[Factor, ...]:
+        """The order a transpose would have to make; empty if none is needed."""
+        key = (value, lying, perms)
+        if key not in self._orders:
+            anchor, view = self.views[value]
+            physical = _physical(view, shape_of(anchor), lying)
+            free = any(physical.free(p) for p in perms)
+            self._orders[key] = () if free else tuple(physical.order(perms[0]))
+        return self._orders[key]
 
     def local_cost(self, i: int) -> int:
         """The cost of the anchors that a group's label has a say in."""
@@ -271,8 +303,8 @@ def _neighbors(problem: _Problem, i: int) -> set[int]:
     return {j for j in found if problem.rules[j].flexible}
 
 
-def _flood(problem: _Problem, start: int, perm: Perm) -> None:
-    """Give a group a label and let its whole flexible region follow."""
+def _flood(problem: _Problem, start: int, perm: Perm) -> set[int]:
+    """Give a group a label, let its flexible region follow; the groups that were asked."""
     problem.labels[start] = perm
     seen, queue = {start}, [start]
     while queue:
@@ -287,6 +319,7 @@ def _flood(problem: _Problem, start: int, perm: Perm) -> None:
             problem.labels[j] = min(options, key=lambda o: o[0])[1]
             if problem.labels[j] != options[0][1]:
                 queue.append(j)
+    return seen
 
 
 def _regions(problem: _Problem) -> None:
@@ -298,12 +331,11 @@ def _regions(problem: _Problem) -> None:
         if rule.flexible and problem.local_cost(i) > 0
         for perm in problem.candidates(i)
     ]
-    for i, perm in tries[: 4 * _BORDERS]:
+    for i, perm in tries[:_TRIES]:
         saved = list(problem.labels)
         if perm == saved[i]:
             continue
-        _flood(problem, i, perm)
-        _improve(problem, range(len(problem.groups)))
+        _improve(problem, sorted(_flood(problem, i, perm)))
         cost = problem.total()
         if cost < best:
             best = cost

@@ -82,37 +82,73 @@ def _split(ctx: Context, group: Group) -> None:
         options = schema.SplitOptionsT(len(outs))
         ctx.writer.operator("SPLIT", [which, tensor], outs, options=options)
         return
-    table = ctx.constant("sizes", sizes, "int32")
-    ctx.writer.operator(
-        "SPLIT_V", [tensor, table, which], outs, options=schema.SplitVOptionsT(len(outs))
-    )
+    # XNNPACK takes no SPLIT_V; slices keep the graph in one delegate.
+    axis = ctx.perm.index(whole(node, "axis", 0))
+    begin = [0] * len(ctx.perm)
+    for out, size in zip(outs, sizes, strict=True):
+        shape = ctx.writer.shape(out)
+        operands = [
+            tensor,
+            ctx.constant("begin", begin, "int32"),
+            ctx.constant("size", shape, "int32"),
+        ]
+        ctx.writer.operator("SLICE", operands, [out], options=schema.SliceOptionsT())
+        begin[axis] += size
+
+
+def _ranges(node: ir.Node) -> list[range]:
+    """The positions that a Slice keeps on each axis."""
+    shape = shape_of(data_of(node))
+    given = [ints(node.inputs[i], "slice operand") for i in (1, 2, 3, 4)]
+    ranges = [range(dim) for dim in shape]
+    for start, end, axis, step in zip(*given, strict=True):
+        ranges[axis] = range(shape[axis])[slice(start, _stop(end, step, shape[axis]), step)]
+    return ranges
 
 
 def _slice(ctx: Context, group: Group) -> None:
-    node = group.head
-    value = data_of(node)
-    shape = shape_of(value)
-    starts, ends = ints(node.inputs[1], "starts"), ints(node.inputs[2], "ends")
-    axes = ints(node.inputs[3], "axes")
-    steps = ints(node.inputs[4], "steps")
-    ranges = [range(dim) for dim in shape]
-    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
-        ranges[axis] = range(shape[axis])[slice(start, _stop(end, step, shape[axis]), step)]
-    placed = [ranges[p] for p in ctx.perm]
-    tensor = ctx.read(value, ctx.perm)
-    if all(r.step == 1 for r in placed):
-        begin = ctx.constant("begin", [r.start for r in placed], "int32")
-        size = ctx.constant("size", [len(r) for r in placed], "int32")
-        ctx.result("SLICE", [tensor, begin, size], options=schema.SliceOptionsT())
+    value = data_of(group.head)
+    placed = [_ranges(group.head)[p] for p in ctx.perm]
+    dims, kept = _stepless(permuted(shape_of(value), ctx.perm), placed)
+    if all(r.step == 1 for r in kept) and len(dims) <= _SLICED:
+        tensor = ctx.read(value, ctx.perm, dims)
+        begin = ctx.constant("begin", [r.start for r in kept], "int32")
+        size = [len(r) for r in kept]
+        operands = [tensor, begin, ctx.constant("size", size, "int32")]
+        ctx.result("SLICE", operands, options=schema.SliceOptionsT(), shape=tuple(size))
         return
-    begin = ctx.constant("begin", [r.start for r in placed], "int32")
-    end_at = [r.start + len(r) * r.step for r in placed]
+    ends = [r.start + len(r) * r.step for r in placed]
     # A negative end would count from the back: the mask says "to the very end" instead.
-    mask = sum(1 << i for i, e in enumerate(end_at) if e < 0)
-    end_ = ctx.constant("end", [max(e, 0) for e in end_at], "int32")
-    step_ = ctx.constant("step", [r.step for r in placed], "int32")
+    mask = sum(1 << i for i, e in enumerate(ends) if e < 0)
+    operands = [
+        ctx.read(value, ctx.perm),
+        ctx.constant("begin", [r.start for r in placed], "int32"),
+        ctx.constant("end", [max(e, 0) for e in ends], "int32"),
+        ctx.constant("step", [r.step for r in placed], "int32"),
+    ]
     options = schema.StridedSliceOptionsT(endMask=mask)
-    ctx.result("STRIDED_SLICE", [tensor, begin, end_, step_], options=options)
+    ctx.result("STRIDED_SLICE", operands, options=options)
+
+
+def _stepless(
+    shape: tuple[int, ...], ranges: list[range]
+) -> tuple[tuple[int, ...], list[range]]:
+    """The same slice without steps, of the tensor with stepped axes split in two.
+
+    XNNPACK takes SLICE, and STRIDED_SLICE only without steps. An axis of ``n * step``
+    elements of which every ``step``-th is kept is an axis ``[n, step]`` of which one column
+    is kept; whatever does not divide that way keeps its step.
+    """
+    dims: list[int] = []
+    kept: list[range] = []
+    for dim, r in zip(shape, ranges, strict=True):
+        if r.step > 1 and dim % r.step == 0 and len(r) == dim // r.step:
+            dims += [len(r), r.step]
+            kept += [range(len(r)), range(r.start, r.start + 1)]
+        else:
+            dims.append(dim)
+            kept.append(r)
+    return tuple(dims), kept
 
 
 def _stop(end: int, step: int, dim: int) -> int | None:
