@@ -24,7 +24,7 @@ class NormalizeClip(NodePass):
 
     1. The bounds are constant numbers, and the other operand does not broadcast.
     2. A missing bound is infinite (for integers: the dtype's own).
-    3. A clip of a clip is one: ``lo = min(max(lo1, lo2), hi2)``, ``hi = min(max(hi1, lo2), hi2)``.
+    3. A clip of a clip is one, with the first bounds clipped by the second.
     4. No bound at all: the node goes. From 0 up, for floats: ``Relu``.
     """
 
@@ -36,30 +36,36 @@ class NormalizeClip(NodePass):
         x, shape = operand(node, 0), static(node.outputs[0])
         if node.op_type != "Clip" and (len(node.inputs) != 2 or static(x) != shape):
             return None
-        if x.dtype is None or shape is None:
+        dtype = x.dtype
+        if dtype is None or shape is None:
             return Refused("dtype or shape is not known")
-        least, most = _limits(x.dtype)
+        least, most = _limits(dtype)
         bounds = _bounds(node, least, most)
         if bounds is None:
             return None if node.op_type != "Clip" else Refused("the bounds are not constant")
-        low, high = bounds
-        inner = x.producer()
-        merged = inner is not None and inner.op_type in ("Clip", "Relu") and not inner.domain
-        if merged and inner is not None:
-            first = (0.0, most) if inner.op_type == "Relu" else _bounds(inner, least, most)
-            merged = first is not None
-        if merged and inner is not None and first is not None:  # case 3
-            low, high = min(max(first[0], low), high), min(max(first[1], low), high)
-            x = operand(inner, 0)
+        source, (low, high) = _merged(x, bounds, least, most)
         if (low, high) == (least, most):  # case 4
-            return x
-        if low == 0.0 and high == most and x.dtype.is_floating_point():
-            return op.op("Relu", [x], shape=shape, dtype=x.dtype)
-        if not merged and node.op_type == "Clip" and _written(node):
+            return source
+        if low == 0.0 and high == most and dtype.is_floating_point():
+            return op.op("Relu", [source], shape=shape, dtype=dtype)
+        if source is x and node.op_type == "Clip" and _written(node):
             return None
-        dtype = x.dtype.numpy()
-        limits = [op.constant(np.array(b, dtype)) for b in (low, high)]
-        return op.op("Clip", [x, *limits], shape=shape, dtype=x.dtype)
+        limits = [op.constant(np.array(b, dtype.numpy())) for b in (low, high)]
+        return op.op("Clip", [source, *limits], shape=shape, dtype=dtype)
+
+
+def _merged(
+    x: ir.Value, bounds: tuple[float, float], least: float, most: float
+) -> tuple[ir.Value, tuple[float, float]]:
+    """Case 3: the start of a chain of clips, and the bounds of all of them together."""
+    inner = x.producer()
+    if inner is None or inner.domain or inner.op_type not in ("Clip", "Relu"):
+        return x, bounds
+    first = (0.0, most) if inner.op_type == "Relu" else _bounds(inner, least, most)
+    if first is None:
+        return x, bounds
+    low, high = (min(max(b, bounds[0]), bounds[1]) for b in first)
+    return operand(inner, 0), (low, high)
 
 
 def _limits(dtype: ir.DataType) -> tuple[float, float]:
