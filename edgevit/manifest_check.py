@@ -32,14 +32,13 @@ def check_path(path: str) -> None:
     """
     plain = PurePosixPath(path)
     sound = (
-        bool(path)
+        bool(plain.parts)
         and str(plain) == path
         and not plain.is_absolute()
         and ".." not in plain.parts
         and "\\" not in path
         and ":" not in plain.parts[0]
         and path.isprintable()
-        and path != "."
     )
     if not sound:
         raise ArtifactError(f"expected a relative path inside the bundle, found {path!r}")

@@ -33,9 +33,10 @@ def encode(value: Any) -> Any:
     return value
 
 
-def _dump(value: Any, **style: Any) -> str:
+def _dump(value: Any, **style: Any) -> bytes:
     try:
-        return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, **style)
+        text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, **style)
+        return text.encode()
     except (TypeError, ValueError) as e:
         raise InternalError(f"not expressible in JSON: {e}") from e
 
@@ -46,12 +47,12 @@ def canonical(value: Any) -> bytes:
     Raises:
         InternalError: The value holds NaN, infinity or something JSON has no word for.
     """
-    return _dump(value, separators=(",", ":")).encode()
+    return _dump(value, separators=(",", ":"))
 
 
 def pretty(value: Any) -> bytes:
     """The same value for people: sorted keys, one space of indent, a final newline."""
-    return (_dump(value, indent=1) + "\n").encode()
+    return _dump(value, indent=1) + b"\n"
 
 
 def digest(value: Any) -> str:
@@ -74,13 +75,16 @@ def parse(content: bytes, where: str) -> Any:
     """Parse UTF-8 JSON; repeated keys, NaN and infinity are errors.
 
     Raises:
-        ArtifactError: Not UTF-8, not JSON, or nested too deeply.
+        ArtifactError: Not UTF-8, not JSON, nested too deeply, or something that cannot be
+            written back (``1e999``, half a surrogate pair).
     """
     try:
-        return json.loads(
+        found = json.loads(
             content.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_constant
         )
-    except (ValueError, RecursionError) as e:
+        canonical(found)
+        return found
+    except (ValueError, RecursionError, InternalError) as e:
         raise ArtifactError(f"{where}: expected JSON, found: {e or type(e).__name__}") from e
 
 
