@@ -81,8 +81,8 @@ def _read(path: Path, names: Sequence[str]) -> dict[str, np.ndarray[Any, Any]]:
 
 def _execute(folder: Path, timeout_s: float) -> None:
     # The child imports what the parent does: the same edgevit, the same plug-ins. -P keeps
-    # the working directory out of it; faulthandler says where a native crash came from.
-    command = [sys.executable, "-P", "-X", "faulthandler", "-m", __name__, str(folder)]
+    # the working directory out of it.
+    command = [sys.executable, "-P", "-m", __name__, str(folder)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     with (folder / "stderr").open("w+b") as stderr:
         try:

@@ -4,14 +4,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from edgevit import registry
 from tests.support.bundles import install_toy
 
 
 @pytest.fixture
-def toys(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[
-    Path
-]:
+def toys(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
     """The toy plug-in, found through the entry-point door by this process and its children."""
     folder = tmp_path_factory.mktemp("toys")
     install_toy(folder)

@@ -16,7 +16,7 @@ from edgevit.manifest import TensorInfo as Tensor
 Array = np.ndarray[Any, Any]
 SHA = "0" * 64
 
-TOY = '''
+TOY = """
 import json
 import os
 import sys
@@ -33,6 +33,8 @@ class Executor:
     def run(self, feeds):
         mode = self.said.get("mode")
         if mode == "abort":
+            sys.stderr.write("the toy breaks\\n")
+            sys.stderr.flush()
             os.abort()
         if mode == "hang":
             time.sleep(600)
@@ -45,7 +47,8 @@ class Executor:
         results = {}
         for source, sink in zip(self.part.inputs, self.part.outputs):
             value = feeds[source.artifact]
-            assert value.shape == source.artifact_shape and value.dtype == source.artifact_dtype
+            assert value.shape == source.artifact_shape
+            assert value.dtype == source.artifact_dtype
             value = value * self.said.get("scale", 1) + self.said.get("offset", 0)
             results[sink.artifact] = value.astype(sink.artifact_dtype)
         return {} if mode == "silent" else results
@@ -78,8 +81,10 @@ class Missing(Engine):
         return Availability("toy-missing", False, "", "toy-lib is not installed", "toys")
 
 
-PLUGIN = Plugin("toys", engines={"toy": "toy_engine:Engine", "toy-missing": "toy_engine:Missing"})
-'''
+PLUGIN = Plugin(
+    "toys", engines={"toy": "toy_engine:Engine", "toy-missing": "toy_engine:Missing"}
+)
+"""
 
 
 def install_toy(folder: Path) -> None:

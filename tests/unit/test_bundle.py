@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from edgevit import bundle as bundles
 from edgevit.bundle import (
     failed_path,
@@ -132,7 +133,10 @@ TAMPERED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "not UTF-8": (lambda r: (r / "manifest.json").write_bytes(b'"\xff"'), "expected JSON"),
     "too deep": (lambda r: (r / "manifest.json").write_bytes(b"[" * 99999), "expected JSON"),
     "NaN": (lambda r: (r / "manifest.json").write_bytes(b'{"a": NaN}'), "expected JSON"),
-    "infinity": (lambda r: (r / "manifest.json").write_bytes(b'{"a": 1e999}'), "expected JSON"),
+    "infinity": (
+        lambda r: (r / "manifest.json").write_bytes(b'{"a": 1e999}'),
+        "expected JSON",
+    ),
     "half a pair": (
         lambda r: (r / "manifest.json").write_bytes(b'{"a": "\\ud800"}'),
         "expected JSON",
@@ -187,7 +191,9 @@ TAMPERED: dict[str, tuple[Callable[[Path], Any], str]] = {
         "differ in size",
     ),
     "binding turned": (
-        edit_manifest(set_key("entries", 0, "parts", 0, "inputs", 0, "perm", to=[0, 0, 1]), True),
+        edit_manifest(
+            set_key("entries", 0, "parts", 0, "inputs", 0, "perm", to=[0, 0, 1]), True
+        ),
         "not a permutation",
     ),
     "unknown dtype": (
@@ -282,9 +288,13 @@ def test_a_file_is_not_written_twice(tmp_path: Path) -> None:
 def test_an_interrupted_compile_leaves_nothing(
     tmp_path: Path, error: type[BaseException]
 ) -> None:
-    with pytest.raises(error), staging(tmp_path / "x.edgevit") as root:
-        write_files(root, {"a/b": b"half"})
-        raise error
+    def interrupted() -> None:
+        with staging(tmp_path / "x.edgevit") as root:
+            write_files(root, {"a/b": b"half"})
+            raise error
+
+    with pytest.raises(error):
+        interrupted()
     assert list(tmp_path.iterdir()) == []
 
 
