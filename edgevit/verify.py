@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,12 @@ import numpy as np
 import onnx_ir as ir
 
 from edgevit import registry
-from edgevit.backend import Lowered
+from edgevit.backend import Lowered, LowerOptions
 from edgevit.bundle import Entry, Part
 from edgevit.errors import GateError
 from edgevit.parity import Figure, Gate, Metrics, compare, judge, top1, worst_of
 from edgevit.reference import Arrays, run_reference
+from edgevit.target import load_target
 from edgevit.tolerance import bounds, roundoff
 
 __all__ = [
@@ -81,12 +82,16 @@ class Expected:
     Attributes:
         outputs: For each sample, output name -> array.
         values: For the first sample, every value of the canonical graph by name: as the
-            source computes it where the source has it, else as the canonical model does.
+            source computes it where the source has it, else as the canonical graph computes
+            it from those.
+        rewritten: The values that the source has, as the canonical graph computes each from
+            the source's own ones: what proves the rewrites.
         version: ONNX Runtime's version.
     """
 
     outputs: tuple[Arrays, ...]
     values: Arrays
+    rewritten: Arrays
     version: str
 
 
@@ -190,14 +195,31 @@ def expect(
     """
     reference = run_reference(source, samples, trace=1 if trace else 0)
     if not trace:
-        return Expected(reference.outputs, {}, reference.version)
-    rewritten = ir.to_proto(canonical).SerializeToString()
-    computed = run_reference(rewritten, samples[:1], trace=1).traces[0]
-    values = {**computed, **samples[0]}
-    for name, array in reference.traces[0].items():
-        if name in values and values[name].size == array.size:
-            values[name] = array.reshape(values[name].shape)
-    return Expected(reference.outputs, values, reference.version)
+        return Expected(reference.outputs, {}, {}, reference.version)
+    values, rewritten = _canonical_values(canonical, reference.traces[0], samples[0])
+    return Expected(reference.outputs, values, rewritten, reference.version)
+
+
+def _canonical_values(
+    canonical: ir.Model, trace: Arrays, sample: Arrays
+) -> tuple[Arrays, Arrays]:
+    """Cut the canonical graph at every value of the source, and run it on those values.
+
+    Returns:
+        Every canonical value, and the source's values recomputed.
+    """
+    backend = registry.load("backends", "onnx")()
+    whole = backend.lower(canonical, load_target("onnx"), LowerOptions("fp32", "source", "m"))
+    known = {}
+    for b in whole.values:
+        if b.name in trace and trace[b.name].size == np.prod(b.shape, dtype=np.int64):
+            known[b.name] = trace[b.name].reshape(b.shape)
+    shared = tuple(b for b in whole.values if b.name in known)
+    cut = backend.replay(replace(whole, values=shared))
+    feeds = {b.artifact: {**known, **sample}[b.name] for b in cut.part.inputs}
+    computed = run_reference(cut.files[cut.part.artifact], [feeds], trace=1).traces[0]
+    rewritten = {b.name: computed[b.artifact] for b in cut.values}
+    return {**computed, **sample, **known}, rewritten
 
 
 def verify_parts(
@@ -218,13 +240,13 @@ def verify_parts(
     candidate = subject.run(subject.root, subject.entry, samples)
     metrics = _whole(expected.outputs, candidate)
     figures = tuple(worst_of(metrics, gate)[1] for gate in subject.gates)
-    found = _replay(subject, expected.values)
+    found = [*_rewrites(subject, expected), *_replay(subject, expected.values)]
     past = [d for d in found if d.ratio > 1]
     return Parity(
         figures=figures,
         outputs=metrics,
         top1_agreement=None if synthetic else _agreement(expected.outputs, candidate),
-        replayed=len(found),
+        replayed=len(found) - len(expected.rewritten),
         worst=tuple(sorted(found, key=lambda d: -d.ratio)[:WORST]),
         first_divergent=past[0] if past else None,
         psnr_drop=_first_drop(subject, samples[0], expected.values),
@@ -270,6 +292,30 @@ def _agreement(reference: Sequence[Arrays], candidate: Sequence[Arrays]) -> floa
     return None
 
 
+def _rewrites(subject: Subject, expected: Expected) -> list[Divergence]:
+    """What the rewrites made of each source value, on the source's own inputs to it."""
+    cut = frozenset(expected.rewritten)
+    limits = bounds(subject.canonical, expected.values, cut, roundoff("fp32"))
+    origin = _Origin(subject)
+    return [
+        _divergence(origin, name, expected.values[name], array, limits[name], cut)
+        for name, array in expected.rewritten.items()
+    ]
+
+
+def _divergence(
+    origin: _Origin,
+    name: str,
+    reference: np.ndarray[Any, Any],
+    found: np.ndarray[Any, Any],
+    limit: float,
+    cut: frozenset[str],
+) -> Divergence:
+    node, op = origin.of(name)
+    error = _largest_error(reference, found)
+    return Divergence(node, op, name, error, limit, origin.group(name, cut))
+
+
 def _replay(subject: Subject, values: Arrays) -> list[Divergence]:
     """Replay every part on the reference's inputs; in execution order."""
     found: list[Divergence] = []
@@ -282,11 +328,9 @@ def _replay(subject: Subject, values: Arrays) -> list[Divergence]:
         for binding in part.lowered.values:
             if binding.name not in limits:
                 continue
-            error = _largest_error(values[binding.name], replayed[binding.name])
-            node, op = origin.of(binding.name)
-            group = origin.group(binding.name, cut)
+            name = binding.name
             found.append(
-                Divergence(node, op, binding.name, error, limits[binding.name], group)
+                _divergence(origin, name, values[name], replayed[name], limits[name], cut)
             )
     return found
 
