@@ -33,11 +33,13 @@ class Result:
         outputs: By source name, in source layout; empty after an error.
         error: The interpreter's message; empty if it ran.
         operators: Names of the operators.
+        outside: Names of those that XNNPACK did not take.
     """
 
     outputs: Mapping[str, Array]
     error: str
     operators: tuple[str, ...]
+    outside: tuple[str, ...]
 
 
 def lower(model: ir.Model, precision: str = "fp32", io: Any = "source") -> Lowered:
@@ -92,11 +94,11 @@ def run_all(jobs: Sequence[tuple[Lowered, Mapping[str, Array]]]) -> list[Result]
     return [_result(lowered, r) for (lowered, _), r in zip(jobs, raw, strict=True)]
 
 
-def _result(lowered: Lowered, raw: tuple[Any, str, list[str]]) -> Result:
-    outputs, error, operators = raw
+def _result(lowered: Lowered, raw: tuple[Any, str, list[str], list[str]]) -> Result:
+    outputs, error, operators, outside = raw
     found = (
         {}
         if outputs is None
         else {b.name: to_source(b, outputs[b.artifact]) for b in lowered.part.outputs}
     )
-    return Result(found, error, tuple(operators))
+    return Result(found, error, tuple(operators), tuple(outside))

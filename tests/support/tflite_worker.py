@@ -1,7 +1,7 @@
 """Child process: runs many ``.tflite`` files, so that a native crash is a test's result.
 
 Reads a pickle of ``[(content, feeds), ...]`` from the file in argv[1]; writes one of
-``[(outputs | None, error, operators), ...]`` to the file in argv[2].
+``[(outputs | None, error, operators, outside), ...]`` to the file in argv[2].
 """
 
 from __future__ import annotations
@@ -12,7 +12,26 @@ from pathlib import Path
 from typing import Any
 
 
-def _run(content: bytes, feeds: dict[str, Any]) -> tuple[Any, str, list[str]]:
+def _outside(interpreter: Any, operators: list[dict[str, Any]]) -> list[str]:
+    """Operators that run outside of the delegate.
+
+    The interpreter lists the delegated operators and, behind them, the delegates. Walking
+    back from the outputs, a tensor comes from a delegate if one has it as its output.
+    """
+    makers: dict[int, dict[str, Any]] = {}
+    for operator in operators:
+        makers |= {int(t): operator for t in operator["outputs"]}
+    seen: dict[int, dict[str, Any]] = {}
+    queue = [int(d["index"]) for d in interpreter.get_output_details()]
+    while queue:
+        maker = makers.get(queue.pop())
+        if maker is not None and maker["index"] not in seen:
+            seen[maker["index"]] = maker
+            queue += [int(t) for t in maker["inputs"]]
+    return [op["op_name"] for _, op in sorted(seen.items()) if op["op_name"] != "DELEGATE"]
+
+
+def _run(content: bytes, feeds: dict[str, Any]) -> tuple[Any, str, list[str], list[str]]:
     from ai_edge_litert.interpreter import Interpreter
 
     try:
@@ -22,14 +41,14 @@ def _run(content: bytes, feeds: dict[str, Any]) -> tuple[Any, str, list[str]]:
             interpreter.set_tensor(detail["index"], feeds[detail["name"]])
         interpreter.invoke()
     except (ValueError, RuntimeError) as e:
-        return None, str(e), []
+        return None, str(e), [], []
     outputs = {
         d["name"]: interpreter.get_tensor(d["index"]).copy()
         for d in interpreter.get_output_details()
     }
-    # After delegation, operators listed after the last DELEGATE's inputs are those that
-    # still run outside; the plan itself is not exposed, so all names are reported.
-    return outputs, "", [d["op_name"] for d in interpreter._get_ops_details()]
+    operators = interpreter._get_ops_details()
+    names = [d["op_name"] for d in operators if d["op_name"] != "DELEGATE"]
+    return outputs, "", names, _outside(interpreter, operators)
 
 
 def main() -> None:
