@@ -54,7 +54,8 @@ def _round_chunk(x: Array, out: Array) -> None:
     rounded &= 0xFFFFE000
     size = np.abs(out)
     if not (size.max() <= _LARGEST) or not (np.abs(x).max() < np.inf):
-        out[...] = x.astype(np.float16)
+        with np.errstate(over="ignore", invalid="ignore"):  # infinity is the result
+            out[...] = x.astype(np.float16)
         return
     small = (size < _SMALLEST_NORMAL) & (size > 0)
     if small.any():

@@ -2,7 +2,7 @@
 
 Rational approximations of W. J. Cody, "Rational Chebyshev approximations for the error
 function", Mathematics of Computation 23 (1969) 631-637, coefficients of his CALERF. Evaluated
-in float64; measured against ``math.erf``: relative error below 4e-16 on [-6, 6].
+in float64; measured against ``math.erf``: relative error below 5e-16 (2 ULPs).
 """
 
 from __future__ import annotations

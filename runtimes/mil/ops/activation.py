@@ -66,7 +66,7 @@ def _linear_activation(_: Context, x: Array, alpha: Array, beta: Array) -> Array
 def sigmoid(x: Array) -> Array:
     """``1 / (1 + e^-x)``."""
     power = np.exp(-np.abs(x))
-    return np.where(x >= 0, x.dtype.type(1), power) / (1 + power)
+    return np.asarray(np.where(x >= 0, x.dtype.type(1), power) / (1 + power))
 
 
 def _sigmoid(_: Context, x: Array) -> Array:
@@ -76,7 +76,7 @@ def _sigmoid(_: Context, x: Array) -> Array:
 
 def _sigmoid_hard(_: Context, x: Array, alpha: Array, beta: Array) -> Array:
     """``min(max(alpha x + beta, 0), 1)``."""
-    return np.minimum(np.maximum(alpha * x + beta, 0), 1)
+    return np.asarray(np.minimum(np.maximum(alpha * x + beta, 0), 1))
 
 
 def _silu(_: Context, x: Array) -> Array:
@@ -108,7 +108,8 @@ def _gelu(_: Context, x: Array, mode: str = "EXACT") -> Array:
     """``0.5 x (1 + erf(x / sqrt 2))``, its tanh form, or ``x sigmoid(1.702 x)``."""
     one = x.dtype.type(1)
     if mode == "EXACT":
-        return x.dtype.type(0.5) * x * (one + erf(x * x.dtype.type(np.sqrt(0.5))))
+        inner = x * x.dtype.type(np.sqrt(0.5))
+        return np.asarray(x.dtype.type(0.5) * x * (one + erf(inner)))
     if mode == "TANH_APPROXIMATION":
         inner = x.dtype.type(np.sqrt(2 / np.pi)) * (x + x.dtype.type(0.044715) * x * x * x)
         return np.asarray(x.dtype.type(0.5) * x * (one + np.tanh(inner)))

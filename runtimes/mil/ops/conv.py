@@ -67,9 +67,10 @@ def _depthwise(windows: Windows, x: Array, weight: Array, *, half: bool) -> Arra
     result = np.zeros((*x.shape[:2], *windows.out), dtype=np.float32)
     scale = (-1, *([1] * len(windows.kernel)))
     partial = np.zeros_like(result)
+    weights = np.moveaxis(weight[:, 0], 0, -1)  # [*kernel, C]
     last = int(np.prod(windows.kernel)) - 1
     for i, (tap, where) in enumerate(windows.taps()):
-        partial += weight[(slice(None), 0, *tap)].reshape(scale) * x[where]
+        partial += weights[tap].reshape(scale) * x[where]
         if half and (i % BLOCK == BLOCK - 1 or i == last):
             result = round_half(result + partial)
             partial[...] = 0
@@ -115,7 +116,9 @@ def _conv_transpose(
     widths = [max(b + n - f, 0) for b, n, f in zip(before, size, full.shape[2:], strict=True)]
     if any(widths):
         full = np.pad(full, [(0, 0), (0, 0), *((0, w) for w in widths)])
-    result = full[(..., *(slice(b, b + n) for b, n in zip(before, size, strict=True)))]
+    where = [slice(None), slice(None)]
+    where += [slice(b, b + n) for b, n in zip(before, size, strict=True)]
+    result = full[tuple(where)]
     if bias is None:
         return result
     return add(result, bias.reshape(-1, *([1] * len(kernel))), half=ctx.half)

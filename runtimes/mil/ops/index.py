@@ -187,7 +187,7 @@ def _scatter_along_axis(
     """``data[.., indices[.., i, ..], ..] (mode)= updates[.., i, ..]`` along ``axis``."""
     del validate_indices  # always validated
     along = (0 if axis is None else int(axis)) % data.ndim
-    where = list(np.indices(indices.shape, sparse=True))
+    where: list[Array] = list(np.indices(indices.shape, sparse=True))
     where[along] = _indices(ctx, indices, data.shape[along])
     return _combine(data, tuple(where), updates, mode)
 

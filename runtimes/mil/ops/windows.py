@@ -101,10 +101,12 @@ class Windows:
             (k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations, strict=True)
         )
         whole = np.lib.stride_tricks.sliding_window_view(padded, extent, axis=axes)
-        places = tuple(
+        where = [slice(None), slice(None)]
+        where += [
             slice(0, (n - 1) * s + 1, s) for n, s in zip(self.out, self.strides, strict=True)
-        )
-        return whole[(..., *places, *(slice(None, None, d) for d in self.dilations))]
+        ]
+        where += [slice(None, None, d) for d in self.dilations]
+        return whole[tuple(where)]
 
 
 def _padding(

@@ -1,0 +1,104 @@
+"""Rounding, sums and the error function, against closed forms and slow definitions."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgevit.runtimes.mil.arithmetic import BLOCK, contract, round_half, total
+from edgevit.runtimes.mil.erf import erf
+
+F = np.float32
+
+
+def _by_numpy(x: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    with np.errstate(all="ignore"):
+        return x.astype(np.float16).astype(F)
+
+
+def _same_bits(a: np.ndarray, b: np.ndarray) -> bool:  # type: ignore[type-arg]
+    nan = np.isnan(a) & np.isnan(b)
+    return bool(np.all((a.view(np.uint32) == b.view(np.uint32)) | nan))
+
+
+def test_round_half_on_all_float16_numbers_and_the_ties_between_them() -> None:
+    exact = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(F)
+    with np.errstate(all="ignore"):
+        ties = ((exact[:-1].astype(float) + exact[1:]) / 2).astype(F)
+        beside = [np.nextafter(ties, F(s) * np.inf) for s in (1, -1)]
+        for x in (exact, ties, *beside):
+            assert _same_bits(round_half(x), _by_numpy(x))
+
+
+@given(st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=50))
+def test_round_half_on_any_bits(bits: list[int]) -> None:
+    x = np.array(bits, dtype=np.uint32).view(F)
+    with np.errstate(all="ignore"):
+        assert _same_bits(round_half(x), _by_numpy(x))
+
+
+def test_a_dot_product_that_float16_sums_cannot_form() -> None:
+    # 2048 ones: 2048 + 1 is not a float16, so sums of blocks of 16 still grow, but a term
+    # below half the spacing is lost. 1024 + 16 blocks of 16 * 2^-6 = 0.25, spacing 1: stuck.
+    a = np.full((1, 17 * BLOCK), F(2.0**-6))
+    a[0, 0] = 1024
+    b = np.ones((17 * BLOCK, 1), F)
+    exact = 1024 + (17 * BLOCK - 1) * 2.0**-6
+    assert contract(a, b, half=False)[0, 0] == F(exact)
+    assert contract(a, b, half=True)[0, 0] == 1024.0
+    assert round_half(F([exact]))[0] == 1028.0
+
+
+def test_blocks_are_summed_in_float32() -> None:
+    # in one block of 16 terms a single rounding is left
+    a = np.full((1, BLOCK), F(2.0**-6))
+    a[0, 0] = 1024
+    want = F(np.float16(1024 + 15 * 2.0**-6))
+    assert contract(a, np.ones((BLOCK, 1), F), half=True)[0, 0] == want
+
+
+def test_half_sums_follow_the_stated_recurrence() -> None:
+    rng = np.random.default_rng(3)
+    x = _by_numpy(rng.standard_normal((4, 5, 9)).astype(F) * 50)
+    got = total(x, (0, 2), keepdims=True, half=True)
+    for j in range(5):
+        terms = x[:, j].reshape(-1)
+        running = F(0)
+        for start in range(0, terms.size, BLOCK):
+            running = F(np.float16(running + terms[start : start + BLOCK].sum()))
+        assert got[0, j, 0] == running
+    assert not np.array_equal(got, total(x, (0, 2), keepdims=True, half=False))
+
+
+def test_sums_overflow_in_float16_only() -> None:
+    x = np.full((1, 64), F(2048))
+    assert total(x, (1,), keepdims=False, half=False)[0] == 131072
+    assert total(x, (1,), keepdims=False, half=True)[0] == np.inf
+
+
+def test_erf_agrees_with_the_standard_library() -> None:
+    x = np.concatenate([np.linspace(-6.5, 6.5, 20001), np.logspace(-300, 0, 400), [0.0]])
+    want = np.array([math.erf(v) for v in x])
+    got = erf(x)
+    worst = np.abs(got - want)[want != 0] / np.abs(want[want != 0])
+    assert worst.max() < 5e-16
+    assert got[-1] == 0.0
+
+
+def test_erf_at_infinity_and_of_nan() -> None:
+    got = erf(np.array([np.inf, -np.inf, np.nan, -0.0], F))
+    assert got[0] == 1
+    assert got[1] == -1
+    assert np.isnan(got[2])
+    assert math.copysign(1, got[3]) == -1
+
+
+@pytest.mark.parametrize("factor", [1.000001, 0.999999])
+def test_the_limit_rejects_a_slightly_wrong_erf(factor: float) -> None:
+    x = np.linspace(0.1, 3, 100)
+    want = np.array([math.erf(v) for v in x])
+    assert (np.abs(erf(x) * factor - want) / want).max() > 5e-16
