@@ -88,6 +88,8 @@ class AttentionFromSoftmax(Rule):
             name = source.op_type if source is not None else "an input"
             return f"the scores come from {name}, not from a product of queries and keys"
         out = readout(p)
+        if p.is_graph_output():
+            return "the probabilities are an output of the graph"
         if out is None:
             ops = ", ".join(sorted({n.op_type for n, _ in p.uses()})) or "nothing"
             return f"the probabilities are read by {ops}, not by one product with the values"
