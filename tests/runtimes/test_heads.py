@@ -16,6 +16,7 @@ from edgevit.runtimes.heads import (
     MaskHead,
     TopkHead,
     ctc_greedy,
+    head_for,
     head_json,
     mask,
     paddle_characters,
@@ -44,7 +45,7 @@ def test_topk_refuses_other_shapes_and_labels() -> None:
 
 def test_softmax_is_stable_and_sums_to_one() -> None:
     found = softmax(np.array([[1000.0, 1000.0 + np.log(3)], [-1e4, 0.0]]))
-    np.testing.assert_allclose(found, [[0.25, 0.75], [0, 1]], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(found, np.array([[0.25, 0.75], [0, 1]]), rtol=0, atol=1e-12)
 
 
 def steps(path: list[int], classes: int, high: float = 0.9) -> np.ndarray[Any, Any]:
@@ -115,8 +116,8 @@ def test_heads_survive_json(head: Head) -> None:
 
 def test_heads_take_batches() -> None:
     scores = parse_head({"kind": "topk", "k": 1}).apply(np.array([[0.0, 2.0], [3.0, 0.0]]))
-    assert [s[0].index for s in scores] == [1, 0]  # type: ignore[index, union-attr]
-    assert scores[0][0].score == pytest.approx(1 / (1 + np.exp(-2.0)), abs=1e-12)  # type: ignore[index, union-attr]
+    assert [s[0].index for s in scores] == [1, 0]
+    assert scores[0][0].score == pytest.approx(1 / (1 + np.exp(-2.0)), abs=1e-12)
     ctc = CtcHead(("a", "b"))
     assert [t.text for t in ctc.apply(np.stack([steps([1, 2], 3), steps([2, 0], 3)]))] == [
         "ab",
@@ -144,3 +145,12 @@ def test_heads_take_batches() -> None:
 def test_nonsense_is_bad_usage(data: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         parse_head(data)
+
+
+def test_a_head_is_built_from_the_models_metadata() -> None:
+    found = parse_head(head_for("ctc", {"character": "a\nb"}))
+    assert found == CtcHead(("a", "b", " "))
+    assert parse_head(head_for("mask", {})) == MaskHead()
+    assert isinstance(parse_head(head_for("topk", {})), TopkHead)
+    with pytest.raises((UsageError, InputError), match="character"):
+        head_for("ctc", {})

@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 
 from edgevit.bundle import Entry, Part
-from edgevit.errors import ArtifactError, BackendMissingError, InputError, UsageError
+from edgevit.errors import (
+    ArtifactError,
+    Availability,
+    BackendMissingError,
+    InputError,
+    UsageError,
+)
 from edgevit.runtimes import ort as engine_file
 from edgevit.runtimes.child import run_isolated
 from edgevit.runtimes.ort import OrtEngine, OrtExecutor
@@ -82,7 +88,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
         InferenceSession=session,
         GraphOptimizationLevel=types.SimpleNamespace(**{k: k for k in levels}),
     )
-    monkeypatch.setitem(sys.modules, "onnxruntime", module)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "onnxruntime", module)
     return seen
 
 
@@ -147,7 +153,7 @@ def test_without_the_package_the_extra_is_named(
     monkeypatch.setattr(
         engine_file,
         "probe_package",
-        lambda name, dist, extra: engine_file.Availability(name, False, "", "absent", extra),
+        lambda name, dist, extra: Availability(name, False, "", "absent", extra),
     )
     with pytest.raises(BackendMissingError) as caught:
         OrtEngine().open(tmp_path / "m.onnx", Part("ort", "m.onnx", (), ()), threads=None)

@@ -423,7 +423,7 @@ def test_nan_and_infinity_never_reach_json(tmp_path: Path, value: float) -> None
 
 def test_npz_bytes_depend_on_names_and_arrays_only(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    arrays = {
+    arrays: dict[str, np.ndarray[Any, Any]] = {
         "half": rng.standard_normal((2, 3)).astype(np.float16),
         "scalar": np.array(3, np.int64),
         "fortran": np.asfortranarray(rng.standard_normal((3, 4))),
