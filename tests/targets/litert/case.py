@@ -7,10 +7,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from tests.support.graphs import GraphBuilder
 
-__all__ = ["EXACT", "ROUNDED", "Build", "Case", "accumulated", "noise", "seeded"]
+__all__ = [
+    "EXACT",
+    "ROUNDED",
+    "Build",
+    "Case",
+    "accumulated",
+    "noise",
+    "seeded",
+    "small_model",
+]
 
 Build = Callable[[GraphBuilder], Sequence[str]]
 
@@ -52,3 +62,15 @@ def seeded(build: Callable[..., Sequence[str]], *args: Any, **kwargs: Any) -> Bu
         return build(g, *args, **kwargs)
 
     return bound
+
+
+def small_model() -> ir.Model:
+    """A convolution and a linear layer, both of them outputs."""
+    g = GraphBuilder("small")
+    x = g.input("image", (1, 3, 8, 8))
+    y = g.op("Conv", x, g.const(noise(4, 3, 3, 3), "kernel"), kernel_shape=[3, 3],
+             strides=[2, 2], pads=[1] * 4, dilations=[1, 1], group=1,
+             out="features")  # fmt: skip
+    z = g.op("Reshape", y, g.ints([1, 64]))
+    g.op("MatMul", z, g.const(noise(64, 5), "head"), out="logits")
+    return g.model("features", "logits")

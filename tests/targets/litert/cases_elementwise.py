@@ -124,11 +124,11 @@ def _all() -> dict[str, Case]:
             name = f"{op.lower()}-{np.dtype(dtype).name}"
             cases[name] = Case(seeded(_integers, op, dtype), EXACT)
     cases["div-int32"] = Case(seeded(_integers, "Div", np.int32), EXACT)
-    casts = ((np.float32, np.int64), (np.int64, np.float32), (bool, np.float32),
+    casts: tuple[tuple[Any, Any], ...] = ((np.float32, np.int64), (np.int64, np.float32), (bool, np.float32),
              (np.float32, np.int32), (np.int32, bool))  # fmt: skip
-    for a, b in casts:
-        name = f"cast-{np.dtype(a).name}-{np.dtype(b).name}"
-        cases[name] = Case(seeded(_cast, a, b), EXACT)
+    for source, to in casts:
+        name = f"cast-{np.dtype(source).name}-{np.dtype(to).name}"
+        cases[name] = Case(seeded(_cast, source, to), EXACT)
     return cases
 
 

@@ -46,7 +46,7 @@ def _transposed(
 
 def _pool(
     g: GraphBuilder, op: str, size: Pair, kernel: Pair, strides: Pair, pads: Pads,
-    act: str = "", **attrs: int,
+    act: str = "", **attrs: Any,
 ) -> list[str]:  # fmt: skip
     x = g.input("x", (2, 3, *size))
     y = g.op(op, x, kernel_shape=list(kernel), strides=list(strides), pads=list(pads),

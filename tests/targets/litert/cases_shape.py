@@ -67,7 +67,7 @@ def _gather(g: GraphBuilder, axis: int, indices: Any) -> list[str]:
     return [g.op("Gather", g.input("x", (3, 4, 5)), which, axis=axis)]
 
 
-def _computed(g: GraphBuilder, op: str, **attrs: int) -> list[str]:
+def _computed(g: GraphBuilder, op: str, **attrs: Any) -> list[str]:
     """Computed indices, some of them negative."""
     one = g.const(1, dtype=np.int64)
     indices = g.op("Sub", g.input("i", (2, 2), np.int64), one)
