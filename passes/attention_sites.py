@@ -61,11 +61,20 @@ class Keys:
 
 @dataclass(frozen=True)
 class Readout:
-    """``p @ v``, or its transpose ``vt @ p^T``."""
+    """``p @ v``, or its transpose ``vt @ p^T``.
+
+    Attributes:
+        v: The values, transposed or not.
+        output: The product.
+        transposed: Which of the two.
+        guarded: Whether NaN in p is replaced by zero first.
+        nodes: All nodes from p to the product.
+    """
 
     v: ir.Value
     output: ir.Value
     transposed: bool
+    guarded: bool
     nodes: tuple[ir.Node, ...]
 
 
@@ -219,18 +228,35 @@ def _regrouped(node: ir.Node) -> tuple[ir.Value, tuple[ir.Node, ...]] | None:
 
 def readout(p: ir.Value) -> Readout | None:
     """What multiplies the probabilities with the values."""
-    node = sole_consumer(p)
+    safe, guard = _guard(p)
+    node = sole_consumer(safe)
     if node is None:
         return None
-    if is_op(node, "MatMul") and node.inputs[0] is p and node.inputs[1] is not None:
-        return Readout(node.inputs[1], node.outputs[0], False, (node,))
+    guarded = bool(guard)
+    if is_op(node, "MatMul") and node.inputs[0] is safe and node.inputs[1] is not None:
+        return Readout(node.inputs[1], node.outputs[0], False, guarded, (*guard, node))
     if not is_op(node, "Transpose") or normalized_perm(node) != swapped(len(shape_of(p))):
         return None
     above = sole_consumer(node.outputs[0])
     if above is None or not is_op(above, "MatMul") or above.inputs[1] is not node.outputs[0]:
         return None
     v = above.inputs[0]
-    return None if v is None else Readout(v, above.outputs[0], True, (node, above))
+    if v is None:
+        return None
+    return Readout(v, above.outputs[0], True, guarded, (*guard, node, above))
+
+
+def _guard(p: ir.Value) -> tuple[ir.Value, tuple[ir.Node, ...]]:
+    """See through ``Where(IsNaN(p), 0, p)``, which torch adds to boolean masks."""
+    readers = {id(n): n for n, _ in p.uses()}.values()
+    tests = [n for n in readers if is_op(n, "IsNaN")]
+    picks = [n for n in readers if is_op(n, "Where")]
+    if len(readers) != 2 or len(tests) != 1 or len(picks) != 1 or p.is_graph_output():
+        return p, ()
+    condition, zero, kept = picks[0].inputs
+    if condition is not tests[0].outputs[0] or kept is not p or scalar(zero) != 0.0:
+        return p, ()
+    return picks[0].outputs[0], (tests[0], picks[0])
 
 
 def is_near(node: ir.Node) -> bool:

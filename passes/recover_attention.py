@@ -109,6 +109,8 @@ class AttentionFromSoftmax(Rule):
         for mask in site.masks:
             if _placed(_mask_shape(mask), full, site.lead) is None:
                 return Refused(f"a mask {_mask_shape(mask)} does not fit the scores {full}")
+        if site.out.guarded and not _leaves_a_key(site.masks, full):
+            return Refused("a row may be masked whole: NaN is replaced by zero there")
         return None
 
     def rewrite(self, op: Builder, m: Match, facts: None) -> ir.Value:
@@ -134,6 +136,18 @@ class AttentionFromSoftmax(Rule):
         if flat != shape:
             y = op.op("Reshape", [y, _ints(op, flat)], shape=flat, dtype=q.dtype)
         return _transposed(op, y) if site.out.transposed else y
+
+
+def _leaves_a_key(masks: tuple[Mask, ...], full: tuple[int, ...]) -> bool:
+    """Whether constant masks leave each query one key: then no probability is NaN."""
+    arrays = [constant(m) if isinstance(m, ir.Value) else m for m in masks]
+    known = [a for a in arrays if a is not None]
+    if len(known) < len(arrays):
+        return False
+    total = np.zeros((1, full[-1]), np.float64)
+    for array in known:
+        total = total + array.reshape((1,) * (len(full) - array.ndim) + array.shape)
+    return bool((total > -np.inf).any(axis=-1).all())
 
 
 def _ints(op: Builder, numbers: Sequence[int]) -> ir.Value:
@@ -267,6 +281,8 @@ class RecoverAttention(RewritePass):
     5. Queries, keys and values have equal batch and head axes. Of other ranks than 4, the
        leading axes are regrouped by ``Reshape``; rank 3 takes the axes that were merged.
     6. ``v^T @ p^T`` is the transposed result.
+    7. ``Where(IsNaN(p), 0, p)`` is seen through if constant masks leave each query a key:
+       no probability is NaN then.
     """
 
     name: ClassVar[str] = "recover-attention"

@@ -105,6 +105,31 @@ def test_keys_that_come_transposed() -> None:
     assert operators(model) == {"Transpose": 1, "Attention": 1}
 
 
+GUARD = (
+    KT + "r = Mul(q, root)\n l = Mul(kt, root)\n d = MatMul(r, l)\n a = Add(d, m)\n"
+    "p = Softmax<axis=-1>(a)\n n = IsNaN(p)\n w = Where(n, zero, p)\n y = MatMul(w, v)"
+)
+
+
+def mask_with(rows: int) -> Arrays:
+    mask = np.where(RNG.random((S, T)) < 0.4, -np.inf, 0.0).astype(np.float32)
+    mask[:, 0] = 0.0
+    mask[:rows] = -np.inf
+    return {**CONSTANTS, "m": mask, "zero": f32(0.0)}
+
+
+def test_guard_against_nan_is_seen_through() -> None:
+    model = build(SIGNATURE, GUARD, mask_with(0))
+    check_same(RecoverAttention(), model, LIMIT)
+    assert operators(model) == {"Attention": 1}
+
+
+def test_guard_that_matters_is_refused() -> None:
+    outcome = apply(RecoverAttention(), build(SIGNATURE, GUARD, mask_with(1)))
+    assert not outcome.modified
+    assert "may be masked whole" in reasons(outcome)
+
+
 def test_transposed_readout() -> None:
     turned = QKV.replace(f"{T},{E}] v", f"{E},{T}] vt")
     signature = f"{turned} => float[2,3,{E},{S}] y"
