@@ -87,7 +87,11 @@ class Context:
 
     def const(self, array: Array, base: str) -> Any:
         """A constant in the program's dtypes; equal constants become one."""
-        data = np.ascontiguousarray(to_mil(np.asarray(array), self.dtype)).reshape(array.shape)
+        return self.exact(to_mil(np.asarray(array), self.dtype), base)
+
+    def exact(self, array: Array, base: str) -> Any:
+        """A constant in its own dtype; equal constants become one."""
+        data = np.ascontiguousarray(array).reshape(array.shape)
         digest = hashlib.sha256(data.tobytes()).hexdigest()
         key = (str(data.dtype), data.shape, digest)
         if key not in self._constants:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgevit.model import constant, shape_of
+from edgevit.model import shape_of
 from edgevit.targets.coreml.context import Context
-from edgevit.targets.coreml.rule import Rule, i32, ints
+from edgevit.targets.coreml.rule import Rule, fixed, i32, ints
 
 __all__ = ["TABLE"]
 
@@ -83,13 +83,10 @@ def _conv_transpose(ctx: Context, node: ir.Node) -> None:
 
 
 def _refuse_conv(node: ir.Node) -> str | None:
-    if constant(node.inputs[1]) is None:
+    if not fixed(node.inputs[1]):
         return "the weight is not constant"
-    if (
-        len(node.inputs) > 2
-        and node.inputs[2] is not None
-        and constant(node.inputs[2]) is None
-    ):
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if bias is not None and not fixed(bias):
         return "the bias is not constant"
     rank = len(shape_of(node.outputs[0]))
     if not 3 <= rank <= 5:

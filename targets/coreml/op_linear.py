@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,11 @@ from edgevit.model import constant, shape_of
 from edgevit.targets.coreml.context import Context
 from edgevit.targets.coreml.rule import Rule, floats, i32
 
-__all__ = ["TABLE", "absorbable"]
+__all__ = ["TABLE", "FusedLinear", "fused_linear"]
 
 
-def absorbable(node: ir.Node) -> ir.Node | None:
-    """The ``Add`` of a constant bias that a linear layer can swallow, or ``None``.
+def fused_linear(node: ir.Node) -> FusedLinear | None:
+    """A ``MatMul`` and the ``Add`` of a constant bias that it can swallow, or ``None``.
 
     ``MatMul(x, W[K,N]) -> Add(y, b[N])`` becomes one ``linear`` when nothing else reads the
     product: it would not exist in the program.
@@ -31,7 +32,7 @@ def absorbable(node: ir.Node) -> ir.Node | None:
     width = shape_of(product)[-1]
     if bias is None or bias.shape != (width,) or shape_of(add.outputs[0]) != shape_of(product):
         return None
-    return add
+    return FusedLinear(node, add)
 
 
 def _is_linear(node: ir.Node) -> bool:
@@ -57,9 +58,16 @@ def _lower_linear(ctx: Context, node: ir.Node, out: ir.Value, bias: ir.Value | N
     ctx.emit(out, "linear", x=ctx.get(x), weight=_weight(ctx, w), bias=offset)
 
 
-def lower_fused(ctx: Context, add: ir.Node, product: ir.Node) -> None:
-    """Lower ``Add`` together with the ``MatMul`` it absorbed."""
-    _lower_linear(ctx, product, add.outputs[0], add.inputs[1])
+@dataclass(frozen=True)
+class FusedLinear:
+    """``MatMul`` and the ``Add`` of its bias."""
+
+    product: ir.Node
+    add: ir.Node
+
+    def lower(self, ctx: Context) -> None:
+        """Write the sum; the product does not exist."""
+        _lower_linear(ctx, self.product, self.add.outputs[0], self.add.inputs[1])
 
 
 def _matrix(ctx: Context, node: ir.Node, index: int) -> Any:

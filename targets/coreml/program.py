@@ -10,10 +10,11 @@ import numpy as np
 import onnx_ir as ir
 
 from edgevit.bundle import Binding
+from edgevit.errors import InternalError
 from edgevit.model import dtype_of, shape_of
 from edgevit.targets.coreml.context import Context
+from edgevit.targets.coreml.groups import plan
 from edgevit.targets.coreml.names import Names
-from edgevit.targets.coreml.op_linear import absorbable, lower_fused
 from edgevit.targets.coreml.rule import i32
 from edgevit.targets.coreml.table import RULES, key
 
@@ -103,17 +104,21 @@ def _leave(ctx: Context, binding: Binding, value: ir.Value) -> Any:
 
 
 def _lower_nodes(ctx: Context, graph: ir.Graph) -> None:
-    absorbed: dict[ir.Node, ir.Node] = {}
+    groups = plan(graph)
     for node in graph:
-        add = absorbable(node)
-        if add is not None and add not in absorbed:
-            absorbed[add] = node
-    swallowed = set(absorbed.values())
-    for node in graph:
-        if node in absorbed:
-            lower_fused(ctx, node, absorbed[node])
-        elif node not in swallowed:
-            RULES[key(node)].lower(ctx, node)
+        if node in groups.swallowed:
+            continue
+        group = groups.by_last.get(node)
+        try:
+            if group is not None:
+                group.lower(ctx)
+            else:
+                RULES[key(node)].lower(ctx, node)
+        except (ValueError, TypeError, IndexError) as e:
+            raise InternalError(
+                f"node {node.name!r} ({node.op_type}) passed the operator table, but the MIL "
+                f"builder refuses it: {e}"
+            ) from e
 
 
 def _rename_defaults(function: Any, ctx: Context) -> None:
@@ -128,14 +133,15 @@ def _rename_defaults(function: Any, ctx: Context) -> None:
 
 
 def _values(ctx: Context, graph: ir.Graph) -> tuple[Binding, ...]:
-    """Source values that the program holds, in execution order; no bool, no alias."""
+    """Source values that the program holds, in execution order; no alias."""
     seen = {ctx.values[str(v.name)].name for v in graph.inputs}
     found = []
     for out in (out for node in graph for out in node.outputs):
         var = ctx.values.get(str(out.name))
-        if var is None or var.name in seen or dtype_of(out) == np.bool_:
+        # Core ML functions take and give no bool and no int8.
+        if var is None or var.name in seen or dtype_of(out).itemsize == 1:
             continue
-        if var.op is None or var.op.op_type == "const":
+        if var.op is None or var.op.op_type.startswith("const"):
             continue
         seen.add(var.name)
         found.append(_binding(out, var.name, _internal_dtype(out, ctx.dtype)))

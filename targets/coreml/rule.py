@@ -12,7 +12,18 @@ import onnx_ir as ir
 from edgevit.model import constant
 from edgevit.targets.coreml.context import Context
 
-__all__ = ["Lower", "Refuse", "Rule", "floats", "i32", "ints", "ints_in", "number_in", "text"]
+__all__ = [
+    "Lower",
+    "Refuse",
+    "Rule",
+    "fixed",
+    "floats",
+    "i32",
+    "ints",
+    "ints_in",
+    "number_in",
+    "text",
+]
 
 Lower = Callable[[Context, ir.Node], None]
 Refuse = Callable[[ir.Node], str | None]
@@ -34,6 +45,7 @@ class Rule:
         numbers: Inputs from this index on are read as numbers at lowering time; they do
             not become tensors of the program.
         needs: Attributes that the canonical form makes explicit.
+        narrow: As ``refuse``, for float16 programs only.
     """
 
     lower: Lower
@@ -41,6 +53,7 @@ class Rule:
     saturates: bool = False
     numbers: int = 99
     needs: tuple[str, ...] = ()
+    narrow: Refuse = _never
 
 
 def i32(values: int | Sequence[int]) -> Any:
@@ -61,6 +74,16 @@ def floats(node: ir.Node, key: str, default: float) -> float:
 def text(node: ir.Node, key: str, default: str) -> str:
     """A string attribute, or its default."""
     return str(node.attributes.get_string(key, default))
+
+
+def fixed(value: ir.Value | None) -> bool:
+    """Whether a value is constant in the program: an initializer, or one dequantized."""
+    if constant(value) is not None:
+        return True
+    maker = None if value is None else value.producer()
+    if maker is None or maker.op_type != "DequantizeLinear":
+        return False
+    return all(constant(v) is not None for v in maker.inputs if v is not None)
 
 
 def ints_in(node: ir.Node, index: int) -> list[int] | None:

@@ -14,11 +14,13 @@ from edgevit.targets.coreml import (
     op_index,
     op_linear,
     op_norm,
+    op_quant,
     op_reduce,
     op_resize,
     op_shape,
 )
 from edgevit.targets.coreml.context import FLOAT16_MAX, Array
+from edgevit.targets.coreml.permute import wide_transpose
 from edgevit.targets.coreml.rule import Rule
 
 __all__ = ["RULES", "key", "reason"]
@@ -27,6 +29,7 @@ RULES: dict[str, Rule] = {
     **op_linear.TABLE,
     **op_conv.TABLE,
     **op_norm.TABLE,
+    **op_quant.TABLE,
     **op_activation.TABLE,
     **op_elementwise.TABLE,
     **op_reduce.TABLE,
@@ -34,6 +37,8 @@ RULES: dict[str, Rule] = {
     **op_index.TABLE,
     **op_resize.TABLE,
 }
+
+_ANY_RANK = 99
 
 _DTYPES = frozenset(
     {"float16", "float32", "bool", "int8", "int16", "int32", "int64", "uint8", "uint16"}
@@ -88,8 +93,10 @@ def reason(node: ir.Node, target: Target, precision: str) -> str | None:
         return f"operator {name} has no Core ML lowering"
     if name in target.exclude_ops:
         return f"the device file excludes operator {name}"
+    # A transpose through many axes is written with fewer: its inner values do not exist.
+    unseen = wide_transpose(node) is not None
     for value in _tensors(node, rule):
-        found = _tensor_reason(value, target.max_rank)
+        found = _tensor_reason(value, _ANY_RANK if unseen else target.max_rank)
         if found is not None:
             return found
     absent = [name for name in rule.needs if name not in node.attributes]
@@ -98,7 +105,8 @@ def reason(node: ir.Node, target: Target, precision: str) -> str | None:
     refused = rule.refuse(node)
     if refused is not None:
         return refused
-    return _constants_reason(node, rule, precision)
+    found = rule.narrow(node) if precision == "fp16" else None
+    return found or _constants_reason(node, rule, precision)
 
 
 def _constants_reason(node: ir.Node, rule: Rule, precision: str) -> str | None:

@@ -394,3 +394,51 @@ RESIZE = [
         ("matmul",),
     ),
 ]
+
+
+def _quantized(name: str, graph: str, ops: tuple[str, ...], **constants: Array) -> Case:
+    # One step of the quantizer may flip where float16 rounds the scale: 2^-6 is that step.
+    return Case(name, graph, ops, constants, reach=16, roundings=2)
+
+
+WEIGHT = np.random.default_rng(4).integers(-127, 127, size=(8, 5), dtype=np.int8)
+SCALES = f32([2**-6, 2**-7, 2**-5, 2**-6, 2**-8])
+
+QUANT = [
+    _quantized(
+        "Quantize",
+        "(float[2,3,8] x) => (float[2,3,8] y)"
+        "{ q = QuantizeLinear(x, s, z) y = DequantizeLinear(q, s, z) }",
+        ("quantize", "dequantize"),
+        s=f32(2**-6),
+        z=np.asarray(3, np.int8),
+    ),
+    _quantized(
+        "Quantize_axis",
+        "(float[2,3,5] x) => (float[2,3,5] y)"
+        "{ q = QuantizeLinear<axis = 2>(x, s, z) y = DequantizeLinear<axis = 2>(q, s, z) }",
+        ("quantize", "dequantize"),
+        s=SCALES,
+        z=np.asarray([0, 1, 128, 255, 7], np.uint8),
+    ),
+    _quantized(
+        "Quantized_weight",
+        "(float[2,3,8] x) => (float[2,3,5] y)"
+        "{ w = DequantizeLinear<axis = 1>(c, s) m = MatMul(x, w) y = Add(m, b) }",
+        ("constexpr_affine_dequantize", "matmul", "add"),
+        c=WEIGHT,
+        s=SCALES,
+        b=normal(5, 5),
+    ),
+    _quantized(
+        "Quantized_conv",
+        "(float[1,2,4,4] x) => (float[1,4,3,3] y) {"
+        "w = DequantizeLinear<axis = 0>(c, s) b = DequantizeLinear<axis = 0>(d, s)"
+        "y = Conv<kernel_shape = [2,2], strides = [1,1], pads = [0,0,0,0],"
+        "dilations = [1,1], group = 1>(x, w, b) }",
+        ("constexpr_affine_dequantize", "conv"),
+        c=WEIGHT.reshape(-1)[:32].reshape(4, 2, 2, 2),
+        s=SCALES[:4],
+        d=np.asarray([100, -200, 3, 40], np.int32),
+    ),
+]

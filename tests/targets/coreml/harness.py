@@ -133,7 +133,8 @@ class Op:
     inputs: Mapping[str, tuple[str, ...]]
 
 
-_DTYPES = {1: "bool", 10: "float16", 11: "float32", 23: "int32", 2: "string"}
+# proto DataType in coremltools' MIL.proto
+_DTYPES = {1: "bool", 10: "float16", 11: "float32", 21: "int8", 23: "int32", 31: "uint8"}
 
 
 def operations(lowered: Lowered) -> list[Op]:

@@ -18,6 +18,7 @@ CASES = [
     *cases_tensor.SHAPE,
     *cases_tensor.INDEX,
     *cases_tensor.RESIZE,
+    *cases_tensor.QUANT,
 ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgevit.errors import UnsupportedModelError, UsageError
+from edgevit.errors import InternalError, UnsupportedModelError, UsageError
 from edgevit.targets.coreml.lower import CoreMLBackend
 from tests.targets.coreml.harness import Array, Case, f32, ints, lower, target
 
@@ -78,6 +78,35 @@ REFUSED = [
         ),
         "select_last_index=1",
     ),
+    (
+        _case(
+            "(float[4] x) => (int16[4] y) { y = QuantizeLinear(x, s, z) }",
+            s=f32(1),
+            z=np.asarray(0, np.int16),
+        ),
+        "int8 or uint8, not int16",
+    ),
+    (
+        _case(
+            "(float[4] x) => (int8[4] y) { y = QuantizeLinear(x, s, z) }",
+            s=f32(1),
+            z=np.asarray(0, np.int8),
+        ),
+        "read by something else than DequantizeLinear",
+    ),
+    (
+        _case(
+            "(int8[4] x) => (float[4] y) { y = DequantizeLinear(x, s) }",
+            s=f32(1),
+        ),
+        "comes from something else than QuantizeLinear",
+    ),
+    (
+        _case(
+            "(float[1,2,4,4] x) => (float[1,2,4,4] y){ y = MaxPool<kernel_shape = [1,1]>(x) }",
+        ),
+        "attribute strides is not explicit",
+    ),
 ]
 
 
@@ -118,3 +147,19 @@ def test_unknown_operating_system() -> None:
 
     with pytest.raises(UsageError, match="os='3'"):
         CoreMLBackend().lower(model, other, LowerOptions("fp32", "source", "m"))
+
+
+def test_a_scale_too_small_for_float16_is_refused_in_fp16_only() -> None:
+    graph = "(float[4] x) => (float[4] y)"
+    graph += "{ q = QuantizeLinear(x, s, z) y = DequantizeLinear(q, s, z) }"
+    model = _case(graph, s=f32(1e-5), z=np.asarray(0, np.int8)).model()
+    node = next(iter(model.graph))
+    assert CoreMLBackend().unsupported(node, target(), "fp32") is None
+    found = CoreMLBackend().unsupported(node, target(), "fp16")
+    assert found == "a scale of 1e-05 has too few bits in float16; use fp32"
+
+
+def test_what_only_the_builder_notices_names_the_node() -> None:
+    model = _case("(int64[4] x) => (int64[4] y) { y = Relu(x) }").model()
+    with pytest.raises(InternalError, match=r"Relu.*MIL builder refuses it"):
+        lower(model, "fp32")

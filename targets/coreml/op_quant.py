@@ -1,0 +1,136 @@
+"""QuantizeLinear and DequantizeLinear: 8-bit integers between them, and stored weights.
+
+Case 1, dequantized constant of 8 bits: ``constexpr_affine_dequantize``, the integers ship.
+Case 2, dequantized constant of 32 bits (a bias): the float constant, exact in float32.
+Case 3, a tensor: ``quantize`` then ``dequantize``. From iOS 17 on.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from edgevit.model import constant, dtype_of, shape_of
+from edgevit.targets.coreml.context import Array, Context
+from edgevit.targets.coreml.rule import Rule, i32
+
+__all__ = ["TABLE"]
+
+_BYTES = (np.dtype(np.int8), np.dtype(np.uint8))
+
+# Below this float16 has fewer than 11 significant bits.
+_FLOAT16_NORMAL = 2.0**-14
+
+
+def _axis(node: ir.Node) -> int:
+    value = node.inputs[0]
+    assert value is not None
+    return int(node.attributes.get_int("axis", 1)) % max(len(shape_of(value)), 1)
+
+
+def _scale(node: ir.Node) -> Array:
+    scale = constant(node.inputs[1])
+    assert scale is not None
+    return scale.reshape(()) if scale.size == 1 else scale
+
+
+def _zero_point(node: ir.Node, dtype: np.dtype[Any]) -> Array:
+    """The zero point in the shape of the scale; 0 if absent."""
+    scale = _scale(node)
+    given = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+    zero = np.zeros(scale.shape, dtype) if given is None else given.astype(dtype)
+    return zero.reshape(scale.shape)
+
+
+def _parameters(ctx: Context, node: ir.Node, dtype: np.dtype[Any]) -> dict[str, Any]:
+    """Scale, zero point, and the axis where there is one number a channel."""
+    base, scale, zero = node.outputs[0].name, _scale(node), _zero_point(node, dtype)
+    given = {
+        "scale": ctx.const(scale, f"{base}__scale"),
+        "zero_point": ctx.exact(zero, f"{base}__zero"),
+    }
+    return given if scale.ndim == 0 else {**given, "axis": i32(_axis(node))}
+
+
+def _quantize(ctx: Context, node: ir.Node) -> None:
+    out = node.outputs[0]
+    dtype = dtype_of(out)
+    options = _parameters(ctx, node, dtype)
+    ctx.emit(
+        out, "quantize", input=ctx.get(node.inputs[0]), output_dtype=dtype.name, **options
+    )
+
+
+def _dequantize(ctx: Context, node: ir.Node) -> None:
+    source, out = node.inputs[0], node.outputs[0]
+    assert source is not None
+    array, dtype = constant(source), dtype_of(source)
+    if array is None:
+        options = _parameters(ctx, node, dtype)
+        ctx.emit(out, "dequantize", input=ctx.get(source), **options)
+    elif dtype in _BYTES:
+        options = {"axis": i32(0), **_parameters(ctx, node, dtype)}
+        data = ctx.exact(array, str(source.name))
+        ctx.emit(out, "constexpr_affine_dequantize", quantized_data=data, **options)
+    else:
+        ctx.bind(out, ctx.const(_unpacked(node, array), str(out.name)))
+
+
+def _unpacked(node: ir.Node, array: Array) -> Array:
+    scale, zero = _scale(node).astype(np.float64), _zero_point(node, array.dtype)
+    if scale.ndim:
+        wide = [1] * array.ndim
+        wide[_axis(node)] = -1
+        scale, zero = scale.reshape(wide), zero.reshape(wide)
+    return (array.astype(np.float64) - zero) * scale
+
+
+def _parameters_reason(node: ir.Node) -> str | None:
+    """What is wrong with scale and zero point."""
+    scale = constant(node.inputs[1])
+    if scale is None or any(constant(v) is None for v in node.inputs[2:] if v is not None):
+        return "scale and zero point must be constant"
+    if node.attributes.get_int("block_size", 0) or scale.ndim > 1:
+        return "blockwise quantization exists from iOS 18 on"
+    if scale.size and not (scale > 0).all():
+        return "a scale is not positive"
+    return None
+
+
+def _narrow_reason(node: ir.Node) -> str | None:
+    smallest = float(_scale(node).min())
+    if smallest < _FLOAT16_NORMAL:
+        return f"a scale of {smallest:.3g} has too few bits in float16; use fp32"
+    return None
+
+
+def _refuse_quantize(node: ir.Node) -> str | None:
+    out = node.outputs[0]
+    if dtype_of(out) not in _BYTES:
+        return f"quantize writes int8 or uint8, not {dtype_of(out)}"
+    readers = {use.node.op_type for use in out.uses()}
+    if out.is_graph_output() or readers - {"DequantizeLinear"}:
+        return "a quantized tensor is read by something else than DequantizeLinear"
+    return _parameters_reason(node)
+
+
+def _refuse_dequantize(node: ir.Node) -> str | None:
+    source = node.inputs[0]
+    assert source is not None
+    wide = dtype_of(source) not in _BYTES
+    if wide and (constant(source) is None or dtype_of(source) != np.int32):
+        return f"dequantize reads int8 or uint8, not {dtype_of(source)}"
+    maker = source.producer()
+    if constant(source) is None and (maker is None or maker.op_type != "QuantizeLinear"):
+        return "a quantized tensor comes from something else than QuantizeLinear"
+    return _parameters_reason(node)
+
+
+TABLE: dict[str, Rule] = {
+    "QuantizeLinear": Rule(_quantize, _refuse_quantize, numbers=1, narrow=_narrow_reason),
+    "DequantizeLinear": Rule(
+        _dequantize, _refuse_dequantize, numbers=1, narrow=_narrow_reason
+    ),
+}
