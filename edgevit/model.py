@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-__all__ = ["constant", "dtype_of", "fresh_name", "shape_of"]
+__all__ = ["Names", "constant", "dtype_of", "fresh_name", "shape_of"]
 
 
 def constant(value: ir.Value | None) -> np.ndarray[Any, Any] | None:
@@ -44,19 +43,34 @@ def dtype_of(value: ir.Value) -> np.dtype[Any]:
     return np.dtype(value.dtype.numpy())
 
 
-def fresh_name(graph: ir.Graph, base: str, promised: Collection[str] = ()) -> str:
-    """A value name not used in ``graph``: ``base``, else ``base.1``, ``base.2``, ...
+class Names:
+    """Hands out value names that a graph does not use; scans the graph once, when first asked.
 
-    Args:
-        graph: Where the name is to be unique.
-        base: The name wanted.
-        promised: Names given already to values that are not in the graph yet.
+    One object serves any number of edits: the names it gives are never given again, and an
+    edit that adds no names of its own choosing cannot collide with them.
     """
-    used = {v.name for v in graph.inputs} | set(graph.initializers) | set(promised)
-    used |= {out.name for node in graph for out in node.outputs}
-    if base not in used:
-        return base
-    number = 1
-    while f"{base}.{number}" in used:
-        number += 1
-    return f"{base}.{number}"
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self._graph = graph
+        self._taken: set[str] = set()
+
+    def fresh(self, base: str) -> str:
+        """``base`` if it is free, else ``base.1``, ``base.2``, ..."""
+        if not self._taken:
+            self._taken = _names(self._graph)
+        name, number = base, 0
+        while name in self._taken:
+            number += 1
+            name = f"{base}.{number}"
+        self._taken.add(name)
+        return name
+
+
+def _names(graph: ir.Graph) -> set[str]:
+    used = {v.name or "" for v in graph.inputs} | set(graph.initializers)
+    return used | {out.name or "" for node in graph for out in node.outputs}
+
+
+def fresh_name(graph: ir.Graph, base: str) -> str:
+    """A value name not used in ``graph``: ``base``, else ``base.1``, ``base.2``, ..."""
+    return Names(graph).fresh(base)

@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 from onnxscript.rewriter import pattern as _pattern
 
-from edgevit.model import constant, fresh_name
+from edgevit.model import Names, constant
 from edgevit.pipeline import Change, Outcome, Pass, Refusal
 
 __all__ = ["RULE_KEY", "Builder", "Match", "OrValue", "Refused", "RewritePass", "Rule"]
@@ -55,17 +55,16 @@ class Match:
 class Builder:
     """Collects the replacement's nodes; each is tagged with the rule that made it."""
 
-    def __init__(self, rule: str, graph: ir.Graph, base: str) -> None:
+    def __init__(
+        self, rule: str, graph: ir.Graph, base: str, names: Names | None = None
+    ) -> None:
         self.nodes: list[ir.Node] = []
         self.initializers: list[ir.Value] = []
         self._rule, self._graph, self._base = rule, graph, base
-        self._promised: set[str] = set()
+        self._names = names or Names(graph)
 
     def _name(self, suffix: str = "") -> str:
-        base = f"{self._base}.{self._rule}{suffix}"
-        name = fresh_name(self._graph, base, self._promised)
-        self._promised.add(name)
-        return name
+        return self._names.fresh(f"{self._base}.{self._rule}{suffix}")
 
     def op(
         self,

@@ -15,6 +15,7 @@ from edgevit.pipeline import Change, Effect, Outcome, Pass
 
 __all__ = ["MergeDuplicates"]
 
+_SAMPLE = 64
 _RANDOM = ("Random", "Multinomial", "Bernoulli", "Dropout")
 
 
@@ -53,7 +54,9 @@ def _initializers(graph: ir.Graph) -> list[str]:
         tensor = value.const_value
         if tensor is None or value.is_graph_input() or value.is_graph_output():
             continue
-        groups.setdefault((tensor.dtype, tuple(tensor.shape)), []).append(value)
+        # A few elements tell most weights of one shape apart without reading them whole.
+        sample = np.asarray(tensor.numpy()).reshape(-1)[:_SAMPLE].tobytes()
+        groups.setdefault((tensor.dtype, tuple(tensor.shape), sample), []).append(value)
     merged: list[str] = []
     for group in groups.values():
         merged += _merge_group(graph, group) if len(group) > 1 else []

@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
+from edgevit.model import Names
 from edgevit.pipeline import Change, Effect, Outcome, Pass, Refusal
 from edgevit.rewrite import Builder, Refused
 
@@ -48,20 +49,23 @@ class NodePass(Pass):
         """Visit every node once."""
         changes: list[Change] = []
         refusals: list[Refusal] = []
+        names = Names(model.graph)
         for node in list(model.graph):
             if node.graph is not model.graph or not self._wants(node):
                 continue
-            self._step(model.graph, node, changes, refusals)
+            self._step(node, names, changes, refusals)
         return Outcome(model, bool(changes), tuple(changes), tuple(refusals))
 
     def _wants(self, node: ir.Node) -> bool:
         return not self.ops or (node.domain == "" and node.op_type in self.ops)
 
     def _step(
-        self, graph: ir.Graph, node: ir.Node, changes: list[Change], refusals: list[Refusal]
+        self, node: ir.Node, names: Names, changes: list[Change], refusals: list[Refusal]
     ) -> None:
-        site = node.outputs[0].name or node.op_type
-        builder = Builder(self.name, graph, site)
+        site, graph = node.outputs[0].name or node.op_type, node.graph
+        if not isinstance(graph, ir.Graph):
+            raise TypeError(f"{site!r} is not a node of a graph")
+        builder = Builder(self.name, graph, site, names)
         result = self.visit(node, builder)
         if result is None:
             return

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from edgevit.model import constant
@@ -16,7 +18,7 @@ def test_shape_arithmetic_becomes_a_constant() -> None:
         "s = Shape(x)\n b = Gather <axis = 0> (s, k)\n u = Unsqueeze(b, k0)\n"
         "c = Concat <axis = 0> (u, m)\n y = Reshape(x, c)"
     )
-    constants = {"k": np.int64(0), "k0": i64(0), "m": i64(3, -1)}
+    constants: dict[str, Any] = {"k": np.int64(0), "k0": i64(0), "m": i64(3, -1)}
     model = build("float[2,3,4] x => float[2,3,4] y", body, constants)
     check_same(FoldConstants(), model, 0.0)
     assert operators(model) == {"Reshape": 1}
@@ -31,8 +33,8 @@ def test_masks_and_ranges_fold() -> None:
         "r = Range(a, n, d)\n c = Unsqueeze(r, k1)\n m = LessOrEqual(r, c)\n"
         "w = Where(m, z, big)\n y = Add(x, w)"
     )
-    constants = {"a": np.int64(0), "n": np.int64(6), "d": np.int64(1), "k1": i64(1),
-                 "z": f32(0.0), "big": f32(-9.0)}  # fmt: skip
+    numbers = {"a": np.int64(0), "n": np.int64(6), "d": np.int64(1), "k1": i64(1)}
+    constants: dict[str, Any] = {**numbers, "z": f32(0.0), "big": f32(-9.0)}
     model = build("float[6,6] x => float[6,6] y", body, constants)
     check_same(FoldConstants(), model, 0.0)
     assert operators(model) == {"Add": 1}
