@@ -5,6 +5,7 @@ Whatever passes here can be handed to libraries that trust their input.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -19,8 +20,11 @@ if TYPE_CHECKING:
 __all__ = ["check_structure", "describe"]
 
 _CONTROL_FLOW = frozenset({"If", "Loop", "Scan", "SequenceMap"})
-# A model of a million operators is an attack, or not one for the edge.
-_MAX_NODES = 1_000_000
+# The largest vision transformers have a few thousand operators; a file of some hundred bytes
+# can ask for 2^40 of them by functions that call functions.
+_MAX_NODES = 50_000
+# Naming the values of a function inlined n times takes n^2 steps.
+_MAX_COPIES = 2_000
 
 
 def describe(node: onnx.NodeProto) -> str:
@@ -47,6 +51,8 @@ def check_structure(model: onnx.ModelProto, folder: Path, file: str) -> None:
         raise InputError(f"{file}: the file holds no graph", hint="is this an ONNX model?")
     if not graph.node:
         raise InputError(f"{file}: the graph has no operators")
+    if len(graph.node) > _MAX_NODES:
+        raise InputError(f"{file}: {len(graph.node)} operators, expected at most {_MAX_NODES}")
     if not graph.output:
         raise InputError(f"{file}: the graph has no outputs")
     if graph.sparse_initializer:
@@ -235,9 +241,16 @@ def _check_expansion(
         order = list(sorter.static_order())
     except CycleError as e:
         raise InputError(f"{file}: function {e.args[1][0]} calls itself") from e
-    size: dict[tuple[str, str, str], int] = {}
-    for key in order:
-        size[key] = sum(size.get(callee, 1) for callee in calls[key])
-    total = sum(size.get((n.domain, n.op_type, n.overload), 1) for n in model.graph.node)
-    if total > _MAX_NODES:
-        raise InputError(f"{file}: {total} operators after inlining, expected <= {_MAX_NODES}")
+    # How often each function is copied: its callers come after it in ``order``.
+    main = ((n.domain, n.op_type, n.overload) for n in model.graph.node)
+    times = Counter(key for key in main if key in calls)
+    for key in reversed(order):
+        for callee in calls[key]:
+            times[callee] += times[key]
+    copies = max((times[key] for key in calls), default=0)
+    total = sum(n for key, n in times.items() if key not in calls) + len(model.graph.node)
+    if copies > _MAX_COPIES or total > _MAX_NODES:
+        raise InputError(
+            f"{file}: {total} operators after inlining with {copies} copies of one function, "
+            f"expected at most {_MAX_NODES} and {_MAX_COPIES}"
+        )

@@ -134,10 +134,16 @@ def _uses(value: ir.Value, inside: set[ir.Node]) -> int:
 
 
 def is_attention(node: ir.Node) -> bool:
-    """Attention, recovered or not: a product of two activations."""
-    return node.op_type == "Attention" or (
-        node.op_type == "MatMul" and len(_activations(node)) == 2
-    )
+    """Whether a node mixes positions by weights that it computes from the data.
+
+    Attention, a product of two activations, or a softmax that scales another activation (the
+    separable attention of MobileViTv2).
+    """
+    if node.op_type == "Softmax":
+        users = [use.node for use in node.outputs[0].uses()]
+        return any(u.op_type == "Mul" and len(_activations(u)) == 2 for u in users)
+    product = node.op_type == "MatMul" and len(_activations(node)) == 2
+    return product or node.op_type == "Attention"
 
 
 @dataclass(frozen=True)
