@@ -45,7 +45,9 @@ def _output(node: ir.Node) -> str:
     return str(node.outputs[0].name)
 
 
-def _set_constant(model: ir.Model, node: ir.Node, index: int, array: np.ndarray[Any, Any]) -> None:
+def _set_constant(
+    model: ir.Model, node: ir.Node, index: int, array: np.ndarray[Any, Any]
+) -> None:
     """Give one input of one node a new constant; other users keep theirs."""
     name = fresh_name(model.graph, f"{_output(node)}.fault")
     value = ir.val(
@@ -99,8 +101,7 @@ def transposed_heads(model: ir.Model) -> str:
     node.attributes["perm"] = ir.AttrInt64s("perm", [0, 2, 3, 1])
     batch, tokens, heads, features = shape_of(node.outputs[0])
     node.outputs[0].shape = ir.Shape((batch, tokens, features, heads))
-    following = next(iter(node.outputs[0].uses())).node
-    return _output(following)
+    return _output(node)
 
 
 def epsilon_lost(model: ir.Model) -> str:

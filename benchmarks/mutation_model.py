@@ -41,7 +41,7 @@ def _weights(rng: np.random.Generator) -> dict[str, np.ndarray]:
         # layer brings that back to the scale of the other signals.
         "up_w": normal(c, hidden, scale=0.05),
         "up_b": normal(hidden, scale=0.1) - np.float32(2.3),
-        "down_w": normal(hidden, c, scale=20.0),
+        "down_w": normal(hidden, c, scale=60.0),
         "head_w": normal(2 * c, 10, scale=0.5),
         "head_b": normal(10, scale=0.3),
         "scale": np.full((1,), (c // HEADS) ** -0.5, np.float32),
@@ -80,8 +80,12 @@ def _attention() -> list[onnx.NodeProto]:
     ]
     for letter in "qkv":
         nodes += [
-            helper.make_node("MatMul", ["ln", f"{letter}_w"], [f"{letter}0"], f"{letter}_proj"),
-            helper.make_node("Reshape", [f"{letter}0", "heads"], [f"{letter}1"], f"{letter}_r"),
+            helper.make_node(
+                "MatMul", ["ln", f"{letter}_w"], [f"{letter}0"], f"{letter}_proj"
+            ),
+            helper.make_node(
+                "Reshape", [f"{letter}0", "heads"], [f"{letter}1"], f"{letter}_r"
+            ),
             helper.make_node(
                 "Transpose", [f"{letter}1"], [letter], f"{letter}_t", perm=[0, 2, 1, 3]
             ),

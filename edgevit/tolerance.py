@@ -72,8 +72,9 @@ def bounds(
     Args:
         model: Canonical model.
         values: Reference array of every node output and graph input, by name.
-        cut: Values that the replay feeds from the reference; their error restarts at the
-            rounding of the feed.
+        cut: Values that the replay feeds from the reference: they carry no error on. (For a
+            narrow storage dtype the reference itself is computed from rounded feeds and
+            weights, see ``edgevit.verify``.)
         unit: Roundoffs of the engine.
 
     Returns:
@@ -82,7 +83,7 @@ def bounds(
     error: dict[str, float] = {}
     limit: dict[str, float] = {}
     for node in model.graph:
-        operands = [_operand(v, values, error, unit) for v in node.inputs if v is not None]
+        operands = [_operand(v, values, error) for v in node.inputs if v is not None]
         rule = _RULES.get(node.op_type, _pointwise)
         for out in node.outputs:
             name = str(out.name)
@@ -90,8 +91,10 @@ def bounds(
                 continue
             made = rule(node, operands, values[name], unit)
             peak = _peak(values[name])
-            limit[name] = made + SAFETY * unit.storage * peak
-            error[name] = unit.storage * peak if name in cut else limit[name]
+            # Storing rounds to nearest: at most one unit roundoff of the value itself; a
+            # second one covers the neighbor that an error before the rounding can choose.
+            limit[name] = made + 2 * unit.storage * peak
+            error[name] = 0.0 if name in cut else limit[name]
     return limit
 
 
@@ -100,14 +103,11 @@ def _peak(array: Array) -> float:
 
 
 def _operand(
-    value: ir.Value, values: Mapping[str, Array], error: Mapping[str, float], unit: Roundoff
+    value: ir.Value, values: Mapping[str, Array], error: Mapping[str, float]
 ) -> _Operand:
     fixed = constant(value)
     array = fixed if fixed is not None else values[str(value.name)]
-    if array.dtype.kind not in "fc":
-        return _Operand(array, 0.0)
-    rounding = unit.storage * _peak(array) if unit.storage > unit.compute else 0.0
-    return _Operand(array, max(error.get(str(value.name), 0.0), rounding))
+    return _Operand(array, error.get(str(value.name), 0.0) if fixed is None else 0.0)
 
 
 def _sum_error(length: int, scale: float, unit: Roundoff) -> float:
@@ -155,8 +155,8 @@ def _attention(node: ir.Node, ops: list[_Operand], out: Array, unit: Roundoff) -
     if len(ops) > 3:
         score += ops[3].error + SAFETY * unit.compute * (peak + ops[3].peak)
     # Each stored intermediate (scores, probabilities) is rounded once in the storage dtype.
-    score += unit.storage * peak
-    relative = 2 * score + SAFETY * (FUNCTION_ULPS * unit.compute * (1 + peak) + unit.storage)
+    score += 3 * unit.storage * peak
+    relative = 2 * score + SAFETY * FUNCTION_ULPS * unit.compute * (1 + peak) + unit.storage
     relative += SAFETY * math.sqrt(k.array.shape[-2]) * unit.compute
     return v.peak * relative + v.error
 
@@ -186,7 +186,7 @@ def _normalization(node: ir.Node, ops: list[_Operand], out: Array, unit: Roundof
     scale = max((o.peak for o in ops[1:2]), default=1.0)
     shift = max((o.peak for o in ops[2:3]), default=0.0)
     inner = (absolute / smallest) * (1 + min(normalized, math.sqrt(length)))
-    return scale * inner + SAFETY * unit.storage * (scale * normalized + shift)
+    return scale * inner + 3 * unit.storage * (scale * normalized + shift)
 
 
 def _sum(node: ir.Node, ops: list[_Operand], out: Array, unit: Roundoff) -> float:
