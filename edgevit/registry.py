@@ -84,6 +84,7 @@ BUILTIN = Plugin(
         "normalize-power": "edgevit.passes.normalize_power:NormalizePower",
         "normalize-reduce": "edgevit.passes.normalize_reduce:NormalizeReduce",
         "normalize-reshape": "edgevit.passes.normalize_reshape:NormalizeReshape",
+        "normalize-resize": "edgevit.passes.normalize_resize:NormalizeResize",
         "normalize-slice": "edgevit.passes.normalize_slice:NormalizeSlice",
         "normalize-split": "edgevit.passes.normalize_split:NormalizeSplit",
         "normalize-transpose": "edgevit.passes.normalize_transpose:NormalizeTranspose",

@@ -98,7 +98,8 @@ def _general(node: ir.Node) -> Iterator[str]:
     constants = [constant(v) is not None for v in node.inputs]
     if node.op_type in COMMUTATIVE and constants[:2] == [True, False]:
         yield "the constant operand is the first"
-    if node.op_type != "DequantizeLinear" and constants and all(constants):
+    kept = node.op_type in ("DequantizeLinear", "Identity")  # Identity: see its own check
+    if not kept and constants and all(constants):
         yield "depends on constants only"
 
 
@@ -230,6 +231,12 @@ def _concat(node: ir.Node) -> Iterator[str]:
         yield "joins fewer than two tensors"
 
 
+def _resize(node: ir.Node) -> Iterator[str]:
+    given_sizes = [constant(given(node, i)) is not None for i in (2, 3)]
+    if given(node, 1) is not None or sum(given_sizes) != 1 or "axes" in node.attributes:
+        yield "expected constant scales or sizes of all axes, and no roi"
+
+
 def _expand(node: ir.Node) -> Iterator[str]:
     if ints(given(node, 1)) != static(node.outputs[0]):
         yield "the target is not the output shape, written out"
@@ -261,6 +268,7 @@ _CHECKS: dict[str, Callable[[ir.Node], Iterator[str]]] = {
     "Cast": _cast,
     "Concat": _concat,
     "Expand": _expand,
+    "Resize": _resize,
     "Identity": _identity,
     **{name: _reduce for name in _EXPLICIT if name.startswith("Reduce")},
 }

@@ -61,6 +61,8 @@ class FoldAffine(NodePass):
         if vector is None:  # case 1
             return Refused(f"a constant of shape {array.shape} is not one number per channel")
         wide = vector.astype(np.float64)
+        if node.op_type == "Div" and not wide.all():
+            return Refused("the constant divides by zero")
         wide = {"Div": np.reciprocal, "Sub": np.negative}.get(node.op_type, np.positive)(wide)
         return fold(producer, wide, op)
 

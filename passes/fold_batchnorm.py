@@ -24,6 +24,7 @@ class FoldBatchNorm(NodePass):
 
     1. Scale, bias, mean and variance are constant; the output shape is known.
     2. Not in training mode, and the training outputs are not read.
+    3. The variances with epsilon are positive.
 
     ``fold-affine`` then moves ``a`` and ``b`` into a convolution or linear layer in front.
     ``a`` and ``b`` are computed in float64 and rounded once.
@@ -41,6 +42,8 @@ class FoldBatchNorm(NodePass):
         if attr(node, "training_mode", 0) or len(node.outputs) > 1:  # case 2
             return Refused("in training mode: it normalizes by the batch's own statistics")
         wide = [np.asarray(a, np.float64) for a in arrays]
+        if not (wide[3] + float(attr(node, "epsilon", 1e-5)) > 0).all():  # case 3
+            return Refused("a variance is not positive")
         factor, offset = _affine(wide, float(attr(node, "epsilon", 1e-5)))
         spread = (-1, *(1,) * (len(shape) - 2))
         dtype = np.float32 if x.dtype is None else x.dtype.numpy()

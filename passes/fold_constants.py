@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from edgevit.model import constant
+from edgevit.model import constant, fresh_name
 from edgevit.passes.facts import Array, static
 from edgevit.passes.infer_shapes import InferShapes, open_values
 from edgevit.pipeline import Change, Effect, Outcome, Pass, Refusal
-from edgevit.rewrite import Refused
+from edgevit.rewrite import RULE_KEY, Refused
 
 __all__ = ["FoldConstants"]
 
@@ -37,6 +37,7 @@ class FoldConstants(Pass):
     3. ``DequantizeLinear`` is kept: folding it would widen a stored integer weight.
     4. The result is not larger than its inputs together, or not larger than ``grow`` bytes:
        a small constant does not become a huge one.
+    5. A constant graph output is an ``Identity`` of an initializer: outputs need a node.
 
     Folding and shape inference feed each other, so the pass alternates until nothing moves.
 
@@ -73,8 +74,10 @@ class FoldConstants(Pass):
         return changes, refusals
 
     def _evaluate(self, model: ir.Model, node: ir.Node) -> tuple[Array, ...] | Refused | None:
-        if node.domain != "" or any(o.is_graph_output() for o in node.outputs):
+        if node.domain != "":
             return None
+        if node.op_type == "Identity" and node.outputs[0].is_graph_output():
+            return None  # case 5
         if node.op_type in ("Shape", "Size"):
             return _dims(node)
         inputs = [None if v is None else constant(v) for v in node.inputs]
@@ -155,10 +158,24 @@ def _typed(node: ir.Node, arrays: tuple[Array, ...]) -> tuple[Array, ...] | Refu
 def _install(graph: ir.Graph, node: ir.Node, arrays: tuple[Array, ...]) -> None:
     named = [o for o in node.outputs if o.name]
     for out, array in zip(named, arrays, strict=True):
-        name, out.name = out.name, None
-        dtype = out.dtype or ir.DataType.from_numpy(array.dtype)
-        tensor = ir.tensor(np.ascontiguousarray(array).reshape(array.shape), dtype, name=name)
-        value = ir.val(name or "", dtype, list(array.shape), const_value=tensor)
-        graph.register_initializer(value)
-        out.replace_all_uses_with(value)
+        _install_one(graph, node, out, array)
     graph.remove(node, safe=True)
+
+
+def _install_one(graph: ir.Graph, node: ir.Node, out: ir.Value, array: Array) -> None:
+    name, out.name = out.name or "", None
+    dtype = out.dtype or ir.DataType.from_numpy(array.dtype)
+    plain = np.ascontiguousarray(array).reshape(array.shape)
+    is_output = out.is_graph_output()
+    own = fresh_name(graph, f"{name}.fold-constants.const") if is_output else name
+    value = ir.val(
+        own, dtype, list(array.shape), const_value=ir.tensor(plain, dtype, name=own)
+    )
+    graph.register_initializer(value)
+    if is_output:  # case 5
+        identity = ir.Node("", "Identity", [value])
+        identity.metadata_props[RULE_KEY] = FoldConstants.name
+        graph.insert_before(node, identity)
+        value = identity.outputs[0]
+        value.name, value.shape, value.type = name, ir.Shape(array.shape), ir.TensorType(dtype)
+    out.replace_all_uses_with(value, replace_graph_outputs=True)

@@ -35,6 +35,7 @@ CANONICAL: tuple[str, ...] = (
     "normalize-conv",
     "normalize-pool",
     "normalize-pad",
+    "normalize-resize",
     # After the three above, because it adds up written-out pads.
     "fold-pad",
     "widen-conv",

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from edgevit.model import constant
+from edgevit.passes.check_canonical import check_canonical
 from edgevit.passes.fold_constants import FoldConstants
 from edgevit.passes.infer_shapes import InferShapes, open_values
 from tests.passes.cases import Case, Refusal, rng_array
@@ -80,6 +81,14 @@ def test_folding_makes_shapes_known_that_inference_alone_does_not_see() -> None:
     FoldConstants()(model)
     assert not open_values(model)
     assert operators(model) == {"Reshape": 1, "Neg": 1}
+
+
+def test_a_constant_output_keeps_its_name() -> None:
+    model = build("float[2,6] x => float[2,6] y, int64[2] s", "y = Neg(x)\n s = Shape(x)")
+    check_same(FoldConstants(), model, 0.0)
+    assert operators(model) == {"Neg": 1, "Identity": 1}
+    assert [v.name for v in model.graph.outputs] == ["y", "s"]
+    assert check_canonical(model) == ()
 
 
 def test_a_shape_that_depends_on_data_is_named() -> None:
