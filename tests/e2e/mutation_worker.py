@@ -61,4 +61,4 @@ def main(targets: tuple[str, ...]) -> None:
 
 
 if __name__ == "__main__":
-    main(tuple(sys.argv[1:]) or ("onnx",))
+    main(tuple(sys.argv[1:]))
