@@ -98,9 +98,8 @@ def inspect_command(options: argparse.Namespace) -> Answer:
 
 def verify_command(options: argparse.Namespace) -> Answer:
     """``edgevit verify``."""
-    from edgevit.runtimes.session import load
-
     if options.against is None:
+        load = registry.load_attribute("edgevit.runtimes.session:load")
         with load(options.bundle) as session:
             checked = session.self_check()
         text = f"hashes and self-check: {'pass' if checked.passed else 'FAIL'}"
@@ -117,8 +116,7 @@ def verify_command(options: argparse.Namespace) -> Answer:
 
 def run_command(options: argparse.Namespace) -> Answer:
     """``edgevit run``."""
-    from edgevit.runtimes.cli import run_bundle
-
+    run_bundle = registry.load_attribute("edgevit.runtimes.cli:run_bundle")
     result, text = run_bundle(
         Path(options.bundle),
         [Path(p) for p in options.input],

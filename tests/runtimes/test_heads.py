@@ -115,7 +115,7 @@ def test_heads_survive_json(head: Head) -> None:
 
 
 def test_heads_take_batches() -> None:
-    scores = parse_head({"kind": "topk", "k": 1}).apply(np.array([[0.0, 2.0], [3.0, 0.0]]))
+    scores = TopkHead(1).apply(np.array([[0.0, 2.0], [3.0, 0.0]]))
     assert [s[0].index for s in scores] == [1, 0]
     assert scores[0][0].score == pytest.approx(1 / (1 + np.exp(-2.0)), abs=1e-12)
     ctc = CtcHead(("a", "b"))

@@ -1,0 +1,183 @@
+"""The wheel: what is in it, and that a device can live on it alone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.packaging.sources import REPO, ROOMS, modules, project
+
+
+def packages() -> set[str]:
+    """Packages by the directories on disk."""
+    found = set()
+    for name, path in modules().items():
+        if path.name == "__init__.py":
+            found.add(name)
+    return found
+
+
+def test_the_package_list_is_the_directories_on_disk() -> None:
+    listed = project()["tool"]["setuptools"]["packages"]
+    assert listed == sorted(listed)
+    assert set(listed) == packages()
+
+
+def test_every_directory_with_code_is_a_package() -> None:
+    folders = {path.parent for path in modules().values()}
+    assert [str(f) for f in sorted(folders) if not (f / "__init__.py").is_file()] == []
+
+
+def test_the_package_map_names_the_rooms() -> None:
+    expected = {"edgevit": "edgevit", **{f"edgevit.{room}": room for room in ROOMS}}
+    assert project()["tool"]["setuptools"]["package-dir"] == expected
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_the_links_show_type_checkers_the_same_tree(room: str) -> None:
+    link = REPO / "edgevit" / room
+    assert link.is_symlink()
+    assert os.readlink(link) == f"../{room}"
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built wheel, from a copy so that the build leaves nothing in the repository."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    source.mkdir()
+    for name in ("edgevit", *ROOMS):
+        shutil.copytree(
+            REPO / name,
+            source / name,
+            symlinks=True,
+            ignore=shutil.ignore_patterns("__pycache__"),
+        )
+    for path in REPO.iterdir():
+        if path.is_file():
+            shutil.copy(path, source / path.name)
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--disable-pip-version-check",
+        "--wheel-dir",
+        str(folder),
+        str(source),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def test_the_wheel_holds_edgevit_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    version = project()["project"]["version"]
+    assert {n.split("/")[0] for n in names} == {"edgevit", f"edgevit-{version}.dist-info"}
+    code = {n for n in names if n.endswith(".py")}
+    expected = {
+        "edgevit/" + "/".join(p.relative_to(REPO).parts).removeprefix("edgevit/")
+        for p in modules().values()
+    }
+    assert code == expected
+
+
+def test_the_wheel_has_its_data_files(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    for folder in ("edgevit/recipes", "targets/devices"):
+        files = [p.name for p in (REPO / folder).glob("*.toml")]
+        assert files
+        inside = "edgevit/" + folder.removeprefix("edgevit/")
+        assert {f"{inside}/{name}" for name in files} <= names
+    assert "edgevit/py.typed" in names
+
+
+COMPILER = ["onnx", "onnx_ir", "onnxscript", "onnxruntime", "networkx", "pydantic"]
+DEVICE = """
+import importlib.util, sys
+import numpy as np
+import edgevit
+
+bundle, out, absent = sys.argv[1], sys.argv[2], sys.argv[3].split(",")
+installed = [name for name in absent if importlib.util.find_spec(name)]
+assert installed == [], installed
+with edgevit.load(bundle, threads=1) as session:
+    assert session.self_check().passed
+    with np.load(out) as sample:
+        found = session.run({"x": sample["x"]})["y"]
+        np.testing.assert_array_equal(found, sample["y"])
+loaded = {name.split(".")[0] for name in sys.modules} & set(absent)
+assert loaded == set(), loaded
+"""
+
+
+def squaring(folder: Path) -> Path:
+    """A bundle of one TFLite multiplication, written with the schema alone: y = x * x."""
+    from edgevit.bundle import (
+        Binding,
+        Entry,
+        Part,
+        seal,
+        selfcheck_bytes,
+        staging,
+        write_files,
+    )
+    from tests.packaging.tflite_square import square
+    from tests.support.bundles import manifest, tensor
+
+    shape = (1, 4)
+    content = square(shape)
+    entry = Entry(
+        (
+            Part(
+                "litert",
+                "model.tflite",
+                (Binding("x", "x", "float32", shape, "float32", shape),),
+                (Binding("y", "y", "float32", shape, "float32", shape),),
+            ),
+        ),
+        (tensor("x", shape),),
+        (tensor("y", shape),),
+    )
+    x = np.array([[1.5, -2.0, 0.25, 8.0]], np.float32)
+    out = folder / "square.edgevit"
+    with staging(out) as root:
+        check = selfcheck_bytes({"x": x}, {"y": x * x})
+        write_files(root, {"model.tflite": content, "selfcheck.npz": check})
+        seal(root, manifest((entry,)), out)
+    np.savez(folder / "sample.npz", x=-x, y=x * x)
+    return out
+
+
+@pytest.mark.long
+def test_a_device_needs_the_base_install_and_one_engine(wheel: Path, tmp_path: Path) -> None:
+    bundle = squaring(tmp_path)
+    home = tmp_path / "device"
+    subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
+    python = str(home / "bin" / "python")
+    install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*install, f"{wheel}[litert]"], check=True)
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run(
+        [python, "-c", DEVICE, str(bundle), str(tmp_path / "sample.npz"), ",".join(COMPILER)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr
