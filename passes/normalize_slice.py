@@ -23,9 +23,16 @@ class Cut:
     step: int
     count: int
 
+    @classmethod
+    def of(cls, start: int, step: int, count: int) -> Cut:
+        """The cut with the step that is kept: a single element has step one."""
+        return cls(start, 1 if count == 1 else step, count)
+
     def after(self, first: Cut) -> Cut:
         """The single cut equal to ``first`` and then this one."""
-        return Cut(first.start + self.start * first.step, self.step * first.step, self.count)
+        return Cut.of(
+            first.start + self.start * first.step, self.step * first.step, self.count
+        )
 
     def end(self, size: int) -> int:
         """The tight exclusive end; past the front for a negative step it is ``-size - 1``."""
@@ -48,8 +55,9 @@ def cuts_of(node: ir.Node) -> dict[int, Cut] | None:
         positive_axes(axes, len(shape)), zip(starts, ends, steps, strict=True), strict=True
     ):
         chosen = range(*slice(*bounds).indices(shape[axis]))
-        if len(chosen) != shape[axis] or bounds[2] < 0:
-            cuts[axis] = Cut(chosen.start, chosen.step, len(chosen))
+        whole = len(chosen) == shape[axis]
+        if not whole or (bounds[2] < 0 and shape[axis] > 1):
+            cuts[axis] = Cut.of(chosen.start, chosen.step, len(chosen))
     return cuts
 
 
@@ -61,7 +69,7 @@ def make_slice(op: Builder, source: ir.Value, cuts: dict[int, Cut]) -> ir.Value:
         [cuts[a].start for a in axes],
         [cuts[a].end(shape[a]) for a in axes],
         axes,
-        [cuts[a].step if cuts[a].count > 1 else 1 for a in axes],
+        [cuts[a].step for a in axes],
     )
     for axis in axes:
         shape[axis] = cuts[axis].count
@@ -108,6 +116,6 @@ def _is_normal(node: ir.Node, cuts: dict[int, Cut]) -> bool:
         tuple(cuts[a].start for a in axes),
         tuple(cuts[a].end(shape[a]) for a in axes),
         axes,
-        tuple(cuts[a].step if cuts[a].count > 1 else 1 for a in axes),
+        tuple(cuts[a].step for a in axes),
     )
     return tuple(ints(given(node, i)) for i in range(1, 5)) == wanted
