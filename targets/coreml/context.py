@@ -13,11 +13,14 @@ from edgevit.errors import InternalError
 from edgevit.model import constant, dtype_of, shape_of
 from edgevit.targets.coreml.names import Names
 
-__all__ = ["FLOAT16_MAX", "FLOAT16_TINY", "Array", "Context", "to_mil"]
+__all__ = ["FLOAT16_MAX", "FLOAT16_TINY", "MASKED", "Array", "Context", "to_mil"]
 
 Array = np.ndarray[Any, Any]
 
 FLOAT16_MAX = float(np.finfo(np.float16).max)
+# What stands for "minus infinity" in float16. Half of the range, so that adding a score to
+# it cannot overflow: in a row that is masked whole, -inf everywhere would give NaN.
+MASKED = -32768.0
 FLOAT16_TINY = float(np.finfo(np.float16).smallest_subnormal)
 
 
@@ -84,6 +87,18 @@ class Context:
                 raise InternalError(f"value {value.name!r} is read before it is computed")
             self.values[value.name] = self.const(array, value.name)
         return self.values[value.name]
+
+    def addend(self, value: ir.Value | None) -> Any:
+        """As ``get``; in float16, what a constant has below its range becomes ``MASKED``."""
+        array = constant(value)
+        if array is None or value is None or not self.is_float(value):
+            return self.get(value)
+        if self.dtype != np.float16:
+            return self.get(value)
+        below = np.isfinite(array) & (array < -FLOAT16_MAX)
+        if not below.any():
+            return self.get(value)
+        return self.const(np.where(below, MASKED, array), f"{value.name}__mask")
 
     def const(self, array: Array, base: str) -> Any:
         """A constant in the program's dtypes; equal constants become one."""

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from edgevit.model import dtype_of
 from edgevit.targets.coreml.context import Context
-from edgevit.targets.coreml.rule import Lower, Rule, i32, number_in
+from edgevit.targets.coreml.rule import Lower, Rule, i32, masks_only, number_in
 
 __all__ = ["TABLE"]
 
@@ -20,6 +20,11 @@ def _binary(op: str) -> Lower:
         ctx.emit(node.outputs[0], op, x=x, y=y)
 
     return lower
+
+
+def _add(ctx: Context, node: ir.Node) -> None:
+    x, y = (ctx.addend(v) for v in node.inputs)
+    ctx.emit(node.outputs[0], "add", x=x, y=y)
 
 
 def _unary(op: str, **extra: float) -> Lower:
@@ -135,8 +140,8 @@ def _refuse_cast(node: ir.Node) -> str | None:
 
 
 TABLE: dict[str, Rule] = {
-    "Add": Rule(_binary("add"), _no_bool, saturates=True),
-    "Sub": Rule(_binary("sub"), _no_bool, saturates=True),
+    "Add": Rule(_add, _no_bool, saturates=True, narrow=masks_only),
+    "Sub": Rule(_binary("sub"), _no_bool),
     "Mul": Rule(_binary("mul"), _no_bool),
     "Div": Rule(_div, _no_bool),
     "Pow": Rule(_pow, _refuse_pow),

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from edgevit.model import constant, shape_of
 from edgevit.targets.coreml.context import Context
-from edgevit.targets.coreml.rule import Rule, floats, i32
+from edgevit.targets.coreml.rule import Rule, floats, i32, masks_only
 
 __all__ = ["TABLE", "FusedLinear", "fused_linear"]
 
@@ -109,7 +109,7 @@ def _attention(ctx: Context, node: ir.Node) -> None:
         out, "scores", "matmul", x=scaled, y=key, transpose_x=False, transpose_y=True
     )
     if len(node.inputs) > 3 and node.inputs[3] is not None:
-        scores = ctx.temp(out, "masked", "add", x=scores, y=ctx.get(node.inputs[3]))
+        scores = ctx.temp(out, "masked", "add", x=scores, y=ctx.addend(node.inputs[3]))
     weights = ctx.temp(out, "weights", "softmax", x=scores, axis=-1)
     ctx.emit(out, "matmul", x=weights, y=value, transpose_x=False, transpose_y=False)
 
@@ -131,5 +131,5 @@ def _refuse_attention(node: ir.Node) -> str | None:
 
 TABLE: dict[str, Rule] = {
     "MatMul": Rule(_matmul),
-    "Attention": Rule(_attention, _refuse_attention, saturates=True),
+    "Attention": Rule(_attention, _refuse_attention, saturates=True, narrow=masks_only),
 }

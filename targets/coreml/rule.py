@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgevit.model import constant
-from edgevit.targets.coreml.context import Context
+from edgevit.targets.coreml.context import FLOAT16_MAX, Context
 
 __all__ = [
     "Lower",
@@ -21,6 +21,7 @@ __all__ = [
     "i32",
     "ints",
     "ints_in",
+    "masks_only",
     "number_in",
     "text",
 ]
@@ -84,6 +85,17 @@ def fixed(value: ir.Value | None) -> bool:
     if maker is None or maker.op_type != "DequantizeLinear":
         return False
     return all(constant(v) is not None for v in maker.inputs if v is not None)
+
+
+def masks_only(node: ir.Node) -> str | None:
+    """Past float16, an addend may only be a mask: far below, never far above."""
+    for value in node.inputs:
+        array = constant(value)
+        if array is None or value is None or array.dtype.kind != "f":
+            continue
+        if (np.isfinite(array) & (array > FLOAT16_MAX)).any():
+            return f"constant {value.name!r} reaches {array.max():.3g}, past float16; use fp32"
+    return None
 
 
 def ints_in(node: ir.Node, index: int) -> list[int] | None:

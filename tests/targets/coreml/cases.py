@@ -149,6 +149,15 @@ LINEAR = [
         reach=24,
         roundings=6,
     ),
+    Case(
+        "Attention_masked_row",
+        "(float[1,2,5,4] q, float[1,2,6,4] k, float[1,2,6,3] v) => (float[1,2,5,3] y)"
+        "{ y = Attention<scale = 0.5>(q, k, v, mask) }",
+        ("mul", "matmul", "add", "softmax", "matmul"),
+        {"mask": f32([[0, 0, 0, -1e38, 0, 0]] * 4 + [[-1e38] * 6])},
+        reach=24,
+        roundings=6,
+    ),
 ]
 
 

@@ -163,3 +163,11 @@ def test_what_only_the_builder_notices_names_the_node() -> None:
     model = _case("(int64[4] x) => (int64[4] y) { y = Relu(x) }").model()
     with pytest.raises(InternalError, match=r"Relu.*MIL builder refuses it"):
         lower(model, "fp32")
+
+
+def test_an_addend_past_float16_must_be_a_mask() -> None:
+    graph = "(float[4] x) => (float[4] y) { y = Add(x, c) }"
+    mask, offset = (_case(graph, c=f32([0, sign * 1e6, 0, 0])).model() for sign in (-1, 1))
+    backend = CoreMLBackend()
+    found = [backend.unsupported(m.graph.node(0), target(), "fp16") for m in (mask, offset)]
+    assert found == [None, "constant 'c' reaches 1e+06, past float16; use fp32"]
