@@ -42,7 +42,8 @@ def _weights(rng: np.random.Generator) -> dict[str, np.ndarray]:
         "up_w": normal(c, hidden, scale=0.05),
         "up_b": normal(hidden, scale=0.1) - np.float32(2.3),
         "down_w": normal(hidden, c, scale=60.0),
-        "head_w": normal(2 * c, 10, scale=0.5),
+        # The first half reads the softmax, whose signal is small.
+        "head_w": normal(2 * c, 10, scale=0.5) * np.repeat(np.float32([20, 1]), c)[:, None],
         "head_b": normal(10, scale=0.3),
         "scale": np.full((1,), (c // HEADS) ** -0.5, np.float32),
         "half": np.full((1,), 0.5, np.float32),
