@@ -164,6 +164,16 @@ def _fits(small: tuple[int, ...], large: tuple[int, ...]) -> bool:
     return len(small) <= len(large) and all(a in (1, b) for a, b in pairs)
 
 
+def _reshape(node: ir.Node) -> str | None:
+    x, y = _shape(node, 0), node.outputs[0].shape
+    if x is None or y is None or not y.is_static():
+        return None
+    target = tuple(int(d) for d in y.numpy())
+    if math.prod(target) != math.prod(x):
+        return f"{math.prod(x)} elements of shape {x} do not fit into the shape {target}"
+    return _empty_output(node)
+
+
 def _axis(node: ir.Node) -> str | None:
     x = _shape(node, 0)
     axis = node.attributes.get_int("axis", 0) or 0
@@ -218,7 +228,7 @@ _CHECKS: Mapping[str, Callable[[ir.Node], str | None]] = {
     "MaxPool": _pool,
     "Pad": _pad,
     "RMSNormalization": _layer_norm,
-    "Reshape": _empty_output,
+    "Reshape": _reshape,
     "Resize": _empty_output,
     "Slice": _slice,
     "Softmax": _axis,

@@ -202,6 +202,13 @@ def _shape_clash(model: onnx.ModelProto) -> None:
     model.graph.initializer[2].CopyFrom(numpy_helper.from_array(array, "s"))
 
 
+def _lost_elements(model: onnx.ModelProto) -> None:
+    array = np.array([1, 2, 256], np.int64)
+    model.graph.initializer[2].CopyFrom(numpy_helper.from_array(array, "s"))
+    del model.graph.output[0].type.tensor_type.shape.dim[:]
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+
+
 def _bad_text(model: onnx.ModelProto) -> None:
     model.graph.node[0].attribute.append(helper.make_attribute("auto_pad", b"\xff\xfe"))
 
@@ -233,6 +240,7 @@ def _bad_text(model: onnx.ModelProto) -> None:
         (_too_many_inputs, "node 'relu' (Relu) has 2 inputs, expected 1 to 1"),
         (_group, "node 'conv' (Conv): 3 input channels, weight (4, 3, 3, 3) and group 7"),
         (_shape_clash, "contradicts itself"),
+        (_lost_elements, "256 elements of shape (1, 4, 8, 8) do not fit into the shape"),
         (_bad_text, "text is not UTF-8"),
     ],
     ids=lambda case: case.__name__.strip("_") if callable(case) else "",

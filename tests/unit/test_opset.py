@@ -147,9 +147,9 @@ CASES = [
     ),
     (
         "pad 11",
-        one_node(11, "Pad", [2, 3], [np.array([0, 1, 0, 2]), np.float32(0.5).reshape(())]),
+        one_node(11, "Pad", [2, 3], [np.array([0, 1, 0, 2]), np.array(0.5, np.float32)]),
     ),
-    ("clip 11", one_node(11, "Clip", [2, 3], [np.float32(-0.1).reshape(())])),
+    ("clip 11", one_node(11, "Clip", [2, 3], [np.array(-0.1, np.float32)])),
     (
         "resize 11",
         one_node(
