@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from edgevit import registry
+from edgevit.errors import InternalError
 from edgevit.pipeline import Observer, PassRecord, Pipeline
 
 __all__ = ["CANONICAL", "ROUNDS", "canonicalize"]
@@ -36,7 +37,7 @@ CANONICAL: tuple[str, ...] = (
     "normalize-pool",
     "normalize-pad",
     "normalize-resize",
-    # After the three above, because it adds up written-out pads.
+    # After normalize-conv, -pool and -pad, because it adds up written-out pads.
     "fold-pad",
     "widen-conv",
     "fold-batchnorm",
@@ -84,6 +85,17 @@ def canonicalize(
     Args:
         model: As ``edgevit.loading.load`` returns it: static input shapes, opset 23.
         observers: Called after each pass.
+
+    Raises:
+        InternalError: The passes still change the model after ``ROUNDS`` rounds.
     """
     pipeline = Pipeline.parse(CANONICAL, lambda n: registry.load("passes", n), rounds=ROUNDS)
-    return pipeline.run(model, observers)
+    records = pipeline.run(model, observers)
+    restless = [r.spec for r in records[-len(CANONICAL) :] if r.changes]
+    if restless:
+        raise InternalError(
+            f"canonicalization did not settle in {ROUNDS} rounds: "
+            f"{', '.join(restless)} still change the model",
+            hint="please report it with the model",
+        )
+    return records

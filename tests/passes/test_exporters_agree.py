@@ -9,7 +9,9 @@ import onnx_ir as ir
 import pytest
 
 from edgevit.digest import digest
+from edgevit.errors import InternalError
 from edgevit.loading import load
+from edgevit.passes import order
 from edgevit.passes.check_canonical import check_canonical
 from edgevit.passes.order import CANONICAL, ROUNDS, canonicalize
 from edgevit.pipeline import Effect
@@ -93,6 +95,12 @@ def test_the_fixpoint_is_reached_well_within_the_bound() -> None:
     records = canonicalize(model)
     assert len(records) < ROUNDS * len(CANONICAL)
     assert {r.effect for r in records} == {Effect.EXACT}
+
+
+def test_passes_that_do_not_settle_are_our_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(order, "ROUNDS", 1)
+    with pytest.raises(InternalError, match=r"did not settle in 1 rounds.*remove-dead"):
+        canonicalize(load(MODELS / "fashion_vit_ts.onnx").model)
 
 
 def test_nodes_say_which_rule_made_them(canonical: dict[str, ir.Model]) -> None:
