@@ -36,12 +36,18 @@ def round_half(x: Array) -> Array:
     on most processors: here the low 13 bits of the significand are rounded off in integer
     arithmetic, and only subnormal, overflowing and NaN results take the slow way.
     """
-    flat = np.ascontiguousarray(x, dtype=np.float32).reshape(-1)
-    result = np.empty_like(flat)
+    contiguous = np.ascontiguousarray(x, dtype=np.float32).reshape(x.shape)
+    result = np.empty_like(contiguous)
+    _round_into(contiguous, result)
+    return result
+
+
+def _round_into(x: Array, out: Array) -> None:
+    """``round_half`` of a contiguous array into another."""
+    flat, result = x.reshape(-1), out.reshape(-1)
     for start in range(0, flat.size, _CHUNK):
         part = slice(start, start + _CHUNK)
         _round_chunk(flat[part], result[part])
-    return result.reshape(x.shape)
 
 
 def _round_chunk(x: Array, out: Array) -> None:
@@ -77,11 +83,14 @@ def contract(a: Array, b: Array, *, half: bool) -> Array:
     """
     if not half:
         return np.asarray(np.matmul(a, b))
-    length = a.shape[-1]
-    result = round_half(np.matmul(a[..., :BLOCK], b[..., :BLOCK, :]))
-    for start in range(BLOCK, length, BLOCK):
+    partial = np.asarray(np.matmul(a[..., :BLOCK], b[..., :BLOCK, :]))
+    result: Array = np.empty_like(partial)
+    _round_into(partial, result)
+    for start in range(BLOCK, a.shape[-1], BLOCK):
         stop = start + BLOCK
-        result = round_half(result + np.matmul(a[..., start:stop], b[..., start:stop, :]))
+        np.matmul(a[..., start:stop], b[..., start:stop, :], out=partial)
+        partial += result
+        _round_into(partial, result)
     return result
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -15,7 +16,6 @@ import pytest
 from edgevit.bundle import Binding, Part
 from edgevit.errors import ArtifactError, InputError
 from edgevit.registry import load
-from edgevit.runtimes import coreml
 from edgevit.runtimes.coreml import CoreMLEngine, Evaluator, NativeModel
 from edgevit.runtimes.mil.spec import Array
 from tests.support.mil import built
@@ -70,7 +70,7 @@ def test_off_macos_the_evaluator_runs_the_package(
 
 @pytest.mark.parametrize("part", [_part(inputs="image"), _part(outputs="logits")])
 def test_a_package_of_other_names_is_refused(part: Part, package: Path) -> None:
-    with pytest.raises(ArtifactError, match=r"image|logits"):
+    with pytest.raises(ArtifactError, match=r"expected .* to have the"):
         CoreMLEngine().open(package, part, threads=None)
 
 
@@ -99,7 +99,7 @@ def fake_coreml(monkeypatch: pytest.MonkeyPatch) -> None:
         models=SimpleNamespace(MLModel=_FakeModel),
     )
     monkeypatch.setattr(sys, "platform", "darwin")
-    monkeypatch.setattr(coreml.importlib, "import_module", lambda name: fake)
+    monkeypatch.setattr(importlib, "import_module", lambda name: fake)
 
 
 @pytest.mark.usefixtures("fake_coreml")

@@ -32,11 +32,13 @@ class Onnx:
         op: ONNX operator type.
         inputs: Its inputs in order: a key of the case's tensors, an array, or None.
         attributes: Its attributes.
+        opset: Operator set in which ONNX Runtime has it.
     """
 
     op: str
     inputs: tuple[str | Array | None, ...]
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    opset: int = 22
 
 
 @dataclass(frozen=True)

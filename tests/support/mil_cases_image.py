@@ -311,7 +311,54 @@ def _upsamples() -> list[Case]:
     ]
 
 
+def _crops() -> list[Case]:
+    image = np.arange(1, 17, dtype=F).reshape(1, 1, 4, 4)
+    aligned: dict[str, Any] = {"box_coordinate_mode": "CORNERS_HEIGHT_FIRST"}
+    aligned |= {"sampling_mode": "ALIGN_CORNERS", "target_height": 2, "target_width": 2}
+    box = np.array([1, 1, 2, 2], F).reshape(1, 1, 4, 1, 1)
+    rows = [[0.1, 0.3, 1.3, 1], [0.5, 1.8, 1, 0.3], [0, 0.4, 0.6, 0.7]]
+    # recorded from Core ML by coremltools' tests (iOS14, iOS16, iOS17), to three digits
+    padded = np.array([3.1, 5.2, 10, 10, 10, 7.9, 10, 13.9, 2.2, 3.1, 9.4, 10.3], F)
+    x = normal(2, 3, 7, 8)
+    rois = np.array([[0.5, 1, 6, 4], [1, 2, 5.5, 6]], F)  # x0, y0, x1, y1
+    offset: dict[str, Any] = {"box_coordinate_mode": "CORNERS_WIDTH_FIRST"}
+    offset |= {"sampling_mode": "OFFSET_CORNERS", "target_height": 3, "target_width": 4}
+    roi_align = {"output_height": 3, "output_width": 4, "sampling_ratio": 1}
+    roi_align |= {"coordinate_transformation_mode": "output_half_pixel"}  # type: ignore[dict-item]
+    return [
+        Case(
+            "crop_resize",
+            {"x": image},
+            {"roi": box, "normalized_coordinates": False, **aligned},
+            expected=np.array([6, 7, 10, 11], F).reshape(1, 1, 1, 2, 2),
+            opset=15,
+        ),
+        Case(
+            "crop_resize",
+            {"x": image},
+            {"roi": box[:, :, ::-1] * 1, "normalized_coordinates": False, **aligned}
+            | {"target_height": 1, "target_width": 1},
+            expected=np.full((1, 1, 1, 1, 1), 8.5, F),
+            opset=15,
+        ),
+        Case(
+            "crop_resize",
+            {"x": image, "boxes": np.array(rows, F), "box_indices": np.zeros(3, np.int32)},
+            {"normalized_coordinates": True, "pad_value": F(10), **aligned},
+            expected=padded.reshape(3, 1, 2, 2),
+        ),
+        Case(
+            "crop_resize",
+            {"x": x, "boxes": rois, "box_indices": np.array([1, 0], np.int32)},
+            {"normalized_coordinates": False, **offset},
+            onnx=Onnx("RoiAlign", ("x", rois, np.array([1, 0])), roi_align, opset=16),
+            terms=32,
+        ),
+    ]
+
+
 CASES = [
+    *_crops(),
     *_convolutions(),
     *_transposes(),
     *_pools(),

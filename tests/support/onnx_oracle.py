@@ -18,7 +18,6 @@ from tests.support.mil import Onnx
 __all__ = ["run_all"]
 
 _WORKER = Path(__file__).with_name("ort_worker.py")
-_OPSET = 22
 
 
 def _model(operator: Onnx, feeds: Mapping[str, Array]) -> bytes:
@@ -45,7 +44,7 @@ def _model(operator: Onnx, feeds: Mapping[str, Array]) -> bytes:
         [helper.make_tensor_value_info("y", TensorProto.UNDEFINED, None)],
         initializers,
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", operator.opset)])
     model.ir_version = 10
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True)
     return bytes(inferred.SerializeToString())

@@ -11,16 +11,17 @@ from hypothesis import strategies as st
 
 from edgevit.runtimes.mil.arithmetic import BLOCK, contract, round_half, total
 from edgevit.runtimes.mil.erf import erf
+from edgevit.runtimes.mil.spec import Array
 
 F = np.float32
 
 
-def _by_numpy(x: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def _by_numpy(x: Array) -> Array:
     with np.errstate(all="ignore"):
         return x.astype(np.float16).astype(F)
 
 
-def _same_bits(a: np.ndarray, b: np.ndarray) -> bool:  # type: ignore[type-arg]
+def _same_bits(a: Array, b: Array) -> bool:
     nan = np.isnan(a) & np.isnan(b)
     return bool(np.all((a.view(np.uint32) == b.view(np.uint32)) | nan))
 
@@ -50,7 +51,7 @@ def test_a_dot_product_that_float16_sums_cannot_form() -> None:
     exact = 1024 + (17 * BLOCK - 1) * 2.0**-6
     assert contract(a, b, half=False)[0, 0] == F(exact)
     assert contract(a, b, half=True)[0, 0] == 1024.0
-    assert round_half(F([exact]))[0] == 1028.0
+    assert round_half(np.array([exact], F))[0] == 1028.0
 
 
 def test_blocks_are_summed_in_float32() -> None:

@@ -170,7 +170,7 @@ def test_a_function_of_many_mixed_inputs_and_outputs(tmp_path: Path) -> None:
         taken = mb.gather(x=v["full"], indices=v["index"], axis=0, name="taken")
         return [total, product, taken]
 
-    feeds = {
+    feeds: dict[str, Array] = {
         "half": np.array([1.0, 2.0], H),
         "other": np.array([0.5, 0.25], H),
         "full": np.array([0.1, 0.2], np.float32),
