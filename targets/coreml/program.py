@@ -69,10 +69,6 @@ def _mil_name(dtype: np.dtype[Any]) -> str:
     return {"float16": "fp16", "float32": "fp32", "int32": "int32", "bool": "bool"}[dtype.name]
 
 
-def _mil_type(types: Any, binding: Binding) -> Any:
-    return types.numpy_type_to_builtin_type(np.dtype(binding.artifact_dtype).type)
-
-
 def _enter(ctx: Context, binding: Binding, value: ir.Value, var: Any) -> None:
     """Bring a model input into the program's dtype."""
     wanted = _internal_dtype(value, ctx.dtype)
@@ -164,34 +160,46 @@ def build(
         io: Whether floats at the boundary keep the source's dtype or take ``dtype``.
         opset: Deployment target, e.g. ``ct.target.iOS17``.
     """
-    from coremltools.converters.mil.mil import Function, Program, types
-
     graph, names = model.graph, Names()
-    inputs, outputs = (
-        tuple(
-            _binding(v, names.claim(str(v.name)), _boundary_dtype(v, dtype, io)) for v in side
-        )
-        for side in (graph.inputs, graph.outputs)
-    )
-    external = {
+
+    def bound(value: ir.Value) -> Binding:
+        artifact = names.claim(str(value.name))
+        return _binding(value, artifact, _boundary_dtype(value, dtype, io))
+
+    inputs = tuple(bound(v) for v in graph.inputs)
+    outputs = tuple(bound(v) for v in graph.outputs)
+    external = frozenset(
         b.name
         for b, v in zip(outputs, graph.outputs, strict=True)
         if b.artifact_dtype != _internal_dtype(v, dtype).name
-    }
-    placeholders = OrderedDict(
-        (b.artifact, mb.placeholder(b.artifact_shape, dtype=_mil_type(types, b)))
-        for b in inputs
     )
-    program = Program()
-    with Function(placeholders, opset_version=opset) as function:
-        ctx = Context(mb, dtype, names, frozenset(external))
-        ctx.outputs.update({b.name: b.artifact for b in outputs})
+    ctx = Context(mb, dtype, names, external, outputs={b.name: b.artifact for b in outputs})
+    program = _program(ctx, graph, inputs, outputs, opset)
+    return Built(program, inputs, outputs, _values(ctx, graph))
+
+
+def _program(
+    ctx: Context,
+    graph: ir.Graph,
+    inputs: tuple[Binding, ...],
+    outputs: tuple[Binding, ...],
+    opset: Any,
+) -> Any:
+    from coremltools.converters.mil.mil import Function, Program, types
+
+    def placeholder(binding: Binding) -> Any:
+        kind = np.dtype(binding.artifact_dtype).type
+        dtype = types.numpy_type_to_builtin_type(kind)
+        return ctx.mb.placeholder(binding.artifact_shape, dtype=dtype)
+
+    declared = OrderedDict((b.artifact, placeholder(b)) for b in inputs)
+    with Function(declared, opset_version=opset) as function:
         for b, v in zip(inputs, graph.inputs, strict=True):
             _enter(ctx, b, v, function.inputs[b.artifact])
         _lower_nodes(ctx, graph)
         ends = [_leave(ctx, b, v) for b, v in zip(outputs, graph.outputs, strict=True)]
         function.set_outputs(ends)
     _rename_defaults(function, ctx)
-    values = _values(ctx, graph)
+    program = Program()
     program.add_function("main", function)
-    return Built(program, inputs, outputs, values)
+    return program

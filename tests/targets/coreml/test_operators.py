@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgevit.targets.coreml.table import RULES, key
-from tests.targets.coreml import cases, cases_tensor
+from tests.targets.coreml import cases, cases_index, cases_tensor
 from tests.targets.coreml.harness import Case, lower, operations
 
 CASES = [
@@ -16,9 +16,9 @@ CASES = [
     *cases_tensor.ARITHMETIC,
     *cases_tensor.REDUCE,
     *cases_tensor.SHAPE,
-    *cases_tensor.INDEX,
-    *cases_tensor.RESIZE,
-    *cases_tensor.QUANT,
+    *cases_index.INDEX,
+    *cases_index.RESIZE,
+    *cases_index.QUANT,
 ]
 
 
