@@ -20,6 +20,7 @@ from edgevit.errors import ArtifactError, InputError, UsageError
 from edgevit.gatekeeper import PassGate
 from edgevit.loading import Source, load
 from edgevit.model import dtype_of, shape_of
+from edgevit.opcheck import check_nodes
 from edgevit.parity import Gate
 from edgevit.pipeline import PassRecord, Pipeline, split_specs
 from edgevit.preprocess import Preprocess
@@ -181,6 +182,8 @@ def canonicalize(
     observers = (PassGate(source_bytes(p.model), d.samples[:1]),) if verify_each else ()
     run = registry.load_attribute("edgevit.passes.order:canonicalize")
     records: tuple[PassRecord, ...] = run(model, observers)
+    # Again after load: folding has made shapes known that were not, and contradictions show.
+    check_nodes(model, p.model.name)
     return model, records
 
 
