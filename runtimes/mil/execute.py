@@ -40,24 +40,9 @@ def execute(
         ArtifactError: The arguments are not what MIL allows, or a result is not as declared.
     """
     operation = step.operation
-    context = Context(
-        half=half and operation.outputs[0].dtype == "float16" if operation.outputs else False,
-        dtypes={
-            name: values[names[0]].dtype for name, names in step.arguments.items() if names
-        },
-        outputs=operation.outputs,
-        opset=opset,
-    )
-    arguments: dict[str, Any] = {
-        name: (
-            tuple(values[n].data for n in names)
-            if name in step.tuples
-            else values[names[0]].data
-        )
-        for name, names in step.arguments.items()
-    }
+    context = _context(step, values, opset, half)
     try:
-        results = step.kernel(context, **arguments)
+        results = step.kernel(context, **_arguments(step, values))
         if not isinstance(results, tuple):
             results = (results,)
         if len(results) != len(operation.outputs):
@@ -68,6 +53,29 @@ def execute(
         }
     except (ValueError, IndexError, TypeError, AttributeError, ArithmeticError) as e:
         raise failure(operation, f"{type(e).__name__}: {e}") from e
+
+
+def _context(step: Step, values: Mapping[str, Value], opset: int, half: bool) -> Context:
+    outputs = step.operation.outputs
+    return Context(
+        half=half and bool(outputs) and outputs[0].dtype == "float16",
+        dtypes={
+            name: values[names[0]].dtype for name, names in step.arguments.items() if names
+        },
+        outputs=outputs,
+        opset=opset,
+    )
+
+
+def _arguments(step: Step, values: Mapping[str, Value]) -> dict[str, Any]:
+    return {
+        name: (
+            tuple(values[n].data for n in names)
+            if name in step.tuples
+            else values[names[0]].data
+        )
+        for name, names in step.arguments.items()
+    }
 
 
 def _written(data: Array, declared: TensorType, large: dict[str, float] | None) -> Value:

@@ -98,7 +98,6 @@ def _conv_transpose(
     rank = x.ndim - 2
     count = 1 if groups is None else int(groups)
     steps, spread = integers(strides, [1] * rank), integers(dilations, [1] * rank)
-    kernel = weight.shape[2:]
     full = _scatter(ctx, x, weight, steps, spread, count)
     if pad_type == "custom":
         edges = integers(pad, [0] * (2 * rank))
@@ -113,15 +112,20 @@ def _conv_transpose(
         raise ValueError(f"expected valid, custom or same, found {pad_type!r}")
     if output_shape is not None:
         size = list(integers(output_shape, ()))[-rank:]
+    result = _cut(full, before, size)
+    if bias is None:
+        return result
+    return add(result, bias.reshape(-1, *([1] * rank)), half=ctx.half)
+
+
+def _cut(full: Array, before: tuple[int, ...], size: list[int]) -> Array:
+    """``size`` elements from ``before`` on along each spatial axis, zeros past the end."""
     widths = [max(b + n - f, 0) for b, n, f in zip(before, size, full.shape[2:], strict=True)]
     if any(widths):
         full = np.pad(full, [(0, 0), (0, 0), *((0, w) for w in widths)])
     where = [slice(None), slice(None)]
     where += [slice(b, b + n) for b, n in zip(before, size, strict=True)]
-    result = full[tuple(where)]
-    if bias is None:
-        return result
-    return add(result, bias.reshape(-1, *([1] * len(kernel))), half=ctx.half)
+    return full[tuple(where)]
 
 
 def _scatter(
