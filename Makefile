@@ -41,7 +41,7 @@ $(ORACLES_STAMP): requirements/oracles.lock
 	@touch $@
 
 demo: $(STAMP)
-	@$(BIN)/python examples/demo.py
+	@$(BIN)/python -m examples.demo
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest -q -m "not long"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from benchmarks.corpus.store import CorpusError
 
-__all__ = ["characters", "decode", "edit_distance"]
+__all__ = ["characters", "collapse", "decode", "edit_distance"]
 
 
 def characters(path: Path) -> tuple[str, ...]:
@@ -42,7 +42,11 @@ def decode(scores: NDArray[np.float32], names: Sequence[str]) -> str:
     """
     if scores.shape[1] != len(names):
         raise CorpusError(f"expected {len(names)} classes, found scores {scores.shape}")
-    best = scores.argmax(axis=1)
+    return collapse(scores.argmax(axis=1), names)
+
+
+def collapse(best: NDArray[np.int64], names: Sequence[str]) -> str:
+    """Turn the best class of each step, ``[steps]``, into text: see ``decode``."""
     starts = np.concatenate(([True], best[1:] != best[:-1]))
     return "".join(names[index] for index in best[starts]).strip()
 

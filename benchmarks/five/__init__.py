@@ -1,0 +1,1 @@
+"""The acceptance figures of the five models on the three backends."""
