@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,11 @@ from ai_edge_litert import schema_py_generated as schema
 from edgevit.bundle import Binding
 from edgevit.model import constant, dtype_of, shape_of
 from edgevit.targets.litert.grouping import Group
+from edgevit.targets.litert.layout import Layout
+from edgevit.targets.litert.movement import MAX_RANK
 from edgevit.targets.litert.rules import Perm, identity_perm
-from edgevit.targets.litert.views import View, identity
+from edgevit.targets.litert.sinking import Refined
+from edgevit.targets.litert.views import View, identity, joined, order_perm
 from edgevit.targets.litert.writer import Writer
 
 __all__ = ["Context", "Held", "permuted"]
@@ -50,7 +53,7 @@ class Context:
     def __init__(
         self,
         writer: Writer,
-        perms: Mapping[str, Perm],
+        layout: Layout,
         boundary: Callable[[ir.Value], Perm],
         *,
         half: bool,
@@ -60,15 +63,16 @@ class Context:
         self.bindings: dict[str, Binding] = {}
         self.group: Group
         self.perm: Perm = ()
-        self._perms = perms
+        self._layout = layout
         self._half = half
+        self._bound: set[int] = set()  # tensors in the debug map
         self._held: dict[ir.Value, Held] = {}
         self._moved: dict[tuple[Any, ...], int] = {}
 
     def enter(self, group: Group) -> None:
         """Begin to lower a group."""
         self.group = group
-        self.perm = self._perms.get(group.output.name or "", ())
+        self.perm = self._layout.perms.get(group.output.name or "", ())
 
     # -- operands
 
@@ -121,9 +125,45 @@ class Context:
         perm = free[0] if free else perms[0]
         return self.read(value, perm), perm
 
+    def sunk(self, group: Group) -> Refined | None:
+        """The order to which the plan transposes a split's operand, if it does."""
+        return self._layout.sunk.get(group.output.name or "")
+
+    def read_refined(self, value: ir.Value, shape: tuple[int, ...], perm: Perm) -> int:
+        """A tensor that holds ``value.reshape(shape).transpose(perm)``."""
+        held = self._held[value]
+        view = held.view.reshape(shape)
+        if view is None:
+            raise ValueError(f"value {value.name!r} does not split into {shape}")
+        target = permuted(shape, perm)
+        if view.free(identity_perm(len(shape))):
+            lying = self.reshape(held.tensor, shape)
+            return self._transposed(value, lying, perm)
+        moves = view.moves(perm)
+        if moves.perm is None:
+            return self.reshape(held.tensor, target)
+        lying = self.reshape(held.tensor, moves.source)
+        return self.reshape(self._transposed(value, lying, moves.perm), target)
+
+    def part(
+        self, value: ir.Value, shape: tuple[int, ...], perm: Perm, target: tuple[int, ...]
+    ) -> int:
+        """A new tensor of shape ``target`` for ``value.reshape(shape).transpose(perm)``."""
+        view = identity(shape, perm).reshape(shape_of(value))
+        if view is None:
+            raise ValueError(f"value {value.name!r} does not join from {shape}")
+        natural = view.natural()
+        made = self.writer.tensor(f"{value.name}/heads", target, dtype_of(value).name)
+        self._held[value] = Held(made, view)
+        if natural is not None:
+            self.bind(value, made, natural)
+        return made
+
     def _ordered(self, value: ir.Value, perm: Perm, shape: tuple[int, ...]) -> int:
         held = self._held[value]
         if held.view.free(perm):
+            if held.tensor not in self._bound:
+                self.bind(value, held.tensor, perm)
             return held.tensor
         source, order = self._steps(value, perm)
         key = ("transpose", held.tensor, source, order)
@@ -132,7 +172,17 @@ class Context:
         lying = self.reshape(held.tensor, source)
         target = permuted(source, order)
         name = self._moved_name(value, perm, target)
-        moved = self.writer.tensor(name, target, self.writer.dtype(lying))
+        moved = self._transposed(value, lying, order, name)
+        self._moved[key] = moved
+        if target == shape:
+            self.bind(value, moved, perm)
+        return moved
+
+    def _transposed(self, value: ir.Value, lying: int, order: Perm, name: str = "") -> int:
+        """TRANSPOSE of a tensor that holds ``value`` in some shape."""
+        shape = permuted(self.writer.shape(lying), order)
+        label = name or f"{value.name}/layout"
+        moved = self.writer.tensor(label, shape, self.writer.dtype(lying))
         axes = self.constant("perm", order, "int32")
         version = 1 if len(order) <= 4 else 5
         self.writer.operator(
@@ -142,18 +192,16 @@ class Context:
             version=version,
             options=schema.TransposeOptionsT(),
         )
-        self._moved[key] = moved
-        if target == shape:
-            self.bind(value, moved, perm)
         return moved
 
     def _steps(self, value: ir.Value, perm: Perm) -> tuple[tuple[int, ...], Perm]:
         """Source shape and permutation of the transpose, without reshapes if possible."""
         held = self._held[value]
         lying = self.writer.shape(held.tensor)
-        natural = held.view.natural()
-        if natural is not None and permuted(shape_of(value), natural) == lying:
-            return lying, tuple(natural.index(p) for p in perm)
+        axes = identity(lying).axes
+        direct = order_perm(axes, joined(held.view.order(perm), axes))
+        if direct is not None and len(direct) <= MAX_RANK:
+            return lying, direct
         moves = held.view.moves(perm)
         if moves.perm is None:
             raise ValueError(f"value {value.name!r} needs no transpose")
@@ -280,8 +328,12 @@ class Context:
 
     def bind(self, value: ir.Value, tensor: int, perm: Perm) -> None:
         """Put a value into the debug map unless it is there."""
-        if value.name is None or value.name in self.bindings or value.is_graph_input():
+        if value.is_graph_input():
+            self._bound.add(tensor)
             return
+        if value.name is None or value.name in self.bindings:
+            return
+        self._bound.add(tensor)
         self.bindings[value.name] = self.binding(value, tensor, perm)
 
     def binding(self, value: ir.Value, tensor: int, perm: Perm) -> Binding:

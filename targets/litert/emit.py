@@ -11,7 +11,8 @@ from edgevit.bundle import Binding, Part
 from edgevit.model import dtype_of, shape_of
 from edgevit.targets.litert.context import Context, Held, permuted
 from edgevit.targets.litert.grouping import Group, group_nodes
-from edgevit.targets.litert.layout import is_movement, moved, plan
+from edgevit.targets.litert.layout import plan
+from edgevit.targets.litert.movement import is_movement, moved
 from edgevit.targets.litert.rules import Perm, channels_last, identity_perm
 from edgevit.targets.litert.tables import OPS, key, rule_of
 from edgevit.targets.litert.writer import Writer
@@ -88,7 +89,7 @@ def emit(model: ir.Model, options: LowerOptions) -> Lowered:
     boundary = partial(_boundary, options.io)
     layout = plan(graph, groups, rule_of, boundary)
     writer = Writer()
-    ctx = Context(writer, layout.perms, boundary, half=options.precision == "fp16")
+    ctx = Context(writer, layout, boundary, half=options.precision == "fp16")
     inputs = _inputs(ctx, graph, options.io)
     for group in groups:
         _lower_group(ctx, group)

@@ -13,8 +13,9 @@ from ai_edge_litert import schema_py_generated as schema
 from edgevit.model import constant, dtype_of, shape_of
 from edgevit.targets.litert.context import Context, permuted
 from edgevit.targets.litert.grouping import Group
-from edgevit.targets.litert.layout import MAX_RANK
+from edgevit.targets.litert.movement import MAX_RANK
 from edgevit.targets.litert.rules import Rule, aligned, channels_last, identity_perm
+from edgevit.targets.litert.sinking import Refined
 from edgevit.targets.litert.table import (
     Check,
     Op,
@@ -72,8 +73,26 @@ def _first_runs(node: ir.Node) -> str | None:
     return "no operand" if not node.inputs else None
 
 
+def _split_sunk(ctx: Context, group: Group, refined: Refined) -> None:
+    """Transpose the whole with the parts outermost, then split; see ``sinking``."""
+    node, count = group.head, len(group.head.outputs)
+    whole_shape = (
+        *refined.shape[: refined.axis], count, *refined.shape[refined.axis :]
+    )  # fmt: skip
+    shifted = [p + (p >= refined.axis) for p in refined.perm]
+    tensor = ctx.read_refined(data_of(node), whole_shape, (refined.axis, *shifted))
+    sizes = permuted(refined.shape, refined.perm)
+    outs = [ctx.part(v, refined.shape, refined.perm, (1, *sizes)) for v in node.outputs]
+    which = ctx.constant("axis", 0, "int32")
+    ctx.writer.operator("SPLIT", [which, tensor], outs, options=schema.SplitOptionsT(count))
+
+
 def _split(ctx: Context, group: Group) -> None:
     node = group.head
+    refined = ctx.sunk(group)
+    if refined is not None:
+        _split_sunk(ctx, group, refined)
+        return
     tensor = ctx.read(data_of(node), ctx.perm)
     which = ctx.constant("axis", ctx.perm.index(whole(node, "axis", 0)), "int32")
     sizes = ints(node.inputs[1], "split")

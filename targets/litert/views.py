@@ -10,12 +10,21 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-__all__ = ["Factor", "Moves", "View", "contiguous", "identity", "order_perm"]
+__all__ = [
+    "Factor",
+    "Moves",
+    "View",
+    "contiguous",
+    "identity",
+    "joined",
+    "order_perm",
+    "squeezed",
+]
 
 Factor = tuple[int, int]
 
 
-def _squeeze(factors: list[Factor]) -> tuple[Factor, ...]:
+def squeezed(factors: list[Factor]) -> tuple[Factor, ...]:
     """Merge neighbors that together walk memory evenly."""
     merged: list[Factor] = []
     for size, stride in factors:
@@ -28,7 +37,7 @@ def _squeeze(factors: list[Factor]) -> tuple[Factor, ...]:
 
 def contiguous(factors: list[Factor]) -> bool:
     """Whether the factors walk a buffer from its first to its last element in order."""
-    merged = _squeeze(factors)
+    merged = squeezed(factors)
     return not merged or (len(merged) == 1 and merged[0][1] == 1)
 
 
@@ -85,7 +94,7 @@ class View:
 
     def moves(self, perm: tuple[int, ...]) -> Moves:
         """The one transpose that brings the buffer into the order of ``perm``."""
-        wanted = _squeeze(self.order(perm))
+        wanted = squeezed(self.order(perm))
         if contiguous(list(wanted)):
             return Moves((), None)
         lying = sorted(range(len(wanted)), key=lambda i: -wanted[i][1])
@@ -99,7 +108,7 @@ class View:
 
     def complexity(self) -> int:
         """Rank of the transpose that reading it in logical order would take."""
-        return len(_squeeze(self.order(tuple(range(len(self.axes))))))
+        return len(squeezed(self.order(tuple(range(len(self.axes))))))
 
 
 def _take(rest: list[Factor], dim: int) -> list[Factor] | None:
@@ -158,3 +167,16 @@ def identity(shape: tuple[int, ...], perm: tuple[int, ...] | None = None) -> Vie
             for dim, stride in zip(shape, strides, strict=True)
         )
     )
+
+
+def joined(factors: list[Factor], axes: tuple[tuple[Factor, ...], ...]) -> list[Factor]:
+    """Merge neighboring factors of the same axis, so that whole axes are seen as such."""
+    whole = {axis[0] for axis in axes if axis}
+    out: list[Factor] = []
+    for factor in factors:
+        last = out[-1] if out else None
+        if last and last not in whole and last[1] == factor[0] * factor[1]:
+            out[-1] = (last[0] * factor[0], factor[1])
+        else:
+            out.append(factor)
+    return out

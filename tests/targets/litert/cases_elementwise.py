@@ -51,8 +51,8 @@ def _binary(g: GraphBuilder, op: str, a: tuple[int, ...], b: tuple[int, ...]) ->
 
 def _integers(g: GraphBuilder, op: str, dtype: Any) -> list[str]:
     shifted = g.op("Add", g.input("z", (3,), dtype), g.const([1, 2, 3], dtype=dtype))
-    tripled = g.op("Mul", g.input("x", (2, 3), dtype), g.const(5, dtype=dtype))
-    return [g.op(op, g.op("Add", tripled, g.const(1, dtype=dtype)), shifted, out="y")]
+    spread = g.op("Mul", g.input("x", (2, 3), dtype), g.const(5, dtype=dtype))
+    return [g.op(op, g.op("Add", spread, g.const(7, dtype=dtype)), shifted, out="y")]
 
 
 def _booleans(g: GraphBuilder, op: str) -> list[str]:
@@ -124,8 +124,8 @@ def _all() -> dict[str, Case]:
             name = f"{op.lower()}-{np.dtype(dtype).name}"
             cases[name] = Case(seeded(_integers, op, dtype), EXACT)
     cases["div-int32"] = Case(seeded(_integers, "Div", np.int32), EXACT)
-    casts: tuple[tuple[Any, Any], ...] = ((np.float32, np.int64), (np.int64, np.float32), (bool, np.float32),
-             (np.float32, np.int32), (np.int32, bool))  # fmt: skip
+    casts: list[tuple[Any, Any]] = [(np.float32, np.int64), (np.int64, np.float32)]
+    casts += [(bool, np.float32), (np.float32, np.int32), (np.int32, bool)]
     for source, to in casts:
         name = f"cast-{np.dtype(source).name}-{np.dtype(to).name}"
         cases[name] = Case(seeded(_cast, source, to), EXACT)

@@ -48,6 +48,29 @@ def _attention(g: GraphBuilder, x: str, n: int, c: int, heads: int) -> str:
     return g.op("Add", _linear(g, y, c, c), x)
 
 
+def _split_attention(g: GraphBuilder) -> list[str]:
+    """As canonicalization writes it: the projection split in three, heads moved apart."""
+    n, c, heads = 6, 8, 2
+    d = c // heads
+    x = g.input("x", (1, n, c))
+    g.op("Split", _linear(g, x, c, 3 * c), g.ints([c] * 3), axis=2, out=("q", "k", "v"))
+    split = [g.op("Reshape", p, g.ints([1, n, heads, d])) for p in ("q", "k", "v")]
+    moved = [g.op("Transpose", p, perm=[0, 2, 1, 3]) for p in split]
+    y = g.op("Attention", *moved, scale=d**-0.5)
+    y = g.op("Reshape", g.op("Transpose", y, perm=[0, 2, 1, 3]), g.ints([1, n, c]))
+    return [g.op("Add", _linear(g, y, c, c), x)]
+
+
+def _split_elsewhere(g: GraphBuilder) -> list[str]:
+    """Parts that are wanted in different orders: each is moved on its own."""
+    g.op("Split", g.op("Relu", g.input("x", (2, 6, 4))), g.ints([2] * 3), axis=1,
+         out=("a", "b", "c"))  # fmt: skip
+    a = g.op("Reshape", g.op("Transpose", "a", perm=[2, 1, 0]), g.ints([4, 4]))
+    b = g.op("Reshape", g.op("Transpose", "b", perm=[1, 0, 2]), g.ints([4, 4]))
+    product = g.op("MatMul", a, b)
+    return [g.op("MatMul", product, g.op("Reshape", "c", g.ints([4, 4])))]
+
+
 def _convolutions(g: GraphBuilder) -> list[str]:
     x = _conv(g, g.input("x", (1, 3, 8, 8)), (3, 4), "HardSwish")
     y = g.op("Add", _conv(g, x, (4, 4)), x)
@@ -97,6 +120,8 @@ _GRAPHS: dict[str, tuple[Build, int]] = {
     "stem": (_stem, 1),  # the boundary in
     # The boundary in; q, k, v together; heads back.
     "hybrid": (_hybrid, 3),
+    "split-attention": (_split_attention, 2),  # q, k, v together; heads back
+    "split-elsewhere": (_split_elsewhere, 2),
     "unfold": (_unfold, 4),  # the boundary both ways, patches both ways
     "normalized-image": (_normalized_image, 2),  # the boundary both ways
 }
