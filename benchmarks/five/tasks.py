@@ -91,14 +91,14 @@ def _text(source: Path, bundle: Path, count: int) -> TaskFigure:
         if e != f
     ]
     return TaskFigure(
-        "text",
-        count,
-        count - len(differ),
-        _share(expected, labels),
-        _share(found, labels),
-        not differ,
-        tuple(differ[:10]),
-        seconds,
+        task="text",
+        samples=count,
+        same=count - len(differ),
+        source=_share(expected, labels),
+        artifact=_share(found, labels),
+        passed=not differ,
+        differ=tuple(differ[:10]),
+        seconds=seconds,
     )
 
 
@@ -128,17 +128,23 @@ def _fashion(source: Path, bundle: Path, use_slice: bool) -> TaskFigure:
     inputs = fashion_preprocess(data.images)
     expected = _source_garments(source, use_slice)
     found, seconds = classes(bundle, inputs)
-    right = [float(np.mean(answer == data.labels)) for answer in (expected, found)]
+    source_right = float(np.mean(expected == data.labels))
+    found_right = float(np.mean(found == data.labels))
     changed = np.flatnonzero(expected != found)
-    # Both shares are multiples of 1/n: the slack only undoes their rounding.
-    close = abs(right[1] - right[0]) <= ACCURACY_LIMIT + math.ulp(1.0)
-    differ = [
-        f"image {i}: source {expected[i]}, artifact {found[i]}, label {data.labels[i]}"
-        for i in changed[:10]
-    ]
     count = len(data.labels)
     return TaskFigure(
-        "fashion", count, count - len(changed), *right, close, tuple(differ), seconds
+        task="fashion",
+        samples=count,
+        same=count - len(changed),
+        source=source_right,
+        artifact=found_right,
+        # Both shares are multiples of 1/n: the slack only undoes their rounding.
+        passed=abs(found_right - source_right) <= ACCURACY_LIMIT + math.ulp(1.0),
+        differ=tuple(
+            f"image {i}: source {expected[i]}, artifact {found[i]}, label {data.labels[i]}"
+            for i in changed[:10]
+        ),
+        seconds=seconds,
     )
 
 
