@@ -68,7 +68,7 @@ def _array(node: ir.Node, index: int) -> np.ndarray[Any, Any]:
 
 
 def swapped_operands(model: ir.Model) -> str:
-    """a - b becomes b - a."""
+    """Subtraction: a - b becomes b - a."""
     node = _first(model, "Sub")
     a, b = node.inputs
     node.replace_input_with(0, b)

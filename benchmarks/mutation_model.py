@@ -22,6 +22,8 @@ def _weights(rng: np.random.Generator) -> dict[str, np.ndarray]:
     def normal(*shape: int, scale: float) -> np.ndarray:
         return (rng.standard_normal(shape) * scale).astype(np.float32)
 
+    # The first half of the head reads the softmax, whose signal is small.
+    gain = np.repeat(np.array([20, 1], np.float32), c)
     return {
         "conv_w": normal(c, 3, 3, 3, scale=0.4),
         "conv_b": normal(c, scale=0.5),
@@ -42,8 +44,7 @@ def _weights(rng: np.random.Generator) -> dict[str, np.ndarray]:
         "up_w": normal(c, hidden, scale=0.05),
         "up_b": normal(hidden, scale=0.1) - np.float32(2.3),
         "down_w": normal(hidden, c, scale=60.0),
-        # The first half reads the softmax, whose signal is small.
-        "head_w": normal(2 * c, 10, scale=0.5) * np.repeat(np.float32([20, 1]), c)[:, None],
+        "head_w": normal(2 * c, 10, scale=0.5) * gain[:, None],
         "head_b": normal(10, scale=0.3),
         "scale": np.full((1,), (c // HEADS) ** -0.5, np.float32),
         "half": np.full((1,), 0.5, np.float32),

@@ -39,7 +39,7 @@ class Bundle:
     result: dict[str, Any]
 
 
-def compile(  # noqa: A001  (the public name of the contract: edgevit.compile)
+def compile(
     model: Paths,
     *,
     target: str | None = None,
@@ -128,9 +128,7 @@ def compile(  # noqa: A001  (the public name of the contract: edgevit.compile)
         with steps.step("stage"):
             staged = job.stage(folder, plan, source, lowered, data, expected)
         with steps.step("verify"):
-            parity = (
-                job.verify(plan, canonical, staged, data, expected) if verify else None
-            )
+            parity = job.verify(plan, canonical, staged, data, expected) if verify else None
         made = describe.Made(plan, source, canonical, records, covered, staged, parity, data)
         manifest = describe.manifest(made)
         manifest, path = _seal(folder, manifest, plan, parity, dry_run, keep_failed, made)
@@ -212,5 +210,3 @@ def verify(
             opened.plan, opened.canonical, opened.staged, opened.data, expected
         )
     return describe.parity_json(parity)
-
-

@@ -50,7 +50,7 @@ class Lowered:
 
 
 class Backend(Protocol):
-    """Lowers canonical graphs (docs/canonical.md). Pure: no filesystem, no clock, no network."""
+    """Lowers canonical graphs (docs/canonical.md); pure: no files, no clock, no network."""
 
     name: ClassVar[str]
     precisions: ClassVar[frozenset[str]]

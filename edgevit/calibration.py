@@ -15,7 +15,14 @@ from edgevit.bundle import TensorInfo
 from edgevit.errors import InputError, UsageError
 from edgevit.preprocess import Preprocess
 
-__all__ = ["DataSource", "FolderSource", "NpzSource", "Slice", "SyntheticSource", "open_source"]
+__all__ = [
+    "DataSource",
+    "FolderSource",
+    "NpzSource",
+    "Slice",
+    "SyntheticSource",
+    "open_source",
+]
 
 Sample = dict[str, "np.ndarray[Any, Any]"]
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif"})
@@ -30,8 +37,13 @@ class DataSource(Protocol):
         synthetic: True if the samples were made up; task figures are then not measured.
     """
 
-    name: str
-    synthetic: bool
+    @property
+    def name(self) -> str:
+        """Of the kind of source."""
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the samples were made up."""
 
     def digest(self) -> str:
         """sha256 over the samples, independent of where they come from."""

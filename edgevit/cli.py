@@ -15,8 +15,8 @@ from edgevit.errors import EdgevitError, GateError, UsageError
 
 __all__ = ["build_parser", "main"]
 
-EXIT_CODES = """exit codes: 0 done; 1 a gate failed (coverage, parity, budget); 2 bad usage or bad
-input; 3 a backend is not installed; 4 the artifact is corrupt or not trusted; 5 our bug"""
+EXIT_CODES = """exit codes: 0 done; 1 a gate failed (coverage, parity, budget); 2 bad usage or
+bad input; 3 a backend is not installed; 4 the artifact is corrupt or not trusted; 5 our bug"""
 INTERRUPTED = 130
 
 
@@ -40,9 +40,11 @@ def _compile_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("model", help="ONNX file")
     p.add_argument("--target", help="see 'edgevit targets'; overrides after a colon")
     p.add_argument("--target-file", metavar="FILE", help="a device file of your own")
-    p.add_argument("-o", "--output", metavar="OUT.edgevit", help="default: MODEL-TARGET.edgevit")
+    p.add_argument(
+        "-o", "--output", metavar="OUT.edgevit", help="default: MODEL-TARGET.edgevit"
+    )
     p.add_argument("--precision", help="fp32, fp16, ...; default: the target's")
-    p.add_argument("--passes", help="\"a,b{opt=1,flag=true}\", run after canonicalization")
+    p.add_argument("--passes", help='"a,b{opt=1,flag=true}", run after canonicalization')
     p.add_argument("--recipe", metavar="FILE|NAME", help="options from a TOML recipe")
     p.add_argument("--calib", metavar="DIR|FILE.npz|synthetic", help="calibration samples")
     p.add_argument("--inputs", metavar="DIR|FILE.npz", help="verification samples")
@@ -164,7 +166,8 @@ def _bug(error: Exception, command: str, as_json: bool, verbose: bool) -> int:
         described = {"code": "internal", "message": message, "hint": "please report this"}
         _print_json(command, "error", {}, described)
     else:
-        sys.stderr.write(f"error: this is a bug in edgevit: {message}\nhint: please report it\n")
+        sys.stderr.write(f"error: this is a bug in edgevit: {message}\n")
+        sys.stderr.write("hint: please report it\n")
     if verbose:
         import traceback
 

@@ -154,7 +154,7 @@ def targets_command(options: argparse.Namespace) -> Answer:
     from edgevit.report import table
     from edgevit.target import load_target
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, owner in registry.names("targets").items():
         target = load_target(name)
         rows.append(
@@ -171,10 +171,7 @@ def targets_command(options: argparse.Namespace) -> Answer:
         )
     text = table(
         ("target", "backend", "precisions", "what"),
-        [
-            (r["name"], r["backend"], ",".join(r["precisions"]), r["title"])  # type: ignore[arg-type]
-            for r in rows
-        ],
+        [(r["name"], r["backend"], ",".join(r["precisions"]), r["title"]) for r in rows],
     )
     return Answer({"targets": rows}, text)
 
@@ -223,5 +220,3 @@ def doctor_command(options: argparse.Namespace) -> Answer:
         ],
     )
     return Answer({"backends": rows, "python": sys.version.split()[0]}, text)
-
-

@@ -42,7 +42,11 @@ class PassGate:
                 metrics = compare(r[name], np.reshape(y[name], r[name].shape))
                 if metrics.exact:
                     continue
-                if metrics.broken or metrics.max_rel is None or metrics.max_rel > EXACT_MAX_REL:
+                if (
+                    metrics.broken
+                    or metrics.max_rel is None
+                    or metrics.max_rel > EXACT_MAX_REL
+                ):
                     raise GateError(
                         f"after pass {record.spec!r} output {name!r} is off by "
                         f"{metrics.max_rel} of its maximum, limit {EXACT_MAX_REL}"

@@ -68,7 +68,11 @@ def _refusal(node: ir.Node, backend: Backend, target: Target, precision: str) ->
     if node.op_type in target.exclude_ops:
         return f"the device file of {target.name} excludes {node.op_type}"
     for value in (*node.inputs, *node.outputs):
-        if value is not None and value.shape is not None and len(value.shape) > target.max_rank:
+        if (
+            value is not None
+            and value.shape is not None
+            and len(value.shape) > target.max_rank
+        ):
             return f"rank {len(value.shape)} of {value.name!r} exceeds {target.max_rank}"
     return backend.unsupported(node, target, precision)
 
@@ -125,9 +129,8 @@ def partition(model: ir.Model, backend: str, fallback: Coverage) -> tuple[Partit
         depth[node] = (level, mine)
         groups.setdefault((level, mine), []).append(node)
     return tuple(
-        Partition(name, _extract(model, nodes)) for (_, name), nodes in sorted(
-            groups.items(), key=lambda item: item[0]
-        )
+        Partition(name, _extract(model, nodes))
+        for (_, name), nodes in sorted(groups.items(), key=lambda item: item[0])
     )
 
 
@@ -137,14 +140,20 @@ def _extract(model: ir.Model, nodes: list[ir.Node]) -> ir.Model:
     outputs: dict[ir.Value, None] = {}
     for node in nodes:
         for value in node.inputs:
-            if value is not None and value.const_value is None and value.producer() not in inside:
+            if (
+                value is not None
+                and value.const_value is None
+                and value.producer() not in inside
+            ):
                 inputs[value] = None
         for out in node.outputs:
             leaves = any(use.node not in inside for use in out.uses())
             if leaves or out.is_graph_output():
                 outputs[out] = None
     graph = ir.convenience.extract(model.graph, list(inputs), list(outputs))
-    part = ir.Model(graph, ir_version=model.ir_version, functions=list(model.functions.values()))
+    part = ir.Model(
+        graph, ir_version=model.ir_version, functions=list(model.functions.values())
+    )
     part.opset_imports.update(model.opset_imports)
     return part
 

@@ -142,7 +142,9 @@ def build(cls: type[Pass], options: dict[str, str]) -> Pass:
     unknown = sorted(set(options) - fields)
     if unknown:
         have = ", ".join(sorted(fields)) or "none"
-        raise UsageError(f"pass {cls.name!r} has no option {unknown[0]!r}", hint=f"it has: {have}")
+        raise UsageError(
+            f"pass {cls.name!r} has no option {unknown[0]!r}", hint=f"it has: {have}"
+        )
     values = {key: _convert(cls.name, key, raw, kinds[key]) for key, raw in options.items()}
     return cls(**values)
 

@@ -19,8 +19,6 @@ from edgevit.registry import nearest
 
 __all__ = ["Recipe", "load_recipe", "named_recipes", "save_recipe"]
 
-SCHEMA = 1
-
 
 class Recipe(BaseModel):
     """Everything that decides what a bundle holds.
@@ -41,7 +39,7 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
-    schema_version: Literal[1] = Field(default=SCHEMA, alias="schema")
+    schema_version: Literal[1] = Field(default=1, alias="schema")
     target: str | None = None
     precision: str | None = None
     passes: tuple[str, ...] = ()
@@ -121,10 +119,12 @@ def to_toml(recipe: Recipe) -> str:
 
     JSON strings, integers, booleans and arrays of these are TOML as they stand.
     """
-    data = recipe.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude_none=True)
+    data = recipe.model_dump(
+        mode="json", by_alias=True, exclude_defaults=True, exclude_none=True
+    )
     data.pop("schema", None)
     shapes = data.pop("shapes", {})
-    lines = [f"schema = {SCHEMA}"]
+    lines = [f"schema = {recipe.schema_version}"]
     lines += [f"{key} = {json.dumps(value)}" for key, value in sorted(data.items())]
     if shapes:
         lines += ["", "[shapes]"]

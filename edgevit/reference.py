@@ -88,7 +88,8 @@ def _call(folder: Path, count: int, trace: int) -> None:
             hint="give fewer samples with --inputs",
         ) from e
     if done.returncode != 0:
-        why = done.stderr.strip().splitlines()[-1:] or [f"it ended with status {done.returncode}"]
+        said = done.stderr.strip().splitlines()[-1:]
+        why = said or [f"it ended with status {done.returncode}"]
         raise InputError(
             f"ONNX Runtime cannot run the source model: {why[0]}",
             hint="check that the model runs in ONNX Runtime by itself",

@@ -177,7 +177,9 @@ def _normalization(node: ir.Node, ops: list[_Operand], out: Array, unit: Roundof
         rows = rows.reshape(rows.shape[0], groups, -1)
     centered = 0.0 if node.op_type == "RMSNormalization" else 1.0
     epsilon = node.attributes.get_float("epsilon", 1e-5) or 0.0
-    spread = np.sqrt(np.mean((rows - centered * rows.mean(-1, keepdims=True)) ** 2, -1) + epsilon)
+    spread = np.sqrt(
+        np.mean((rows - centered * rows.mean(-1, keepdims=True)) ** 2, -1) + epsilon
+    )
     smallest = float(np.min(spread))
     # (x - mean) / sigma: both the subtraction and sigma inherit the error of x.
     length = rows.shape[-1]
@@ -222,43 +224,61 @@ def _move(node: ir.Node, ops: list[_Operand], out: Array, unit: Roundoff) -> flo
     return max((o.error for o in ops), default=0.0)
 
 
+def _cumulative(node: ir.Node, ops: list[_Operand], out: Array, unit: Roundoff) -> float:
+    """Every partial sum carries the error of all its terms."""
+    x = ops[0]
+    length = int(x.array.shape[int(ops[1].array.item())])
+    return length * x.error + _sum_error(length, length * x.peak, unit)
+
+
 def _power(node: ir.Node, ops: list[_Operand], out: Array, unit: Roundoff) -> float:
-    """Smooth but steep functions: bounded through the largest slope between neighbors."""
+    """Smooth but steep functions: bounded through the largest slope of the reference."""
     x = ops[0].array.astype(np.float64)
-    slope = _slope(node.op_type, x, ops)
+    slope = _steepest(node.op_type, x, ops)
     return ops[0].error * slope + SAFETY * FUNCTION_ULPS * unit.compute * max(_peak(out), 1.0)
 
 
-def _slope(op: str, x: Array, ops: list[_Operand]) -> float:
-    finite = x[np.isfinite(x)]
-    if not finite.size:
-        return 0.0
-    away = np.abs(finite[finite != 0])
-    smallest = float(away.min()) if away.size else 1.0
-    if op == "Exp":
-        return float(np.exp(min(finite.max(), 700.0)))
-    if op == "Sqrt":
-        return 0.5 / math.sqrt(smallest)
-    if op == "Log":
-        return 1.0 / smallest
-    if op == "Reciprocal":
-        return 1.0 / smallest**2
-    exponent = float(np.max(np.abs(ops[1].array))) if len(ops) > 1 else 1.0
-    return exponent * max(float(np.abs(finite).max()), 1.0) ** max(exponent - 1.0, 0.0)
+def _steepest(op: str, x: Array, ops: list[_Operand]) -> float:
+    with np.errstate(all="ignore"):
+        if op == "Exp":
+            slopes = np.exp(np.minimum(x, 700.0))
+        elif op == "Sqrt":
+            slopes = 0.5 / np.sqrt(x)
+        elif op == "Log":
+            slopes = 1.0 / x
+        elif op == "Reciprocal":
+            slopes = 1.0 / x**2
+        else:
+            exponent = ops[1].array.astype(np.float64)
+            slopes = exponent * x ** (exponent - 1)
+    return float(np.max(np.abs(slopes[np.isfinite(slopes)]), initial=0.0))
 
 
 def _pointwise(node: ir.Node, ops: list[_Operand], out: Array, unit: Roundoff) -> float:
-    """Activations with slope at most about 1.13 (Gelu), evaluated to a few ulps."""
-    carried = 1.13 * sum(o.error for o in ops)
+    """Activations, evaluated to a few ulps."""
+    carried = _slope(node, ops) * sum(o.error for o in ops)
     scale = max(_peak(out), max((o.peak for o in ops if o.array.dtype.kind == "f"), default=0))
     return carried + SAFETY * FUNCTION_ULPS * unit.compute * max(scale, 1.0)
 
 
+def _slope(node: ir.Node, ops: list[_Operand]) -> float:
+    """Largest slope of an activation; 1.13 bounds Gelu's and Erf's, the steepest others."""
+    op = node.op_type
+    if op == "HardSwish":
+        return 1.5
+    if op == "PRelu":
+        return max(ops[1].peak, 1.0)
+    default = {"LeakyRelu": 0.01, "Elu": 1.0, "HardSigmoid": 0.2}.get(op)
+    alpha = 0.0 if default is None else node.attributes.get_float("alpha", default) or 0.0
+    return max(abs(alpha), 1.13)
+
+
 _MOVES = (
-    "Reshape Transpose Concat Split Slice Gather GatherND GatherElements Pad Expand Tile "
-    "DepthToSpace SpaceToDepth Where Clip Relu MaxPool ReduceMax ReduceMin Max Min Neg Abs "
-    "TopK ArgMax Identity ScatterND Cast Floor Ceil Round Sign"
-).split()
+    *("Reshape", "Transpose", "Concat", "Split", "Slice", "Gather", "GatherND"),
+    *("GatherElements", "Pad", "Expand", "Tile", "DepthToSpace", "SpaceToDepth", "Where"),
+    *("Clip", "Relu", "MaxPool", "ReduceMax", "ReduceMin", "Max", "Min", "Neg", "Abs", "TopK"),
+    *("ArgMax", "Identity", "ScatterND", "Cast", "Floor", "Ceil", "Round", "Sign"),
+)
 
 _RULES: dict[str, _Rule] = {
     **dict.fromkeys(_MOVES, _move),
@@ -274,7 +294,7 @@ _RULES: dict[str, _Rule] = {
     "ReduceMean": _sum,
     "ReduceSum": _sum,
     "ReduceL2": _sum,
-    "CumSum": _sum,
+    "CumSum": _cumulative,
     "AveragePool": _pool,
     "Resize": _pool,
     "Add": _add,

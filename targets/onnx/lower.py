@@ -102,7 +102,8 @@ def _parse(lowered: Lowered) -> ir.Model:
     import onnx
 
     data = lowered.files[lowered.part.artifact]
-    return ir.from_proto(onnx.load_model_from_string(data))
+    model: ir.Model = ir.from_proto(onnx.load_model_from_string(data))
+    return model
 
 
 def _values_by_name(model: ir.Model) -> dict[str, ir.Value]:
