@@ -36,6 +36,8 @@ __all__ = ["OPS"]
 
 _RULE = Rule("channels-last", data=1)
 _NHWC = channels_last(4)
+_HEADS = 64  # channels up to which a product with unpacked weights is as good
+_POINTWISE = Rule("pointwise", data=1, penalty=1)
 Array = np.ndarray[Any, Any]
 
 
@@ -63,7 +65,39 @@ def _padded(ctx: Context, tensor: int, window: Window) -> tuple[int, int]:
     return pad_spatial(ctx, tensor, window.pads), padding_code("VALID")
 
 
+def _conv_rule(group: Group) -> Rule:
+    """Small 1x1 convolutions, such as those that mix attention heads, work in any layout."""
+    node, window = group.head, window_of(group.head)
+    moving = (*window.kernel, *window.strides, *window.dilations, whole(node, "group", 1))
+    plain = set(moving) == {1} and not any(window.pads)
+    small = max(_weights(node).shape) <= _HEADS
+    return _POINTWISE if plain and small else _RULE
+
+
+def _product(ctx: Context, group: Group) -> None:
+    """A 1x1 convolution in logical order: weight [O, C] times data [N, C, H W]."""
+    node, x = group.head, data_of(group.head)
+    n, c, h, w = shape_of(x)
+    weights = _weights(node)
+    o = weights.shape[0]
+    matrix = np.broadcast_to(weights.reshape(o, c), (n, o, c))
+    kernel = ctx.weight(f"{data_of(node, 1).name}", np.ascontiguousarray(matrix))
+    data = ctx.read(x, ctx.perm, (n, c, h * w))
+    shape = (n, o, h * w)
+    options = schema.BatchMatMulOptionsT()
+    product = ctx.emit("BATCH_MATMUL", [kernel, data], shape, dtype="float32",
+                       options=options)  # fmt: skip
+    bias = constant(optional(node, 2))
+    offsets = np.zeros(o, np.float32) if bias is None else bias
+    added = ctx.constant(f"{data_of(node, 1).name}.bias", offsets.reshape(1, o, 1))
+    plus = schema.AddOptionsT(fusedActivationFunction=fused(group.activation))
+    ctx.result("ADD", [product, added], options=plus, shape=shape)
+
+
 def _conv(ctx: Context, group: Group) -> None:
+    if _conv_rule(group).flexible and ctx.perm != _NHWC:
+        _product(ctx, group)
+        return
     node, window = group.head, window_of(group.head)
     x = data_of(node)
     channels = shape_of(x)[1]
@@ -201,6 +235,6 @@ def _extended(ctx: Context, full: int, missing: tuple[int, int], bias: Array) ->
 _CHECK = all_of(floats, rank(4), constant_input(1, "the weight"))
 
 OPS: Mapping[str, Op] = {
-    "Conv": Op(_conv, _RULE, _CHECK),
+    "Conv": Op(_conv, _conv_rule, _CHECK),
     "ConvTranspose": Op(_conv_transpose, _RULE, _CHECK),
 }

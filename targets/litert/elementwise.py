@@ -12,7 +12,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from edgevit.model import constant, dtype_of, shape_of
 from edgevit.targets.litert.context import Context, permuted
-from edgevit.targets.litert.grouping import Group
+from edgevit.targets.litert.grouping import Group, activation_of
 from edgevit.targets.litert.rules import Rule, aligned
 from edgevit.targets.litert.table import Check, Op, all_of, data_of, floats
 from edgevit.targets.litert.writer import DTYPES
@@ -151,6 +151,10 @@ def _truncating(node: ir.Node) -> str | None:
 def _clip(ctx: Context, group: Group) -> None:
     value = data_of(group.head)
     tensor, shape = unary_operand(ctx, value)
+    activation = activation_of(group.head)
+    if activation is not None:
+        ctx.result(activation, [tensor], shape=shape)
+        return
     dtype = dtype_of(value)
     bounds = []
     for op, index in (("MAXIMUM", 1), ("MINIMUM", 2)):

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from edgevit.model import constant, shape_of
 
-__all__ = ["Group", "group_nodes", "is_linear"]
+__all__ = ["Group", "activation_of", "group_nodes", "is_linear"]
 
 _ACTIVATED = frozenset(
     {"Conv", "MatMul", "Add", "Sub", "Mul", "Div", "MaxPool", "AveragePool"}

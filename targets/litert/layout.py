@@ -65,6 +65,7 @@ def _follow(problem: Problem) -> None:
             continue
         group = problem.groups[i]
         usable = [p for p in problem.upstream(i) if rule.valid(group, p)]
+        usable += [rule.fixed(group)] if rule.kind == "pointwise" else []
         usable += [p for p in problem.candidates(i) if rule.valid(group, p)]
         problem.labels[i] = usable[0]
 

@@ -61,6 +61,23 @@ def share_inside(window: Window, size: tuple[int, int], out: tuple[int, int]) ->
     return shares[0][:, None] * shares[1][None, :]
 
 
+def _is_sampling(window: Window, size: tuple[int, int]) -> bool:
+    """Whether windows of one pixel take every n-th row and column of a multiple of n."""
+    single = window.kernel == (1, 1) and not any(window.pads)
+    return single and all(d % s == 0 for d, s in zip(size, window.strides, strict=True))
+
+
+def _sample(ctx: Context, group: Group, tensor: int, strides: tuple[int, int]) -> None:
+    """The same as a SLICE, because XNNPACK takes no pooling of one pixel."""
+    n, h, w, c = ctx.writer.shape(tensor)
+    rows, columns = h // strides[0], w // strides[1]
+    cut = ctx.reshape(tensor, (n, rows, strides[0], columns, strides[1] * c))
+    size = (n, rows, 1, columns, c)
+    begin = ctx.constant("begin", (0,) * 5, "int32")
+    operands = [cut, begin, ctx.constant("size", size, "int32")]
+    ctx.result("SLICE", operands, options=schema.SliceOptionsT(), perm=_NHWC, shape=size)
+
+
 def _average_pool(ctx: Context, group: Group) -> None:
     """TFLite leaves padding out of the average, and only SAME pads.
 
@@ -70,6 +87,9 @@ def _average_pool(ctx: Context, group: Group) -> None:
     node, window = group.head, window_of(group.head)
     tensor = ctx.read(data_of(node), _NHWC)
     _, h, w, _ = ctx.writer.shape(tensor)
+    if group.activation == "NONE" and _is_sampling(window, (h, w)):
+        _sample(ctx, group, tensor, window.strides)
+        return
     counted = bool(whole(node, "count_include_pad", 0))
     name = scheme(window, (h, w))
     if name == "VALID" or (name == "SAME" and not counted):

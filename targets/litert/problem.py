@@ -145,11 +145,14 @@ class Problem:
             self.views[v][0] for v in self.rules[i].operands(group) if v in self.views
         )
         anchors.update(dict.fromkeys(group.nodes[-1].outputs))
-        return sum(self.anchor_cost(a) for a in anchors)
+        own = self.rules[i].surcharge(group, self.labels[i])
+        return own + sum(self.anchor_cost(a) for a in anchors)
 
     def total(self) -> int:
         """The cost of the whole graph."""
-        return sum(self.anchor_cost(a) for a in self.readers)
+        own = zip(self.rules, self.groups, self.labels, strict=True)
+        surcharges = sum(rule.surcharge(group, label) for rule, group, label in own)
+        return surcharges + sum(self.anchor_cost(a) for a in self.readers)
 
     def candidates(self, i: int) -> list[Perm]:
         """Orders worth trying for a group: the neighbors' wishes."""

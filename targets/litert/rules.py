@@ -6,6 +6,7 @@ of its axes: the operator works on ``space.transpose(perm)``.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,7 +44,9 @@ class Read:
     perms: tuple[Perm, ...]
 
 
-Kind = Literal["plain", "channels-last", "elementwise", "same", "reduce", "products"]
+Kind = Literal[
+    "plain", "channels-last", "elementwise", "same", "reduce", "products", "pointwise"
+]
 PLAIN: Kind = "plain"
 CHANNELS_LAST: Kind = "channels-last"
 ELEMENTWISE: Kind = "elementwise"
@@ -58,15 +61,18 @@ class Rule:
             ``elementwise``: any order of the output; operands broadcast. ``same``: any
             order of the data operands, the result in the same. ``reduce``: any order of
             the operand; reduced axes may vanish. ``products``: matrix products, whose
-            right operand may come with its last two axes swapped.
+            right operand may come with its last two axes swapped. ``pointwise``: rank-4
+            data in NHWC, or in logical order at ``penalty`` a result's element.
         last: Axis that must stay last: ``None`` for no demand, ``"last"`` for the last
             axis, ``"axis"`` for the one in the attribute ``axis``.
         data: How many leading inputs are data; ``None`` for all.
+        penalty: See ``pointwise``.
     """
 
     kind: Kind
     last: Literal["last", "axis"] | None = None
     data: int | None = None
+    penalty: int = 0
 
     def operands(self, group: Group) -> tuple[ir.Value, ...]:
         """The inputs that are tensors computed at run time, in order."""
@@ -82,12 +88,18 @@ class Rule:
     @property
     def flexible(self) -> bool:
         """Whether there is a choice of orders."""
-        return self.kind in ("elementwise", "same", "reduce")
+        return self.kind in ("elementwise", "same", "reduce", "pointwise")
+
+    def surcharge(self, group: Group, perm: Perm) -> int:
+        """What this order costs the operator itself, in elements moved."""
+        if self.kind != "pointwise" or perm == channels_last(len(perm)):
+            return 0
+        return self.penalty * math.prod(shape_of(group.output))
 
     def fixed(self, group: Group) -> Perm:
         """The order of an operator without choice."""
         rank = len(self.space(group))
-        if self.kind == "channels-last":
+        if self.kind in ("channels-last", "pointwise"):
             return channels_last(rank)
         return identity_perm(rank)
 
@@ -95,6 +107,8 @@ class Rule:
         """Whether the operator can work in this order."""
         if not self.flexible:
             return perm == self.fixed(group)
+        if self.kind == "pointwise":
+            return perm in (channels_last(len(perm)), identity_perm(len(perm)))
         return perm == self.repaired(group, perm)
 
     def repaired(self, group: Group, perm: Perm) -> Perm:
@@ -119,7 +133,7 @@ class Rule:
             return (channels_last(rank),)
         if self.kind == "elementwise":
             return (aligned(perm, rank),)
-        if self.kind in ("same", "reduce"):
+        if self.kind in ("same", "reduce", "pointwise"):
             return (perm,)
         plain = identity_perm(rank)
         if self.kind == "products" and index in (1, 2) and rank >= 2:
@@ -136,7 +150,7 @@ class Rule:
 
     def from_result(self, group: Group, value: ir.Value, perm: Perm) -> Perm | None:
         """The order of the space that yields this order of an output, if it is obvious."""
-        same = self.kind in ("elementwise", "same") or len(perm) == len(self.space(group))
+        same = self.kind != "reduce" or len(perm) == len(self.space(group))
         return perm if same else None
 
     def from_operand(self, group: Group, value: ir.Value, perm: Perm) -> Perm | None:

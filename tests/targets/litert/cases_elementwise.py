@@ -103,6 +103,8 @@ def _named() -> dict[str, Case]:
         "where": Case(seeded(_where, (2, 1, 4), (2, 3, 4)), EXACT),
         "where-rank-5": Case(seeded(_where, (2, 1, 1, 1, 4), (2, 3, 2, 2, 4)), EXACT),
         "clip": Case(seeded(_clip, -0.5, 0.25), EXACT),
+        "clip-relu6": Case(seeded(_clip, 0.0, 6.0), EXACT),
+        "clip-relu1": Case(seeded(_clip, -1.0, 1.0), EXACT),
         "clip-below": Case(seeded(_clip, -0.5, np.inf), EXACT),
         "clip-nothing": Case(seeded(_clip, -np.inf, np.inf), EXACT),
         "clip-int64": Case(seeded(_clip, 1, 2, np.int64), EXACT),

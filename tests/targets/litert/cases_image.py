@@ -104,6 +104,8 @@ _POOLS: tuple[tuple[Pair, Pair, Pair, Pads], ...] = (
     ((8, 8), (3, 3), (2, 2), _ONE),
     ((8, 8), (3, 3), (1, 1), _ONE),
     ((8, 9), (3, 2), (2, 1), (0, 1, 2, 0)),
+    ((8, 9), (1, 1), (2, 3), _NONE),
+    ((7, 9), (1, 1), (2, 3), _NONE),
 )
 _COORDINATES = (
     "half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric",

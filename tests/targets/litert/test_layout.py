@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -71,6 +72,18 @@ def _split_elsewhere(g: GraphBuilder) -> list[str]:
     return [g.op("MatMul", product, g.op("Reshape", "c", g.ints([4, 4])))]
 
 
+def _talking_heads(g: GraphBuilder) -> list[str]:
+    """1x1 convolutions that mix the heads of an attention map."""
+    maps = g.op("MatMul", g.input("q", (1, 4, 20, 8)), g.input("k", (1, 4, 8, 20)))
+    one = {"kernel_shape": [1, 1], "strides": [1, 1], "pads": [0] * 4,
+           "dilations": [1, 1], "group": 1}  # fmt: skip
+    attrs: dict[str, Any] = one
+    mixed = g.op("Conv", maps, g.const(noise(4, 4, 1, 1)), g.const(noise(4)), **attrs)
+    soft = g.op("Softmax", mixed, axis=3)
+    again = g.op("Relu", g.op("Conv", soft, g.const(noise(4, 4, 1, 1, seed=3)), **attrs))
+    return [g.op("MatMul", again, g.input("v", (1, 4, 20, 8)))]
+
+
 def _convolutions(g: GraphBuilder) -> list[str]:
     x = _conv(g, g.input("x", (1, 3, 8, 8)), (3, 4), "HardSwish")
     y = g.op("Add", _conv(g, x, (4, 4)), x)
@@ -121,6 +134,7 @@ _GRAPHS: dict[str, tuple[Build, int]] = {
     # The boundary in; q, k, v together; heads back.
     "hybrid": (_hybrid, 3),
     "split-attention": (_split_attention, 2),  # q, k, v together; heads back
+    "talking-heads": (_talking_heads, 0),
     "split-elsewhere": (_split_elsewhere, 2),
     "unfold": (_unfold, 4),  # the boundary both ways, patches both ways
     "normalized-image": (_normalized_image, 2),  # the boundary both ways
