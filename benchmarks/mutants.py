@@ -32,7 +32,8 @@ from edgevit.passes.order import canonicalize
 from edgevit.reference import Arrays, run_reference
 from edgevit.runtimes.chain import Chain
 from edgevit.target import load_target
-from edgevit.verify import Expected, LoweredPart, Subject, expect, verify_parts
+from edgevit.verify import verify_parts
+from edgevit.subject import Expected, LoweredPart, Subject, expect
 
 TARGETS = {"onnx": "onnx", "litert": "raspberry-pi-5", "coreml": "iphone-npu"}
 SAMPLES = 2
@@ -168,7 +169,8 @@ def float16_rows() -> list[Row]:
     """All faults, then ever smaller weight scales, on Core ML in float16."""
     faults = {**FAULTS, **{f"scale {s:g}": scale_fault(s) for s in SCALES}}
     return [
-        check("coreml", "fp16", name, fault, effect_of(fault)) for name, fault in faults.items()
+        check("coreml", "fp16", name, fault, effect_of(fault))
+        for name, fault in faults.items()
     ]
 
 

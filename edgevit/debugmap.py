@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from edgevit.backend import Lowered
 from edgevit.bundle import DEBUG_MAP, Binding
-from edgevit.verify import LoweredPart
+from edgevit.subject import LoweredPart
 
 if TYPE_CHECKING:
     from edgevit.manifest import Manifest
@@ -20,7 +20,8 @@ __all__ = ["read_debug_map", "write_debug_map"]
 def write_debug_map(parts: Sequence[LoweredPart]) -> bytes:
     """Canonical JSON of every part's backend and values, in execution order."""
     data = [
-        {"backend": p.backend, "values": [b.to_json() for b in p.lowered.values]} for p in parts
+        {"backend": p.backend, "values": [b.to_json() for b in p.lowered.values]}
+        for p in parts
     ]
     text = json.dumps({"parts": data}, sort_keys=True, separators=(",", ":"))
     return text.encode()

@@ -27,7 +27,6 @@ from edgevit.manifest import (
     RefusedEntry,
     SelfCheck,
 )
-
 from edgevit.parity import Gate, Metrics, judge
 from edgevit.partition import Coverage
 from edgevit.pipeline import PassRecord
@@ -160,8 +159,19 @@ def _parity_record(made: Made, parity: Parity) -> ParityRecord:
         first_divergent=(
             None if parity.first_divergent is None else parity.first_divergent.to_json()
         ),
-        psnr_drop=None if parity.psnr_drop is None else parity.psnr_drop.to_json(),
+        **_accumulation(parity),
     )
+
+
+def _accumulation(parity: Parity) -> dict[str, Any]:
+    found = parity.accumulation
+    if found is None:
+        return {"psnr_drop": None, "large": (), "fp16_accumulate_psnr_db": None}
+    return {
+        "psnr_drop": None if found.drop is None else found.drop.to_json(),
+        "large": tuple(value.to_json() for value in found.large),
+        "fp16_accumulate_psnr_db": found.pessimistic_psnr_db,
+    }
 
 
 def _metrics_json(metrics: Metrics) -> dict[str, Any]:
@@ -172,14 +182,14 @@ def _metrics_json(metrics: Metrics) -> dict[str, Any]:
 
 def parity_json(parity: Parity) -> dict[str, Any]:
     """The certificate as ``verify --json`` and ``compile --json`` print it."""
-    first, drop = parity.first_divergent, parity.psnr_drop
+    first = parity.first_divergent
     return {
         "figures": _figures(parity),
         "parity": _figures(parity),
         "outputs": [{"name": n, **_metrics_json(m)} for n, m in parity.outputs.items()],
         "worst": [d.to_json() for d in parity.worst],
         "first_divergent": None if first is None else first.to_json(),
-        "psnr_drop": None if drop is None else drop.to_json(),
+        **_accumulation(parity),
         "replayed": parity.replayed,
         "samples": parity.samples,
         "synthetic": parity.synthetic,
@@ -189,9 +199,7 @@ def parity_json(parity: Parity) -> dict[str, Any]:
     }
 
 
-def result(
-    made: Made, found: Manifest, path: Path | None, seconds: float
-) -> dict[str, Any]:
+def result(made: Made, found: Manifest, path: Path | None, seconds: float) -> dict[str, Any]:
     """The ``result`` object of ``edgevit compile --json`` (design.md)."""
     total = total_cost(made.canonical)
     files = [{"path": f.path, "bytes": f.bytes, "sha256": f.sha256} for f in found.files]
@@ -230,10 +238,12 @@ def failed_gate(made: Made, found: Manifest, kept: Path | None) -> GateError:
     first = parity.first_divergent
     if first is not None:
         lines.append(
-            f"first node past its tolerance: {first.op} {first.node!r} (value {first.value!r}): "
-            f"error {first.error:.3g}, limit {first.limit:.3g}"
+            f"first node past its tolerance: {first.op} {first.node!r} "
+            f"(value {first.value!r}): error {first.error:.3g}, limit {first.limit:.3g}"
         )
-    where = f"the failed bundle was kept at {kept}" if kept else "--keep-failed keeps the bundle"
+    where = (
+        f"the failed bundle was kept at {kept}" if kept else "--keep-failed keeps the bundle"
+    )
     error = GateError("verification failed: " + "; ".join(lines), hint=where)
     error.result = result(made, found, kept, 0.0)
     return error

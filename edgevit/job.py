@@ -1,4 +1,4 @@
-"""The steps of a compile, each a function from values to values; ``api.compile`` is the flow."""
+"""The steps of a compile, each from values to values; ``api.compile`` is the flow."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from edgevit.backend import LowerOptions
 from edgevit.bundle import Entry, TensorInfo
 from edgevit.calibration import DataSource, SyntheticSource, held_out, open_source
 from edgevit.debugmap import read_debug_map, write_debug_map
-from edgevit.errors import ArtifactError, InputError, UsageError
+from edgevit.errors import ArtifactError, InputError, UnsupportedModelError, UsageError
 from edgevit.gatekeeper import PassGate
 from edgevit.loading import Source, load
 from edgevit.model import dtype_of, shape_of
@@ -27,8 +27,9 @@ from edgevit.preprocess import Preprocess
 from edgevit.recipe import Recipe, load_recipe
 from edgevit.reference import Arrays
 from edgevit.target import Target, load_target
-from edgevit.verify import Expected, LoweredPart, Parity, Subject, verify_parts
-from edgevit.verify import expect as _expect
+from edgevit.verify import Parity, verify_parts
+from edgevit.subject import Expected, LoweredPart, Subject
+from edgevit.subject import expect as _expect
 
 __all__ = ["Data", "Opened", "Plan", "Staged"]
 
@@ -127,7 +128,7 @@ def _check_precision(target: Target, precision: str) -> None:
         raise UsageError(
             f"unknown precision {precision!r}", hint=registry.nearest(precision, [*known])
         )
-    raise partitions.UnsupportedModelError(
+    raise UnsupportedModelError(
         f"{target.name} cannot execute precision {precision!r}",
         hint=f"the nearest that it can: --precision {target.precisions[-1]}",
     )
@@ -135,7 +136,9 @@ def _check_precision(target: Target, precision: str) -> None:
 
 def tensor_infos(values: Sequence[ir.Value]) -> tuple[TensorInfo, ...]:
     """A model's inputs or outputs, with static shapes."""
-    return tuple(TensorInfo(name=str(v.name), dtype=str(dtype_of(v)), shape=shape_of(v)) for v in values)
+    return tuple(
+        TensorInfo(name=str(v.name), dtype=str(dtype_of(v)), shape=shape_of(v)) for v in values
+    )
 
 
 def data(
@@ -252,7 +255,8 @@ def stage(
     """Write the artifacts, the debug map and the self-check into the staging directory."""
     answer = expected.outputs[-1]
     outputs = tuple(
-        TensorInfo(name=name, dtype=str(array.dtype), shape=array.shape) for name, array in answer.items()
+        TensorInfo(name=name, dtype=str(array.dtype), shape=array.shape)
+        for name, array in answer.items()
     )
     infos = tensor_infos(source.model.graph.inputs)
     entry = Entry(tuple(part.lowered.part for part in parts), infos, outputs)
@@ -268,7 +272,9 @@ def gates(target: Target, precision: str) -> tuple[Gate, ...]:
     found = target.tolerance.get(precision)
     limits = found.model_dump(exclude_none=True) if found is not None else {}
     if not limits:
-        raise UsageError(f"device file {target.name}: no tolerance for precision {precision!r}")
+        raise UsageError(
+            f"device file {target.name}: no tolerance for precision {precision!r}"
+        )
     return tuple(Gate(metric, limit) for metric, limit in sorted(limits.items()))
 
 
@@ -315,7 +321,9 @@ def reopen(path: Path, against: Path, inputs: str | None) -> Opened:
         )
     target = load_target(manifest.target)
     if target.digest() != manifest.target_sha256:
-        raise ArtifactError(f"the device file of {manifest.target} has changed since the compile")
+        raise ArtifactError(
+            f"the device file of {manifest.target} has changed since the compile"
+        )
     preprocess = Preprocess.parse(recipe.preprocess) if recipe.preprocess else None
     p = Plan(against, recipe, target, manifest.precision, preprocess, path, False)
     d = data(p, source, None, inputs, None)

@@ -221,6 +221,9 @@ class ParityRecord:
         worst: The closest to their tolerances, worst first.
         first_divergent: First value past its tolerance; ``None`` if there is none.
         psnr_drop: Where accumulated error is largest; ``None`` without such a gate.
+        large: Values near the end of float16's range, by source node.
+        fp16_accumulate_psnr_db: The figure with sums in float16 too; ``None`` if the engine
+            has no such variant.
     """
 
     figures: Mapping[str, Mapping[str, Any]]
@@ -233,6 +236,8 @@ class ParityRecord:
     worst: tuple[Mapping[str, Any], ...]
     first_divergent: Mapping[str, Any] | None
     psnr_drop: Mapping[str, Any] | None
+    large: tuple[Mapping[str, Any], ...]
+    fp16_accumulate_psnr_db: float | None
 
     def __post_init__(self) -> None:
         figures = {m: _figure(f) for m, f in self.figures.items()}
@@ -243,6 +248,8 @@ class ParityRecord:
         object.__setattr__(self, "figures", figures)
         object.__setattr__(self, "outputs", outputs)
         object.__setattr__(self, "top1_agreement", _short(self.top1_agreement))
+        pessimistic = _short(self.fp16_accumulate_psnr_db)
+        object.__setattr__(self, "fp16_accumulate_psnr_db", pessimistic)
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary of plain JSON values."""

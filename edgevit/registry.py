@@ -108,6 +108,7 @@ BUILTIN = Plugin(
     },
     engines={
         "coreml": "edgevit.runtimes.coreml:CoreMLEngine",
+        "coreml-fp16-accumulate": "edgevit.runtimes.coreml:PessimisticEngine",
         "litert": "edgevit.runtimes.litert:LiteRTEngine",
         "ort": "edgevit.runtimes.ort:OrtEngine",
     },

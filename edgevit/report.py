@@ -59,7 +59,23 @@ def text_of_parity(parity: Mapping[str, Any]) -> str:
         lines.append(
             f"accumulated error: {what} at {drop['op']} {drop['node']!r}: {drop['psnr_db']} dB"
         )
+    lines += _float16_lines(parity)
     return "\n".join(lines)
+
+
+def _float16_lines(parity: Mapping[str, Any]) -> list[str]:
+    lines = []
+    if parity["fp16_accumulate_psnr_db"] is not None:
+        lines.append(
+            f"with sums in float16 too: {parity['fp16_accumulate_psnr_db']:.1f} dB. Both figures "
+            "are of the evaluator's\nspecified arithmetic, not of the neural engine's own"
+        )
+    for large in parity["large"]:
+        lines.append(
+            f"near the end of float16's range: {large['op']} {large['node']!r} reaches "
+            f"{large['peak']:g}"
+        )
+    return lines
 
 
 def _replay_line(parity: Mapping[str, Any]) -> str:
@@ -144,7 +160,9 @@ def text_of_manifest(manifest: Mapping[str, Any]) -> str:
     parity = manifest["parity"]
     if parity is not None:
         measured = parity["measured"]
-        where = f"measured with {measured['engine']} {measured['version']} on {measured['arch']}"
+        where = (
+            f"measured with {measured['engine']} {measured['version']} on {measured['arch']}"
+        )
         lines += ["", text_of_parity(parity), where]
     verdict = "PASS" if manifest["verified"] else "NOT VERIFIED: "
     return "\n".join([*lines, "", verdict + manifest["unverified_because"]])
@@ -167,5 +185,5 @@ def text_of_bench(entries: Sequence[Mapping[str, Any]]) -> str:
                 f"{r['median']:.3f} [{r['low']:.3f}, {r['high']:.3f}]",
             )
         )
-    head = ("subject", "engine", "threads", "p50 ms", "p90 ms", "cpu ms", "MiB", "ratio [95 %]")
-    return table(head, rows)
+    times = ("p50 ms", "p90 ms", "cpu ms")
+    return table(("subject", "engine", "threads", *times, "MiB", "ratio [95 %]"), rows)

@@ -23,7 +23,7 @@ from edgevit.runtimes.mil.evaluate import Accumulate, Evaluation, run
 from edgevit.runtimes.mil.package import load_package
 from edgevit.runtimes.mil.prepare import prepare
 
-__all__ = ["CoreMLEngine", "Evaluator", "NativeModel"]
+__all__ = ["CoreMLEngine", "Evaluator", "NativeModel", "PessimisticEngine"]
 
 _EVALUATOR_VERSION = "evaluator 1"
 
@@ -64,6 +64,28 @@ class CoreMLEngine:
         return executor
 
 
+class PessimisticEngine:
+    """Engine ``coreml-fp16-accumulate``: the evaluator with sums in float16 too.
+
+    Verification reports its figure beside the gate's; it is never what a bundle names.
+    """
+
+    name: ClassVar[str] = "coreml-fp16-accumulate"
+
+    def probe(self) -> Availability:
+        """The evaluator needs numpy only."""
+        return Availability(self.name, True, _EVALUATOR_VERSION, "", "coreml")
+
+    def open(self, artifact: Path, part: Part, *, threads: int | None) -> Executor:
+        """Open a ``.mlpackage`` in the evaluator.
+
+        Raises:
+            ArtifactError: The package is corrupt or is no ML program.
+        """
+        del part, threads
+        return Evaluator(artifact, accumulate="float16")
+
+
 class Evaluator:
     """An opened package that our evaluator runs.
 
@@ -74,14 +96,15 @@ class Evaluator:
             name -> largest magnitude, ``inf`` after overflow.
     """
 
-    def __init__(self, package: Path) -> None:
+    def __init__(self, package: Path, accumulate: Accumulate = "float32") -> None:
+        self._accumulate = accumulate
         self._prepared = prepare(load_package(package))
         self.inputs = tuple(d.name for d in self._prepared.function.inputs)
         self.outputs = self._prepared.function.outputs
         self.large: dict[str, float] = {}
 
     def run(
-        self, feeds: Arrays, accumulate: Accumulate = "float32"
+        self, feeds: Arrays, accumulate: Accumulate | None = None
     ) -> dict[str, np.ndarray[Any, Any]]:
         """Input name -> array, to output name -> array (owned copies).
 
@@ -92,10 +115,16 @@ class Evaluator:
         return self.evaluate(feeds, accumulate).outputs
 
     def evaluate(
-        self, feeds: Arrays, accumulate: Accumulate = "float32", keep: Collection[str] = ()
+        self,
+        feeds: Arrays,
+        accumulate: Accumulate | None = None,
+        keep: Collection[str] = (),
     ) -> Evaluation:
-        """As ``run``, with large values and the intermediates named in ``keep``."""
-        result = run(self._prepared, feeds, accumulate, keep)
+        """As ``run``, with large values and the intermediates named in ``keep``.
+
+        ``accumulate=None`` is what the evaluator was opened with.
+        """
+        result = run(self._prepared, feeds, accumulate or self._accumulate, keep)
         self.large = result.large
         return result
 

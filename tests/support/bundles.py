@@ -143,6 +143,8 @@ def manifest(entries: tuple[Entry, ...], **changes: Any) -> Manifest:
             worst=(),
             first_divergent=None,
             psnr_drop=None,
+            large=(),
+            fp16_accumulate_psnr_db=None,
         ),
         "verified": True,
         "unverified_because": "",

@@ -1,0 +1,155 @@
+"""How error accumulates through the shipped artifact, for gates in decibels (float16).
+
+The artifact runs once with every mapped value exposed: the first value below the gate is
+named, and so are values whose magnitude comes near the end of float16's range. Where the
+engine has a pessimistic variant (sums in float16 too), its figure stands beside the gate's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from edgevit import registry
+from edgevit.bundle import Entry
+from edgevit.parity import Gate, compare, judge
+from edgevit.reference import Arrays
+from edgevit.replay import Origin, run_variant, short
+from edgevit.subject import Subject
+
+__all__ = ["Accumulation", "Large", "PsnrDrop", "accumulation"]
+
+# Half of float16's largest number (65,504): one more doubling overflows.
+LARGE = 32768.0
+# Engine -> the variant of it with pessimistic arithmetic.
+PESSIMISTIC = {"coreml": "coreml-fp16-accumulate"}
+
+
+@dataclass(frozen=True)
+class PsnrDrop:
+    """Where accumulated error first falls below the gate, or is lowest if it never does."""
+
+    node: str
+    op: str
+    value: str
+    psnr_db: float
+    below_gate: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "node": self.node,
+            "op": self.op,
+            "value": self.value,
+            "psnr_db": short(self.psnr_db),
+            "below_gate": self.below_gate,
+        }
+
+
+@dataclass(frozen=True)
+class Large:
+    """A value of the artifact whose magnitude is above ``LARGE``."""
+
+    node: str
+    op: str
+    value: str
+    peak: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "node": self.node,
+            "op": self.op,
+            "value": self.value,
+            "peak": short(self.peak),
+        }
+
+
+@dataclass(frozen=True)
+class Accumulation:
+    """What following the error through the artifact gave.
+
+    Attributes:
+        drop: First value below the gate, or the lowest.
+        large: Values near the end of float16's range.
+        pessimistic_psnr_db: Whole-network figure with sums in float16; ``None`` if the
+            engine has no such variant or it is exact.
+    """
+
+    drop: PsnrDrop | None
+    large: tuple[Large, ...]
+    pessimistic_psnr_db: float | None
+
+
+def accumulation(
+    subject: Subject, sample: Arrays, values: Arrays, outputs: Arrays
+) -> Accumulation | None:
+    """Follow the error, if the precision's gate is in decibels; else ``None``.
+
+    Args:
+        subject: What is verified.
+        sample: Input name -> array.
+        values: The reference's value of every canonical node, for that sample.
+        outputs: The source model's outputs for that sample.
+    """
+    limits = [g.limit for g in subject.gates if g.metric == "psnr_db"]
+    if not limits or len(subject.parts) != 1:
+        return None
+    part = subject.parts[0]
+    backend = registry.load("backends", part.backend)()
+    exposed = run_variant(subject, backend.expose(part.lowered), {**values, **sample})
+    drop = _first_drop(subject, values, exposed, limits[0])
+    return Accumulation(drop, _large(subject, exposed), _pessimistic(subject, sample, outputs))
+
+
+def _first_drop(
+    subject: Subject, values: Arrays, exposed: Arrays, limit: float
+) -> PsnrDrop | None:
+    origin = Origin(subject)
+    lowest: PsnrDrop | None = None
+    for binding in subject.parts[0].lowered.values:
+        r = values[binding.name]
+        if r.dtype.kind != "f":
+            continue
+        figure = judge(compare(r, exposed[binding.name].reshape(r.shape)), Gate("psnr_db", limit))
+        if figure.value is None:
+            continue
+        node, op = origin.of(binding.name)
+        drop = PsnrDrop(node, op, binding.name, figure.value, not figure.passed)
+        if drop.below_gate:
+            return drop
+        if lowest is None or drop.psnr_db < lowest.psnr_db:
+            lowest = drop
+    return lowest
+
+
+def _large(subject: Subject, exposed: Arrays) -> tuple[Large, ...]:
+    origin = Origin(subject)
+    found = []
+    for binding in subject.parts[0].lowered.values:
+        array = exposed[binding.name]
+        if array.dtype.kind != "f":
+            continue
+        peak = float(np.max(np.abs(array), initial=0.0))
+        if not peak <= LARGE:
+            node, op = origin.of(binding.name)
+            found.append(Large(node, op, binding.name, peak))
+    return tuple(found)
+
+
+def _pessimistic(subject: Subject, sample: Arrays, outputs: Arrays) -> float | None:
+    part = subject.entry.parts[0]
+    if part.engine not in PESSIMISTIC:
+        return None
+    slow = replace(part, engine=PESSIMISTIC[part.engine])
+    entry: Entry = replace(subject.entry, parts=(slow,))
+    found = subject.run(subject.root, entry, [sample])[0]
+    figures = [
+        compare(outputs[name], found[name].reshape(outputs[name].shape)).psnr_db
+        for name in outputs
+        if outputs[name].dtype.kind == "f"
+    ]
+    finite = [f for f in figures if f is not None]
+    return min(finite) if finite else None

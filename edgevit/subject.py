@@ -1,0 +1,118 @@
+"""What is verified against what, and what the source model computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from edgevit import registry
+from edgevit.backend import Lowered, LowerOptions
+from edgevit.bundle import Entry
+from edgevit.parity import Gate
+from edgevit.reference import Arrays, run_reference
+from edgevit.target import load_target
+
+__all__ = ["Expected", "LoweredPart", "Runner", "Subject", "expect"]
+
+Runner = Callable[[Path, Entry, Sequence[Mapping[str, Any]]], Sequence[Arrays]]
+
+
+@dataclass(frozen=True)
+class LoweredPart:
+    """A lowered part, the backend that made it, and its region of the canonical graph."""
+
+    backend: str
+    lowered: Lowered
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is verified against what.
+
+    Attributes:
+        source: Serialized source model, as the user gave it.
+        canonical: Canonical model that was lowered.
+        parts: Lowered parts in execution order.
+        entry: The bundle's entry that runs them.
+        root: Directory that holds the staged files.
+        precision: Decides the roundoffs of the replay.
+        gates: Whole-network gates.
+        run: Runs an entry in a child process.
+    """
+
+    source: bytes
+    canonical: ir.Model
+    parts: tuple[LoweredPart, ...]
+    entry: Entry
+    root: Path
+    precision: str
+    gates: tuple[Gate, ...]
+    run: Runner
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the source model computes.
+
+    Attributes:
+        outputs: For each sample, output name -> array.
+        values: For the first sample, every value of the canonical graph by name: as the
+            source computes it where the source has it, else as the canonical graph computes
+            it from those.
+        rewritten: The values that the source has, as the canonical graph computes each from
+            the source's own ones: what proves the rewrites.
+        version: ONNX Runtime's version.
+    """
+
+    outputs: tuple[Arrays, ...]
+    values: Arrays
+    rewritten: Arrays
+    version: str
+
+
+def expect(
+    source: bytes, canonical: ir.Model, samples: Sequence[Arrays], trace: bool
+) -> Expected:
+    """Run the source model (and, to trace, the canonical one) in ONNX Runtime.
+
+    Args:
+        source: Serialized source model.
+        canonical: The model that is lowered.
+        samples: Input name -> array, at least one.
+        trace: Whether ``values`` is wanted.
+
+    Raises:
+        InputError: The source model does not run.
+    """
+    reference = run_reference(source, samples, trace=1 if trace else 0)
+    if not trace:
+        return Expected(reference.outputs, {}, {}, reference.version)
+    values, rewritten = _canonical_values(canonical, reference.traces[0], samples[0])
+    return Expected(reference.outputs, values, rewritten, reference.version)
+
+
+def _canonical_values(
+    canonical: ir.Model, trace: Arrays, sample: Arrays
+) -> tuple[Arrays, Arrays]:
+    """Cut the canonical graph at every value of the source, and run it on those values.
+
+    Returns:
+        Every canonical value, and the source's values recomputed.
+    """
+    backend = registry.load("backends", "onnx")()
+    whole = backend.lower(canonical, load_target("onnx"), LowerOptions("fp32", "source", "m"))
+    known = {}
+    for b in whole.values:
+        if b.name in trace and trace[b.name].size == np.prod(b.shape, dtype=np.int64):
+            known[b.name] = trace[b.name].reshape(b.shape)
+    shared = tuple(b for b in whole.values if b.name in known)
+    cut = backend.replay(replace(whole, values=shared))
+    feeds = {b.artifact: {**known, **sample}[b.name] for b in cut.part.inputs}
+    computed = run_reference(cut.files[cut.part.artifact], [feeds], trace=1).traces[0]
+    rewritten = {b.name: computed[b.artifact] for b in cut.values}
+    return {**computed, **sample, **known}, rewritten
