@@ -62,6 +62,7 @@ BUILTIN = Plugin(
         "drop-unit-axes": "edgevit.passes.drop_unit_axes:DropUnitAxes",
         "einsum-to-matmul": "edgevit.passes.einsum_to_matmul:EinsumToMatMul",
         "fold-affine": "edgevit.passes.fold_affine:FoldAffine",
+        "fold-affine-ahead": "edgevit.passes.fold_affine_ahead:FoldAffineAhead",
         "fold-batchnorm": "edgevit.passes.fold_batchnorm:FoldBatchNorm",
         "fold-constants": "edgevit.passes.fold_constants:FoldConstants",
         "fold-pad": "edgevit.passes.fold_pad:FoldPad",
@@ -127,11 +128,17 @@ def plugins() -> tuple[Plugin, ...]:
     """All installed plug-ins, the built-in one first, then by entry-point name.
 
     Raises:
-        UsageError: An entry point does not name a ``Plugin``.
+        UsageError: An entry point cannot be loaded, or does not name a ``Plugin``.
     """
     found = [BUILTIN]
     for point in sorted(importlib.metadata.entry_points(group=GROUP), key=lambda p: p.name):
-        plugin = point.load()
+        try:
+            plugin = point.load()
+        except (ImportError, AttributeError) as e:
+            raise UsageError(
+                f"the plug-in {point.name!r} ({point.value}) cannot be loaded: {e}",
+                hint="install what it needs, or uninstall it",
+            ) from e
         if not isinstance(plugin, Plugin):
             raise UsageError(
                 f"entry point {point.name!r} in group {GROUP!r} is a "

@@ -14,7 +14,7 @@ from edgevit.passes.facts import Array, attr, attrs, given, operand, single_use,
 from edgevit.passes.nodewise import NodePass, Result
 from edgevit.rewrite import Builder, Refused
 
-__all__ = ["FoldAffine"]
+__all__ = ["FoldAffine", "per_channel"]
 
 _LINEAR = frozenset({"Conv", "ConvTranspose", "MatMul"})
 
@@ -57,7 +57,7 @@ class FoldAffine(NodePass):
         if not single_use(x):  # case 2
             return Refused(f"the {producer.op_type} in front has other readers")
         axis = 1 if producer.op_type in ("Conv", "ConvTranspose") else len(shape) - 1
-        vector = _per_channel(array, shape, axis)
+        vector = per_channel(array, shape, axis)
         if vector is None:  # case 1
             return Refused(f"a constant of shape {array.shape} is not one number per channel")
         wide = vector.astype(np.float64)
@@ -97,7 +97,7 @@ def _vector_weight(node: ir.Node) -> bool:
     return weight is not None and weight.ndim == 2
 
 
-def _per_channel(array: Array, shape: tuple[int, ...], axis: int) -> Array | None:
+def per_channel(array: Array, shape: tuple[int, ...], axis: int) -> Array | None:
     """The constant as one number per channel; ``None`` if it varies along another axis."""
     dims = (1,) * (len(shape) - array.ndim) + array.shape
     if any(d != 1 for i, d in enumerate(dims) if i != axis):

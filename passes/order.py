@@ -71,6 +71,8 @@ CANONICAL: tuple[str, ...] = (
     # After fold-batchnorm, because it leaves a product and a sum per normalization.
     "hoist-affine",
     "fold-affine",
+    # After fold-affine: what the layer in front can take costs the layer behind nothing.
+    "fold-affine-ahead",
     # Last, because equal nodes show only once everything is in normal form.
     "merge-duplicates",
     "remove-dead",

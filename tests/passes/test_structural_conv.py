@@ -73,6 +73,21 @@ CASES = [
     Case("grouped-transposed", "fold-affine", "float[1,4,5,6] x => float[1,4,7,8] y",
          "c = ConvTranspose <group = 2> (x, w)\n y = Mul(c, a)", "ConvTranspose",
          {**G, "a": rng_array(1, 4, 1, 1)}, LIMIT),
+    Case("factor", "fold-affine-ahead", IMAGE.format("7,8"),
+         "a = Mul(x, k)\n y = Conv <pads = [1,1,1,1]> (a, w, g)", "Conv",
+         {**W, "g": BN["g"], "k": rng_array(3, 1, 1)}, LIMIT),
+    Case("quotient-grouped", "fold-affine-ahead", "float[1,4,7,8] x => float[1,4,5,6] y",
+         "a = Div(x, k)\n y = Conv <group = 2> (a, w)", "Conv",
+         {**G, "k": 1 + np.abs(rng_array(1, 4, 1, 1))}, LIMIT),
+    Case("offset", "fold-affine-ahead", "float[1,4,7,8] x => float[1,4,5,6] y",
+         "a = Sub(x, k)\n y = Conv <group = 2> (a, w)", "Conv",
+         {**G, "k": rng_array(1, 4, 1, 1)}, LIMIT),
+    Case("offset-bias", "fold-affine-ahead", IMAGE.format("5,6"),
+         "a = Add(x, k)\n y = Conv(a, w, g)", "Conv",
+         {**W, "g": BN["g"], "k": f32(0.7)}, LIMIT),
+    Case("padded-affine", "fold-affine-ahead", IMAGE.format("7,8"),
+         "m = Mul(x, s)\n a = Add(m, k)\n y = Conv <pads = [1,1,1,1]> (a, w, g)", "Add Conv",
+         {**W, "g": BN["g"], "s": f32(0.4), "k": rng_array(3, 1, 1)}, LIMIT),
 ]  # fmt: skip
 
 REFUSALS = [
@@ -118,6 +133,18 @@ REFUSALS = [
     Refusal("shared", "fold-affine",
             "float[1,3,7,8] x => float[1,4,5,6] y, float[1,4,5,6] c",
             "c = Conv(x, w)\n y = Mul(c, a)", "other readers", {**W, "a": f32(2.0)}),
+    Refusal("padded-offset", "fold-affine-ahead", IMAGE.format("7,8"),
+            "a = Add(x, k)\n y = Conv <pads = [1,1,1,1]> (a, w)", "", {**W, "k": f32(0.7)}),
+    Refusal("zero-factor", "fold-affine-ahead", IMAGE.format("7,8"),
+            "m = Mul(x, s)\n a = Add(m, k)\n y = Conv <pads = [1,1,1,1]> (a, w)", "zero",
+            {**W, "s": np.array([[[1]], [[0]], [[2]]], np.float32), "k": f32(0.7)}),
+    Refusal("tiny-factor", "fold-affine-ahead", IMAGE.format("5,6"),
+            "a = Mul(x, k)\n y = Conv(a, w)", "float16", {**W, "k": f32(1e-5)}),
+    Refusal("read-twice", "fold-affine-ahead",
+            "float[1,3,7,8] x => float[1,4,5,6] y, float[1,3,7,8] a",
+            "a = Mul(x, k)\n y = Conv(a, w)", "other readers", {**W, "k": f32(2.0)}),
+    Refusal("per-column", "fold-affine-ahead", IMAGE.format("5,6"),
+            "a = Mul(x, k)\n y = Conv(a, w)", "per channel", {**W, "k": rng_array(8)}),
 ]  # fmt: skip
 
 
