@@ -91,6 +91,8 @@ def load_recipe(name_or_file: str) -> Recipe:
             text = path.read_text(encoding="utf-8")
         except OSError as e:
             raise InputError(f"recipe {path} cannot be read: {e.strerror}") from e
+        except UnicodeDecodeError as e:
+            raise InputError(f"recipe {path} is not UTF-8 text: {e}") from e
     else:
         known = named_recipes()
         if name_or_file not in known:
@@ -125,11 +127,16 @@ def to_toml(recipe: Recipe) -> str:
     data.pop("schema", None)
     shapes = data.pop("shapes", {})
     lines = [f"schema = {recipe.schema_version}"]
-    lines += [f"{key} = {json.dumps(value)}" for key, value in sorted(data.items())]
+    lines += [f"{key} = {_toml(value)}" for key, value in sorted(data.items())]
     if shapes:
         lines += ["", "[shapes]"]
-        lines += [f"{json.dumps(k)} = {json.dumps(v)}" for k, v in sorted(shapes.items())]
+        lines += [f"{_toml(k)} = {_toml(v)}" for k, v in sorted(shapes.items())]
     return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    # TOML has no surrogate pairs, which JSON escapes would be, and wants DEL escaped.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def save_recipe(recipe: Recipe, path: Path) -> None:

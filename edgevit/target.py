@@ -185,4 +185,6 @@ def load_target(spec: str, file: Path | None = None) -> Target:
         text = file.read_text(encoding="utf-8")
     except OSError as e:
         raise UsageError(f"device file {file} cannot be read: {e.strerror}") from e
+    except UnicodeDecodeError as e:
+        raise UsageError(f"device file {file} is not UTF-8 text: {e}") from e
     return _override(parse_target(_read(text, str(file)), str(file)), overrides)
