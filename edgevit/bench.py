@@ -7,18 +7,25 @@ ratios; its 95 % interval is the distribution-free one of order statistics (bino
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from edgevit.errors import EdgevitError, InputError
+from edgevit.errors import EdgevitError, InputError, UsageError
 
 __all__ = ["Subject", "Timing", "bench", "median_interval"]
+
+# Engines keep their threads spinning for some milliseconds after a run, on the cores that
+# the next subject needs: each turn waits until they sleep.
+REST_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -77,8 +84,14 @@ class _Worker:
         command = [sys.executable, "-m", "edgevit.runtimes.bench_worker"]
         command += [subject.path, str(threads), *subject.shapes]
         self._label = subject.label
+        # Engines write to stderr what nobody asked for; it is shown only after a crash.
+        self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115  (closed in close)
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            text=True,
         )
         try:
             self.about = self._read()
@@ -90,8 +103,12 @@ class _Worker:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
+            status = self._process.wait()
+            self._stderr.seek(0)
+            said = self._stderr.read().strip().splitlines()[-1:]
             raise InputError(
-                f"{self._label}: the process ended with status {self._process.wait()}"
+                f"{self._label}: the process ended with status {status}"
+                f"{': ' + said[0] if said else ''}"
             )
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
@@ -101,17 +118,21 @@ class _Worker:
     def once(self) -> dict[str, Any]:
         """One inference."""
         assert self._process.stdin is not None
-        self._process.stdin.write("run\n")
-        self._process.stdin.flush()
+        time.sleep(REST_S)
+        with contextlib.suppress(BrokenPipeError):  # it has ended: reading says how
+            self._process.stdin.write("run\n")
+            self._process.stdin.flush()
         return self._read()
 
     def close(self) -> None:
         """End the process."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
         self._process.wait(timeout=60)
         self._process.stdout.close()
+        self._stderr.close()
 
     def __enter__(self) -> _Worker:
         return self
@@ -160,8 +181,13 @@ def bench(
         warmup: Rounds before, not counted.
 
     Raises:
+        UsageError: Fewer than one thread or round.
         InputError: A subject cannot be opened or run.
     """
+    if threads < 1 or runs < 1:
+        raise UsageError(
+            f"bench: expected at least one thread and one round, found {threads} and {runs}"
+        )
     workers: list[_Worker] = []
     try:
         workers.extend(_Worker(s, threads) for s in subjects)
@@ -170,7 +196,9 @@ def bench(
         for worker in workers:
             worker.close()
     return tuple(
-        _timing(subjects[i], workers[i], [a[i] for a in answers], [a[0] for a in answers], threads)
+        _timing(
+            subjects[i], workers[i], [a[i] for a in answers], [a[0] for a in answers], threads
+        )
         for i in range(len(subjects))
     )
 

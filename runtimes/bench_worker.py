@@ -16,12 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from edgevit import registry
 from edgevit.errors import EdgevitError, InputError
 from edgevit.runtimes.session import load
 
 __all__ = ["main"]
-
-Feeds = dict[str, "np.ndarray[Any, Any]"]
 
 
 class _OnnxSubject:
@@ -34,9 +33,12 @@ class _OnnxSubject:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        self._session = ort.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
+        try:
+            self._session = ort.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as e:
+            raise InputError(f"ONNX Runtime refuses {path}: {str(e).splitlines()[0]}") from e
         self.version = str(ort.__version__)
         self.engine = "ort"
         self.feeds = {
@@ -81,13 +83,28 @@ class _BundleSubject:
 
     def __init__(self, path: Path, threads: int) -> None:
         self._session = load(path, threads=threads)
-        part = self._session.manifest.entries[0].parts[0]
-        self.engine = part.engine
-        self.version = str(self._session.manifest.parity_measured.get("version", ""))
+        names = dict.fromkeys(p.engine for p in self._session.manifest.entries[0].parts)
+        engines = [registry.load("engines", name)().probe() for name in names]
+        self.engine = "+".join(e.name for e in engines)
+        self.version = "+".join(e.version for e in engines)
         self.feeds = {i.name: _draw(i.shape, i.dtype) for i in self._session.inputs}
 
     def run(self) -> None:
         self._session.run(self.feeds)
+
+
+def _peak_mb() -> float:
+    """Most resident memory of this process so far, in MiB.
+
+    On Linux not ``ru_maxrss``: a new program inherits that from the process that started it
+    (getrusage(2)), so a small engine would be charged with its parent's memory.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return float(fields["VmHWM"].split()[0]) / 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)  # bytes, kibibytes
 
 
 def _once(subject: Any) -> dict[str, float]:
@@ -96,7 +113,7 @@ def _once(subject: Any) -> dict[str, float]:
     return {
         "wall_ms": (time.perf_counter() - wall) * 1e3,
         "cpu_ms": (time.process_time() - cpu) * 1e3,
-        "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "rss_mb": _peak_mb(),
     }
 
 
@@ -120,7 +137,6 @@ def main(argv: list[str]) -> int:
     for _ in sys.stdin:
         print(json.dumps(_once(subject)), flush=True)  # noqa: T201
     return 0
-
 
 
 if __name__ == "__main__":
