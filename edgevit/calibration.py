@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,14 +77,7 @@ class NpzSource:
     synthetic: bool = False
 
     def _arrays(self) -> Sample:
-        try:
-            with np.load(self.path, allow_pickle=False) as data:
-                arrays = {key: data[key] for key in data.files}
-        except (OSError, ValueError) as e:
-            raise InputError(
-                f"{self.path}: expected a .npz file of arrays, found: {e}",
-                hint="write it with numpy.savez(path, input_name=array)",
-            ) from e
+        arrays = _read_npz(self.path)
         check_arrays(arrays, self.inputs, str(self.path))
         return arrays
 
@@ -97,6 +92,24 @@ class NpzSource:
         arrays = self._arrays()
         for i in range(len(next(iter(arrays.values())))):
             yield {k: np.ascontiguousarray(v[i]) for k, v in arrays.items()}
+
+
+def _read_npz(path: Path) -> Sample:
+    hint = "write it with numpy.savez(path, input_name=array)"
+    try:
+        with path.open("rb") as stream:
+            found = np.load(stream, allow_pickle=False)
+            if isinstance(found, np.ndarray):
+                raise InputError(f"{path}: expected a .npz file, found one array", hint=hint)
+            arrays = {key: found[key] for key in found.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as e:
+        raise InputError(
+            f"{path}: expected a .npz file of arrays, found: {e}", hint=hint
+        ) from e
+    for key, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise InputError(f"{path}: {key!r} is not an array", hint=hint)
+    return arrays
 
 
 def check_arrays(arrays: Sample, inputs: Sequence[TensorInfo], where: str) -> None:

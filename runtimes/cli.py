@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -65,7 +67,7 @@ def _feeds(session: Session, path: Path) -> Mapping[str, Array]:
         )
     only = session.inputs[0]
     if path.suffix == ".npy":
-        return {only.name: _load(path)[""]}
+        return {only.name: _only_array(path)}
     if session.preprocess is None:
         raise InputError(
             f"{path}: the bundle records no preprocessing, so it cannot take images",
@@ -74,16 +76,30 @@ def _feeds(session: Session, path: Path) -> Mapping[str, Array]:
     return {only.name: session.preprocess.apply(path).astype(only.dtype)}
 
 
+def _only_array(path: Path) -> Array:
+    found = _load(path)
+    if list(found) != [""]:
+        raise InputError(
+            f"{path}: expected one array, found an archive of {sorted(found)}",
+            hint="call it .npz to name its arrays after the model's inputs",
+        )
+    return found[""]
+
+
 def _load(path: Path) -> dict[str, Array]:
     """Arrays of a file; a ``.npy`` has the single key ``""``."""
     try:
-        found = np.load(path, allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            return {"": found}
-        with found:
-            return {name: found[name] for name in found.files}
-    except (OSError, ValueError, EOFError) as e:
+        with path.open("rb") as stream:
+            found = np.load(stream, allow_pickle=False)
+            if isinstance(found, np.ndarray):
+                return {"": found}
+            named = {name: found[name] for name in found.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as e:
         raise InputError(f"{path}: expected numpy arrays, found: {e}") from e
+    for name, array in named.items():
+        if not isinstance(array, np.ndarray):
+            raise InputError(f"{path}: {name!r} is not an array")
+    return named
 
 
 def _describe(session: Session, path: Path, found: Mapping[str, Array]) -> dict[str, Any]:
@@ -91,7 +107,8 @@ def _describe(session: Session, path: Path, found: Mapping[str, Array]) -> dict[
     described: dict[str, Any] = {
         "input": str(path),
         "tensors": [
-            {"name": n, "dtype": str(a.dtype), "shape": list(a.shape)} for n, a in found.items()
+            {"name": n, "dtype": str(a.dtype), "shape": list(a.shape)}
+            for n, a in found.items()
         ],
     }
     if session.head is not None:
@@ -117,7 +134,9 @@ def _answer(answer: Any) -> Any:
 def _text(described: Mapping[str, Any]) -> str:
     head = described.get("head")
     if head == "ctc":
-        words = "  ".join(f"{a['text']!r} ({a['confidence']:.2f})" for a in described["answers"])
+        words = "  ".join(
+            f"{a['text']!r} ({a['confidence']:.2f})" for a in described["answers"]
+        )
         return f"{described['input']}: {words}"
     if head == "topk":
         best = [f"{a['label']} {a['score']:.3f}" for a in described["answers"][0]]

@@ -132,8 +132,8 @@ def test_the_worst_output_decides() -> None:
     r = np.array([1.0, 2.0])
     outputs = {
         "exact": compare(r, r),
-        "fair": compare(r, r + [0, 0.002]),
-        "worse": compare(r, r + [0, 0.02]),
+        "fair": compare(r, np.array([1.0, 2.002])),
+        "worse": compare(r, np.array([1.0, 2.02])),
     }
     assert worst_of(outputs, Gate("max_rel", 1.0))[0] == "worse"
     assert worst_of(outputs, Gate("psnr_db", 0.0))[0] == "worse"

@@ -95,8 +95,8 @@ def test_named_recipes_are_sound(name: str) -> None:
     if recipe.target is not None:
         target = load_target(recipe.target)
         assert recipe.precision is None or recipe.precision in target.precisions
-    for spec in recipe.passes:
-        assert spec.partition("{")[0] in registry.names("passes")
+    for one in recipe.passes:
+        assert one.partition("{")[0] in registry.names("passes")
     if recipe.preprocess is not None:
         spec = Preprocess.parse(recipe.preprocess)
         assert Preprocess.from_json(spec.to_json()) == spec
