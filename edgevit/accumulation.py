@@ -7,6 +7,7 @@ engine has a pessimistic variant (sums in float16 too), its figure stands beside
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from edgevit import registry
 from edgevit.bundle import Entry
-from edgevit.parity import Gate, compare, judge
+from edgevit.parity import compare
 from edgevit.reference import Arrays
 from edgevit.replay import Origin, run_variant, short
 from edgevit.subject import Subject
@@ -73,12 +74,14 @@ class Accumulation:
 
     Attributes:
         drop: First value below the gate, or the lowest.
+        trail: Value -> PSNR in dB, in execution order; exact values are left out.
         large: Values near the end of float16's range.
         pessimistic_psnr_db: Whole-network figure with sums in float16; ``None`` if the
             engine has no such variant or it is exact.
     """
 
     drop: PsnrDrop | None
+    trail: Mapping[str, float]
     large: tuple[Large, ...]
     pessimistic_psnr_db: float | None
 
@@ -100,29 +103,34 @@ def accumulation(
     part = subject.parts[0]
     backend = registry.load("backends", part.backend)()
     exposed = run_variant(subject, backend.expose(part.lowered), {**values, **sample})
-    drop = _first_drop(subject, values, exposed, limits[0])
-    return Accumulation(drop, _large(subject, exposed), _pessimistic(subject, sample, outputs))
+    trail = _trail(subject, values, exposed)
+    return Accumulation(
+        drop=_first_drop(subject, trail, limits[0]),
+        trail=trail,
+        large=_large(subject, exposed),
+        pessimistic_psnr_db=_pessimistic(subject, sample, outputs),
+    )
 
 
-def _first_drop(
-    subject: Subject, values: Arrays, exposed: Arrays, limit: float
-) -> PsnrDrop | None:
-    origin = Origin(subject)
-    lowest: PsnrDrop | None = None
+def _trail(subject: Subject, values: Arrays, exposed: Arrays) -> dict[str, float]:
+    found = {}
     for binding in subject.parts[0].lowered.values:
         r = values[binding.name]
         if r.dtype.kind != "f":
             continue
-        figure = judge(compare(r, exposed[binding.name].reshape(r.shape)), Gate("psnr_db", limit))
-        if figure.value is None:
-            continue
-        node, op = origin.of(binding.name)
-        drop = PsnrDrop(node, op, binding.name, figure.value, not figure.passed)
-        if drop.below_gate:
-            return drop
-        if lowest is None or drop.psnr_db < lowest.psnr_db:
-            lowest = drop
-    return lowest
+        metrics = compare(r, exposed[binding.name].reshape(r.shape))
+        if metrics.psnr_db is not None:
+            found[binding.name] = metrics.psnr_db
+    return found
+
+
+def _first_drop(subject: Subject, trail: Mapping[str, float], limit: float) -> PsnrDrop | None:
+    if not trail:
+        return None
+    below = [value for value, psnr_db in trail.items() if psnr_db < limit]
+    value = below[0] if below else min(trail, key=lambda v: trail[v])
+    node, op = Origin(subject).of(value)
+    return PsnrDrop(node, op, value, trail[value], bool(below))
 
 
 def _large(subject: Subject, exposed: Arrays) -> tuple[Large, ...]:

@@ -14,6 +14,7 @@ from edgevit.inspection import inspect as _inspect
 from edgevit.loading import load
 from edgevit.progress import Progress, SilentProgress
 from edgevit.recipe import save_recipe as _save_recipe
+from edgevit.record import RECORD
 from edgevit.verify import Parity
 
 if TYPE_CHECKING:
@@ -130,6 +131,7 @@ def compile(
         with steps.step("verify"):
             parity = job.verify(plan, canonical, staged, data, expected) if verify else None
         made = describe.Made(plan, source, canonical, records, covered, staged, parity, data)
+        bundles.write_files(folder, {RECORD: describe.record(made)})
         manifest = describe.manifest(made)
         manifest, path = _seal(folder, manifest, plan, parity, dry_run, keep_failed, made)
     if save_recipe is not None:

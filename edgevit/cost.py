@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from edgevit.model import shape_of
 
-__all__ = ["Cost", "node_cost", "peak_activation_bytes", "total_cost"]
+__all__ = ["Cost", "node_cost", "node_costs", "peak_activation_bytes", "total_cost"]
 
 # Integer constants that are weights; others are indices, axes and shapes.
 _INTEGER_WEIGHTS = frozenset({"ConvInteger", "DequantizeLinear", "MatMulInteger"})
@@ -84,23 +84,32 @@ def node_cost(node: ir.Node) -> Cost:
     )
 
 
+def node_costs(model: ir.Model) -> tuple[Cost, ...]:
+    """Cost of each node; a constant that several nodes share counts at the first.
+
+    Raises:
+        ValueError: A shape is not static.
+    """
+    found = []
+    seen: set[ir.Value] = set()
+    for node in model.graph:
+        weights = _weights(node)
+        again = [v for v in weights if v in seen]
+        shared = Cost(
+            params=-sum(_size(v) for v in again), weight_bytes=-sum(_nbytes(v) for v in again)
+        )
+        found.append(node_cost(node) + shared)
+        seen.update(weights)
+    return tuple(found)
+
+
 def total_cost(model: ir.Model) -> Cost:
     """Cost of the whole graph; a constant that several nodes share counts once.
 
     Raises:
         ValueError: A shape is not static.
     """
-    total = Cost()
-    seen: set[ir.Value] = set()
-    for node in model.graph:
-        total += node_cost(node)
-        weights = _weights(node)
-        again = [v for v in weights if v in seen]
-        total += Cost(
-            params=-sum(_size(v) for v in again), weight_bytes=-sum(_nbytes(v) for v in again)
-        )
-        seen.update(weights)
-    return total
+    return sum(node_costs(model), Cost())
 
 
 def peak_activation_bytes(model: ir.Model) -> int:

@@ -31,9 +31,10 @@ from edgevit.parity import Gate, Metrics, judge
 from edgevit.partition import Coverage
 from edgevit.pipeline import PassRecord
 from edgevit.placement import place
+from edgevit.record import record_of
 from edgevit.verify import Parity
 
-__all__ = ["Made", "failed_gate", "manifest", "parity_json", "result"]
+__all__ = ["Made", "failed_gate", "manifest", "parity_json", "record", "result"]
 
 TOOLS = ("onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
 TOOLS_OF = {
@@ -84,6 +85,11 @@ def manifest(made: Made) -> Manifest:
         tools=_tools(made),
         selfcheck=SelfCheck({g.metric: g.limit for g in gates(p.target, p.precision)}),
     )
+
+
+def record(made: Made) -> bytes:
+    """The content of the bundle's ``report.json``."""
+    return record_of(made.canonical, made.plan.target, made.parity).to_bytes()
 
 
 def _target_spec(p: Plan) -> str:
@@ -154,7 +160,7 @@ def _parity_record(made: Made, parity: Parity) -> ParityRecord:
         samples=parity.samples,
         synthetic=parity.synthetic,
         top1_agreement=parity.top1_agreement,
-        replayed=parity.replayed,
+        replayed=len(parity.replays),
         worst=tuple(d.to_json() for d in parity.worst),
         first_divergent=(
             None if parity.first_divergent is None else parity.first_divergent.to_json()
@@ -190,7 +196,7 @@ def parity_json(parity: Parity) -> dict[str, Any]:
         "worst": [d.to_json() for d in parity.worst],
         "first_divergent": None if first is None else first.to_json(),
         **_accumulation(parity),
-        "replayed": parity.replayed,
+        "replayed": len(parity.replays),
         "samples": parity.samples,
         "synthetic": parity.synthetic,
         "top1_agreement": parity.top1_agreement,

@@ -28,12 +28,12 @@ ALIVE = 1e-30
 
 @dataclass(frozen=True)
 class Parity:
-    """The outcome of verification."""
+    """The outcome of verification; ``replays`` is in execution order."""
 
     figures: tuple[Figure, ...]
     outputs: Mapping[str, Metrics]
     top1_agreement: float | None
-    replayed: int
+    replays: tuple[Divergence, ...]
     worst: tuple[Divergence, ...]
     first_divergent: Divergence | None
     accumulation: Accumulation | None
@@ -65,13 +65,14 @@ def verify_parts(
     candidate = subject.run(subject.root, subject.entry, samples)
     metrics = _whole(expected.outputs, candidate)
     figures = tuple(worst_of(metrics, gate)[1] for gate in subject.gates)
-    found = [*rewrites(subject, expected), *replay(subject, expected.values)]
+    replays = tuple(replay(subject, expected.values))
+    found = [*rewrites(subject, expected), *replays]
     past = [d for d in found if d.ratio > 1]
     return Parity(
         figures=figures,
         outputs=metrics,
         top1_agreement=None if synthetic else _agreement(expected.outputs, candidate),
-        replayed=len(found) - len(expected.rewritten),
+        replays=replays,
         worst=tuple(sorted(found, key=lambda d: -d.ratio)[:WORST]),
         first_divergent=past[0] if past else None,
         accumulation=accumulation(

@@ -1,0 +1,217 @@
+"""``report.json``: what a bundle's page shows beyond the manifest, one row a canonical node.
+
+Blocks, predicted units, costs, and how near each value came to its tolerance. Like the
+manifest, it holds nothing of time, path or host, and figures of parity are rounded to three
+significant digits where they were measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgevit import strictjson
+from edgevit.errors import ArtifactError
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from edgevit.target import Target
+    from edgevit.verify import Parity
+    from edgevit.views import Block
+
+__all__ = ["RECORD", "BlockRow", "NodeRow", "Record", "RuleRow", "read_record", "record_of"]
+
+RECORD = "report.json"
+
+
+@dataclass(frozen=True)
+class BlockRow:
+    """A block of the canonical graph (``views.Block``).
+
+    Attributes:
+        kind: ``attention``, ``hybrid``, ``conv``, ``mlp`` or ``other``.
+        parent: Index of the block around it; ``None`` at the top.
+        signature: Equal for blocks with the same operators, wiring and shapes.
+    """
+
+    kind: str
+    parent: int | None
+    signature: str
+
+
+@dataclass(frozen=True)
+class RuleRow:
+    """A placement rule of the device file that decided for some node."""
+
+    name: str
+    unit: str
+    source: str
+    confidence: str
+
+
+@dataclass(frozen=True)
+class NodeRow:
+    """A canonical node, in execution order.
+
+    Attributes:
+        name: Name of its first output.
+        op: Canonical operator.
+        block: Index of the innermost block.
+        rule: Index of the placement rule that decided; ``None`` if there is none.
+        macs: Multiply-accumulates.
+        params: Weight elements; a shared constant counts where it is first used.
+        weight_bytes: Their size.
+        moved_bytes: Activations read and written.
+        ratio: Replay error over its derived limit, the worst over outputs; ``None`` if the
+            node was not replayed by itself (fused into a later one, or not verified).
+        psnr_db: Accumulated PSNR of its value in the running artifact, the lowest over
+            outputs; ``None`` if exact or not measured.
+    """
+
+    name: str
+    op: str
+    block: int
+    rule: int | None
+    macs: int
+    params: int
+    weight_bytes: int
+    moved_bytes: int
+    ratio: float | None
+    psnr_db: float | None
+
+
+@dataclass(frozen=True)
+class Record:
+    """The whole file.
+
+    Attributes:
+        activation_bytes: Most bytes of activations alive at once.
+        blocks: Each after the one around it.
+        rules: Placement rules that decided.
+        nodes: In execution order.
+    """
+
+    activation_bytes: int
+    blocks: tuple[BlockRow, ...]
+    rules: tuple[RuleRow, ...]
+    nodes: tuple[NodeRow, ...]
+
+    def to_bytes(self) -> bytes:
+        """Canonical JSON."""
+        return strictjson.canonical(strictjson.encode(self))
+
+
+def read_record(bundle: Path) -> Record:
+    """The record of a verified bundle.
+
+    Raises:
+        ArtifactError: There is none, or it contradicts itself.
+    """
+    path = bundle / RECORD
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as e:
+        raise ArtifactError(
+            f"{bundle}: expected {RECORD}, found none",
+            hint="compile the model again: bundles of this version hold what the page shows",
+        ) from e
+    except OSError as e:
+        raise ArtifactError(f"{path}: cannot be read: {e.strerror}") from e
+    found = strictjson.decode(Record, strictjson.parse(content, str(path)), RECORD)
+    for index, block in enumerate(found.blocks):
+        if block.parent is not None and not 0 <= block.parent < index:
+            raise ArtifactError(f"{RECORD}: blocks[{index}]: no earlier block {block.parent}")
+    for node in found.nodes:
+        if not 0 <= node.block < len(found.blocks):
+            raise ArtifactError(f"{RECORD}: node {node.name!r}: no block {node.block}")
+        if node.rule is not None and not 0 <= node.rule < len(found.rules):
+            raise ArtifactError(f"{RECORD}: node {node.name!r}: no rule {node.rule}")
+    return found
+
+
+def record_of(canonical: ir.Model, target: Target, parity: Parity | None) -> Record:
+    """What a compile knows of every canonical node.
+
+    Args:
+        canonical: The model that was lowered.
+        target: Its rules place the nodes.
+        parity: Of the staged artifact; ``None`` if not verified.
+    """
+    from edgevit.cost import node_costs, peak_activation_bytes
+    from edgevit.placement import place
+    from edgevit.replay import short
+    from edgevit.views import blocks
+
+    rows, owner = _blocks(blocks(canonical), len(canonical.graph))
+    rules: dict[RuleRow, int] = {}
+    placed: list[int | None] = [None] * len(canonical.graph)
+    for index, p in enumerate(place(canonical, target)):
+        if p.unit is not None:
+            rule = RuleRow(p.rule, p.unit, p.source, p.confidence)
+            placed[index] = rules.setdefault(rule, len(rules))
+    ratios, trail = _measured(parity)
+    nodes = []
+    for index, (node, cost) in enumerate(
+        zip(canonical.graph, node_costs(canonical), strict=True)
+    ):
+        names = [str(out.name) for out in node.outputs]
+        worst = max((ratios[n] for n in names if n in ratios), default=None)
+        lowest = min((trail[n] for n in names if n in trail), default=None)
+        row = NodeRow(
+            name=names[0],
+            op=node.op_type,
+            block=owner[index],
+            rule=placed[index],
+            macs=cost.macs,
+            params=cost.params,
+            weight_bytes=cost.weight_bytes,
+            moved_bytes=cost.moved_bytes,
+            ratio=None if worst is None else short(worst),
+            psnr_db=None if lowest is None else short(lowest),
+        )
+        nodes.append(row)
+    peak = peak_activation_bytes(canonical)
+    return Record(peak, tuple(rows), tuple(rules), tuple(nodes))
+
+
+def _measured(parity: Parity | None) -> tuple[Mapping[str, float], Mapping[str, float]]:
+    if parity is None:
+        return {}, {}
+    trail = {} if parity.accumulation is None else parity.accumulation.trail
+    return {d.value: d.ratio for d in parity.replays}, trail
+
+
+def _blocks(found: tuple[Block, ...], count: int) -> tuple[list[BlockRow], list[int]]:
+    """Rows with parents, and the innermost block of each node.
+
+    Blocks are runs of the graph's own order, and the blocks inside one are runs from its
+    first node on: positions identify nodes, whose names need not.
+    """
+    rows: list[BlockRow] = []
+    owner = [0] * count
+    # (block, index of the block around it, position of its first node); last in, first out.
+    pending: list[tuple[Block, int | None, int]] = []
+    _push(pending, found, None, 0)
+    while pending:
+        block, parent, start = pending.pop()
+        index = len(rows)
+        rows.append(BlockRow(block.kind, parent, block.signature))
+        owner[start : start + len(block.nodes)] = [index] * len(block.nodes)
+        _push(pending, block.children, index, start)
+    return rows, owner
+
+
+def _push(
+    pending: list[tuple[Block, int | None, int]],
+    found: tuple[Block, ...],
+    parent: int | None,
+    start: int,
+) -> None:
+    starts = []
+    for block in found:
+        starts.append((block, parent, start))
+        start += len(block.nodes)
+    pending.extend(reversed(starts))
