@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from edgevit.backend import Backend, Lowered, LowerOptions
+from edgevit.backend import Arithmetic, Backend, Lowered, LowerOptions
 from edgevit.errors import Availability
 from edgevit.model import constant, fresh_name, shape_of
 from edgevit.target import Target
@@ -210,6 +210,10 @@ class FaultyBackend:
         faulty = model.clone()
         self.fault(faulty)
         return self.base.lower(faulty, target, options)
+
+    def arithmetic(self, precision: str) -> Arithmetic:
+        """As the base."""
+        return self.base.arithmetic(precision)
 
     def replay(self, lowered: Lowered) -> Lowered:
         """As the base."""

@@ -14,7 +14,22 @@ if TYPE_CHECKING:
 
     from edgevit.target import Target
 
-__all__ = ["Backend", "LowerOptions", "Lowered"]
+__all__ = ["Arithmetic", "Backend", "LowerOptions", "Lowered"]
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """What an artifact's float arithmetic is; sums are in float32 in any case.
+
+    Attributes:
+        tensors: numpy dtype name in which activations are kept.
+        weights: numpy dtype name in which constants are stored.
+        narrow_from: Constants of fewer elements stay float32.
+    """
+
+    tensors: str = "float32"
+    weights: str = "float32"
+    narrow_from: int = 0
 
 
 @dataclass(frozen=True)
@@ -60,6 +75,9 @@ class Backend(Protocol):
 
     def unsupported(self, node: ir.Node, target: Target, precision: str) -> str | None:
         """Why this canonical node cannot be lowered; ``None`` if it can."""
+
+    def arithmetic(self, precision: str) -> Arithmetic:
+        """The float arithmetic of an artifact of this precision."""
 
     def lower(self, model: ir.Model, target: Target, options: LowerOptions) -> Lowered:
         """Lower a canonical model whose every node is supported. Deterministic bytes."""

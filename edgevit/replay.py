@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgevit import registry
-from edgevit.backend import Lowered, LowerOptions
+from edgevit.backend import Arithmetic, Lowered, LowerOptions
 from edgevit.bundle import Entry, Part
 from edgevit.model import constant
 from edgevit.reference import Arrays, run_reference
@@ -72,7 +72,7 @@ def short(value: float) -> float:
 def rewrites(subject: Subject, expected: Expected) -> list[Divergence]:
     """What the rewrites made of each source value, on the source's own inputs to it."""
     cut = frozenset(expected.rewritten)
-    limits = bounds(subject.canonical, expected.values, cut, roundoff("fp32"))
+    limits = bounds(subject.canonical, expected.values, cut, roundoff("float32"))
     origin = Origin(subject)
     return [
         _divergence(origin, name, expected.values[name], array, limits[name], cut)
@@ -99,10 +99,10 @@ def replay(subject: Subject, values: Arrays) -> list[Divergence]:
     origin = Origin(subject)
     for part in subject.parts:
         cut = frozenset(b.name for b in part.lowered.values)
-        unit = roundoff(subject.precision)
-        known = _narrowed(subject, values, cut) if unit.storage > unit.compute else values
-        limits = bounds(subject.canonical, known, cut, unit)
         backend = registry.load("backends", part.backend)()
+        arithmetic = backend.arithmetic(subject.precision)
+        known = _narrowed(subject, values, cut, arithmetic)
+        limits = bounds(subject.canonical, known, cut, roundoff(arithmetic.tensors))
         replayed = run_variant(subject, backend.replay(part.lowered), values)
         for name in (b.name for b in part.lowered.values):
             found.append(
@@ -111,18 +111,23 @@ def replay(subject: Subject, values: Arrays) -> list[Divergence]:
     return found
 
 
-def _narrowed(subject: Subject, values: Arrays, cut: frozenset[str]) -> Arrays:
-    """The reference of a float16 replay: feeds and weights rounded, then float32 throughout.
+def _narrowed(
+    subject: Subject, values: Arrays, cut: frozenset[str], arithmetic: Arithmetic
+) -> Arrays:
+    """The reference of a narrow replay: what is stored narrow rounded, float32 arithmetic.
 
     What remains between it and the artifact is what the artifact's own arithmetic adds, so
     the tolerance need not hide faults behind the rounding of weights.
     """
+    if arithmetic == Arithmetic():
+        return values
     rounded = subject.canonical.clone()
     for value in rounded.graph.initializers.values():
         array = constant(value)
-        if array is not None and array.dtype == np.float32:
-            value.const_value = ir.tensor(_round16(array), name=value.name)
-    feeds = {n: _round16(a) if a.dtype == np.float32 else a for n, a in values.items()}
+        if array is not None and array.size >= arithmetic.narrow_from:
+            narrow = _stored(array, arithmetic.weights)
+            value.const_value = ir.tensor(narrow, name=value.name)
+    feeds = {n: _stored(a, arithmetic.tensors) for n, a in values.items()}
     backend = registry.load("backends", "onnx")()
     whole = backend.lower(rounded, load_target("onnx"), LowerOptions("fp32", "source", "m"))
     shared = tuple(b for b in whole.values if b.name in cut)
@@ -132,10 +137,13 @@ def _narrowed(subject: Subject, values: Arrays, cut: frozenset[str]) -> Arrays:
     return {**feeds, **computed, **{b.name: computed[b.artifact] for b in variant.values}}
 
 
-def _round16(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    largest = float(np.finfo(np.float16).max)
+def _stored(array: np.ndarray[Any, Any], dtype: str) -> np.ndarray[Any, Any]:
+    """A float32 array as ``dtype`` keeps it; finite values saturate."""
+    if array.dtype != np.float32 or dtype == "float32":
+        return array
+    largest = float(np.finfo(dtype).max)
     clipped = np.where(np.isfinite(array), np.clip(array, -largest, largest), array)
-    return clipped.astype(np.float16).astype(np.float32)
+    return clipped.astype(dtype).astype(np.float32)
 
 
 def run_variant(subject: Subject, variant: Lowered, values: Arrays) -> Arrays:

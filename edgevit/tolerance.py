@@ -39,13 +39,13 @@ class Roundoff:
     compute: float
 
 
-def roundoff(precision: str) -> Roundoff:
-    """Roundoffs of a float precision (``fp32``, ``fp16`` = float16 tensors, float32 sums)."""
+def roundoff(tensors: str) -> Roundoff:
+    """Roundoffs by the numpy dtype name of stored tensors; sums are in float32."""
     table = {
-        "fp32": Roundoff(2.0**-24, 2.0**-24),
-        "fp16": Roundoff(2.0**-11, 2.0**-24),
+        "float32": Roundoff(2.0**-24, 2.0**-24),
+        "float16": Roundoff(2.0**-11, 2.0**-24),
     }
-    return table[precision]
+    return table[tensors]
 
 
 @dataclass(frozen=True)

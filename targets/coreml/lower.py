@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, ClassVar
 
-from edgevit.backend import Lowered, LowerOptions
+from edgevit.backend import Arithmetic, Lowered, LowerOptions
 from edgevit.bundle import Part
 from edgevit.errors import Availability, UnsupportedModelError, UsageError, probe_package
 
@@ -64,6 +64,11 @@ class CoreMLBackend:
         if precision not in self.precisions:
             return f"precision {precision!r}; Core ML lowering has {sorted(self.precisions)}"
         return reason(node, target, precision)
+
+    def arithmetic(self, precision: str) -> Arithmetic:
+        """``fp16`` keeps every tensor and constant in float16; sums are in float32."""
+        floats = _FLOATS[precision]
+        return Arithmetic(tensors=floats, weights=floats)
 
     def lower(self, model: ir.Model, target: Target, options: LowerOptions) -> Lowered:
         """Lower a canonical model.

@@ -24,7 +24,7 @@ from edgevit.targets.litert.writer import Writer
 __all__ = ["Context", "Held", "permuted"]
 
 Array = np.ndarray[Any, Any]
-_HALF_WEIGHT = 64  # elements from which a constant is worth storing as float16
+HALF_WEIGHT = 64  # elements from which a constant is worth storing as float16
 
 
 def permuted(shape: Sequence[int], perm: Sequence[int]) -> tuple[int, ...]:
@@ -83,7 +83,7 @@ class Context:
 
     def weight(self, name: str, array: Array) -> int:
         """A constant of the model, stored in the precision that was asked for."""
-        if not self._half or array.dtype != np.float32 or array.size < _HALF_WEIGHT:
+        if not self._half or array.dtype != np.float32 or array.size < HALF_WEIGHT:
             return self.writer.constant(name, array)
         key = ("half", self.writer.constant(f"{name}.fp16", array.astype(np.float16)))
         if key not in self._moved:

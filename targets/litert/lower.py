@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from edgevit.backend import Lowered, LowerOptions
+from edgevit.backend import Arithmetic, Lowered, LowerOptions
 from edgevit.errors import Availability, UsageError, probe_package
 
 if TYPE_CHECKING:
@@ -34,6 +34,14 @@ class LiteRTBackend:
         if node.op_type in target.exclude_ops:
             return f"target {target.name!r} excludes {node.op_type}"
         return refusal(node)
+
+    def arithmetic(self, precision: str) -> Arithmetic:
+        """``fp16`` stores weights in float16 and computes in float32."""
+        from edgevit.targets.litert.context import HALF_WEIGHT
+
+        if precision == "fp16":
+            return Arithmetic(weights="float16", narrow_from=HALF_WEIGHT)
+        return Arithmetic()
 
     def lower(self, model: ir.Model, target: Target, options: LowerOptions) -> Lowered:
         """Lower a canonical model whose every node is supported. Deterministic bytes.

@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from edgevit.backend import Lowered, LowerOptions
+from edgevit.backend import Arithmetic, Lowered, LowerOptions
 from edgevit.bundle import Binding, Part
 from edgevit.errors import Availability, probe_package
 from edgevit.model import constant, dtype_of, shape_of
@@ -21,13 +21,16 @@ from edgevit.target import Target
 __all__ = ["OnnxBackend"]
 
 REPLAYED = ".replayed"
+STORED = ".stored"
+# A Cast for a shorter constant costs more bytes than it saves.
+HALF_FROM = 64
 
 
 class OnnxBackend:
     """Serializes the canonical model; see ``edgevit.backend.Backend``."""
 
     name: ClassVar[str] = "onnx"
-    precisions: ClassVar[frozenset[str]] = frozenset({"fp32"})
+    precisions: ClassVar[frozenset[str]] = frozenset({"fp32", "fp16"})
 
     def probe(self) -> Availability:
         """Lowering needs the ``onnx`` package."""
@@ -39,8 +42,17 @@ class OnnxBackend:
             return None
         return f"operators of domain {node.domain!r} are not part of ONNX"
 
+    def arithmetic(self, precision: str) -> Arithmetic:
+        """``fp16`` stores weights in float16 and computes in float32."""
+        if precision == "fp16":
+            return Arithmetic(weights="float16", narrow_from=HALF_FROM)
+        return Arithmetic()
+
     def lower(self, model: ir.Model, target: Target, options: LowerOptions) -> Lowered:
         """Serialize ``model`` deterministically; both ``io`` forms are the source's own."""
+        if options.precision == "fp16":
+            model = model.clone()
+            _halve(model)
         path = f"{options.stem}.onnx"
         graph = model.graph
         values = tuple(
@@ -89,8 +101,41 @@ class OnnxBackend:
         return Lowered({part.artifact: _serialize(model)}, part, lowered.values)
 
 
+def _halve(model: ir.Model) -> None:
+    """Store float32 constants as float16, each read through a Cast to float32.
+
+    ONNX Runtime folds the Casts when it loads the file: half the size, float32 arithmetic.
+    """
+    graph = model.graph
+    first = next(iter(graph), None)
+    for value in list(graph.initializers.values()):
+        array = constant(value)
+        if array is None or array.dtype != np.float32 or array.size < HALF_FROM:
+            continue
+        largest = np.float32(np.finfo(np.float16).max)
+        half = np.clip(array, -largest, largest).astype(np.float16)
+        name = str(value.name)
+        stored = ir.val(f"{name}{STORED}", ir.DataType.FLOAT16, list(array.shape))
+        stored.const_value = ir.tensor(half, name=stored.name)
+        cast = ir.node("Cast", [stored], {"to": int(ir.DataType.FLOAT)}, name=f"{name}.cast")
+        cast.outputs[0].shape, cast.outputs[0].type = value.shape, value.type
+        del graph.initializers[name]
+        ir.convenience.replace_all_uses_with(value, cast.outputs[0])
+        cast.outputs[0].name = name
+        graph.register_initializer(stored)
+        assert first is not None
+        graph.insert_before(first, cast)
+
+
 def _alive(value: ir.Value) -> bool:
+    producer = value.producer()
+    if producer is not None and producer.op_type == "Cast" and _constant_input(producer):
+        return False  # a stored constant on its way to float32
     return constant(value) is None and (bool(value.uses()) or value.is_graph_output())
+
+
+def _constant_input(node: ir.Node) -> bool:
+    return constant(node.inputs[0]) is not None
 
 
 def _binding(value: ir.Value) -> Binding:
