@@ -94,7 +94,9 @@ def _compile(cases: Sequence[Case], settings: Sequence[Setting]) -> list[Cell]:
     for case in cases:
         for setting in settings:
             _say(f"{case.name} on {setting.label}: compiling")
-            cells.append(compile_cell(case, setting, _bundle(case, setting)))
+            bundle = _bundle(case, setting)
+            shutil.rmtree(bundle, ignore_errors=True)  # an old one must not be measured
+            cells.append(compile_cell(case, setting, bundle))
     print("\n" + cell_table(cells), flush=True)
     for cell in cells:
         if cell.drop:
@@ -169,8 +171,7 @@ def main() -> int:
         for s in BACKENDS
         if not options.targets or s.label.startswith(tuple(options.targets))
     ]
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    FOLDER.mkdir(parents=True)
+    FOLDER.mkdir(parents=True, exist_ok=True)
     canonical, missed = _canonicalize(cases)
     cells = _compile(cases, settings)
     missed += [line for cell in cells for line in cell.misses()]
