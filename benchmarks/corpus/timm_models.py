@@ -20,10 +20,11 @@ from torch import nn
 from benchmarks.corpus.store import CACHE
 from benchmarks.corpus.torch_export import export_both
 
-__all__ = ["MODELS", "create_live", "import_timm"]
+__all__ = ["MODELS", "create_live", "enliven", "import_timm"]
 
 MODELS = ("deit_tiny_patch16_224", "mobilevit_xxs")
 
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 _CALIBRATION_BATCHES = 4
 _CALIBRATION_SIZE = 8
 
@@ -51,11 +52,7 @@ def _declare_operators() -> Any:
 
 
 def create_live(name: str, seed: int) -> tuple[nn.Module, torch.Tensor]:
-    """Create a model whose outputs are of order one and depend on the input.
-
-    Convolution weights are drawn with variance ``2 / fan_in``, linear ones with
-    ``1 / fan_in``, biases and norms a little off their defaults; batch-norm statistics come
-    from forward passes in training mode.
+    """Create a model of timm with live random weights, see ``enliven``.
 
     Args:
         name: Name of the model in timm.
@@ -66,10 +63,26 @@ def create_live(name: str, seed: int) -> tuple[nn.Module, torch.Tensor]:
     """
     torch.manual_seed(seed)
     model = import_timm().create_model(name, pretrained=False)
+    return enliven(model, model.default_cfg["input_size"])
+
+
+def enliven(model: nn.Module, shape: tuple[int, int, int]) -> tuple[nn.Module, torch.Tensor]:
+    """Give a model weights whose outputs are of order one and depend on the input.
+
+    Convolution weights are drawn with variance ``2 / fan_in``, linear ones with
+    ``1 / fan_in``, biases and norms a little off their defaults; batch-norm statistics come
+    from forward passes in training mode.
+
+    Args:
+        model: Changed in place; torch's generator is seeded by the caller.
+        shape: Of one image: channels, height, width.
+
+    Returns:
+        The model in evaluation mode and an input of batch size one.
+    """
     _randomize(model)
-    shape = model.default_cfg["input_size"]
     model.train()
-    for norm in (m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
+    for norm in (m for m in model.modules() if isinstance(m, _BATCH_NORMS)):
         norm.reset_running_stats()
         norm.momentum = None  # a plain average over the calibration batches
     with torch.no_grad():

@@ -9,13 +9,16 @@ import io
 import logging
 import warnings
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 
 from benchmarks.corpus.store import CorpusError, write_atomic
 
-__all__ = ["LIMIT", "export_both"]
+__all__ = ["LIMIT", "Exporter", "export", "export_both"]
+
+Exporter = Literal["ts", "dynamo"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -36,24 +39,46 @@ def export_both(module: torch.nn.Module, x: torch.Tensor, stem: Path) -> tuple[P
         CorpusError: The output is dead, or an export differs from torch by more than
             ``LIMIT`` of the largest output.
     """
-    module.eval()
-    inputs = torch.cat((x, x.flip(-1) * 1.5 + 0.25))
-    with torch.no_grad():
-        expected = np.concatenate([module(one[None]).numpy() for one in inputs])
-    _require_alive(expected, stem.name)
     paths = (
         stem.with_name(f"{stem.name}_ts.onnx"),
         stem.with_name(f"{stem.name}_dynamo.onnx"),
     )
-    for path, data in zip(
-        paths, (_export_ts(module, x), _export_dynamo(module, x)), strict=True
-    ):
-        worst = _difference(data, inputs.numpy(), expected)
-        if worst > LIMIT:
-            raise CorpusError(f"{path.name}: expected max_rel <= {LIMIT}, found {worst:.2e}")
-        _LOG.info("%s: max_rel to torch %.1e, %d bytes", path.name, worst, len(data))
-        write_atomic(path, data)
+    export(module, x, paths[0], "ts")
+    export(module, x, paths[1], "dynamo")
     return paths
+
+
+def export(
+    module: torch.nn.Module,
+    x: torch.Tensor,
+    path: Path,
+    exporter: Exporter,
+    limit: float = LIMIT,
+) -> None:
+    """Write one ONNX file, opset 17 (torch-script) or 18 (dynamo), as ``export_both`` does.
+
+    Args:
+        module: Set to evaluation mode here.
+        x: Input of batch size one, float32.
+        path: The file to write.
+        exporter: ``ts`` or ``dynamo``.
+        limit: Largest difference to torch, as a share of the largest output.
+
+    Raises:
+        CorpusError: The output is dead, or the export differs from torch by more than
+            ``limit``.
+    """
+    module.eval()
+    inputs = torch.cat((x, x.flip(-1) * 1.5 + 0.25))
+    with torch.no_grad():
+        expected = np.concatenate([module(one[None]).numpy() for one in inputs])
+    _require_alive(expected, path.stem)
+    data = _export_ts(module, x) if exporter == "ts" else _export_dynamo(module, x)
+    worst = _difference(data, inputs.numpy(), expected)
+    if worst > limit:
+        raise CorpusError(f"{path.name}: expected max_rel <= {limit}, found {worst:.2e}")
+    _LOG.info("%s: max_rel to torch %.1e, %d bytes", path.name, worst, len(data))
+    write_atomic(path, data)
 
 
 def _require_alive(outputs: np.ndarray, name: str) -> None:
