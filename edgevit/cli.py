@@ -74,6 +74,7 @@ def _model_commands(commands: Any) -> None:
     p.add_argument("bundle")
     p.add_argument("--against", metavar="MODEL.onnx", help="the source model")
     p.add_argument("--inputs", metavar="DIR|FILE.npz", help="samples; default: synthetic")
+    p.add_argument("--target-file", metavar="FILE", help="the device file it was compiled with")
 
 
 def _device_commands(commands: Any) -> None:
@@ -89,8 +90,10 @@ def _device_commands(commands: Any) -> None:
     p.add_argument("--runs", type=int, default=30, metavar="N", help="timed rounds")
     p.add_argument("--against", metavar="ENGINES", help="ort,litert: run each model on these")
     p.add_argument("--shape", action="append", default=[], metavar="name=1,3,224,224")
-    p = _add(commands, "report", "what a bundle's manifest says")
+    p = _add(commands, "report", "what a bundle says about itself")
     p.add_argument("bundle")
+    p.add_argument("--html", metavar="FILE", help="write it as one self-contained page")
+    p.add_argument("--overwrite", action="store_true", help="replace an existing page")
     p = _add(commands, "targets", "all targets")
     p = _add(commands, "passes", "all passes, with their options")
     p = _add(commands, "doctor", "what this machine can lower and run")

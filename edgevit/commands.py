@@ -108,7 +108,11 @@ def verify_command(options: argparse.Namespace) -> Answer:
     from edgevit.report import text_of_parity
 
     found = api.verify(
-        options.bundle, options.against, inputs=options.inputs, progress=_progress(options)
+        options.bundle,
+        options.against,
+        inputs=options.inputs,
+        target_file=options.target_file,
+        progress=_progress(options),
     )
     ok = bool(found["pass"])
     return Answer(found, text_of_parity(found) + ("\nPASS" if ok else "\nFAIL"), ok)
@@ -146,7 +150,14 @@ def report_command(options: argparse.Namespace) -> Answer:
     from edgevit.report import text_of_manifest
 
     manifest = open_bundle(Path(options.bundle)).to_json()
-    return Answer({"manifest": manifest}, text_of_manifest(manifest))
+    if options.html is None and options.overwrite:
+        raise UsageError("--overwrite has nothing to replace", hint="it goes with --html FILE")
+    if options.html is None:
+        return Answer({"manifest": manifest}, text_of_manifest(manifest))
+    from edgevit.html import write_page
+
+    write_page(Path(options.bundle), Path(options.html), overwrite=options.overwrite)
+    return Answer({"manifest": manifest, "html": options.html}, f"{options.html} written")
 
 
 def targets_command(options: argparse.Namespace) -> Answer:
