@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgevit import registry
+from edgevit.bridges import Bridge, bridges
 from edgevit.cost import Cost, peak_activation_bytes, total_cost
 from edgevit.loading import load, survey
 from edgevit.model import shape_of
@@ -48,6 +49,7 @@ class Canonical:
         cost: Sum over the graph.
         activation_bytes: Most bytes of activations alive at once.
         blocks: Regions between values through which everything flows.
+        bridges: Regions that carry convolutional features into attention and back.
         passes: What each pass changed and refused, repeated rounds included.
     """
 
@@ -57,6 +59,7 @@ class Canonical:
     cost: Cost
     activation_bytes: int
     blocks: tuple[Block, ...]
+    bridges: tuple[Bridge, ...]
     passes: tuple[PassRecord, ...]
 
 
@@ -137,6 +140,7 @@ def _look(model: ir.Model, records: tuple[PassRecord, ...]) -> Canonical:
         cost=total_cost(model),
         activation_bytes=peak_activation_bytes(model),
         blocks=blocks(model),
+        bridges=bridges(model),
         passes=records,
     )
 
@@ -159,14 +163,17 @@ def _recovered(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str,
 
 def _canonical_json(found: Canonical | None, before: Mapping[str, int]) -> dict[str, Any]:
     if found is None:
-        keys = ("canonical_ops", "recovered", "inputs", "outputs", "blocks", "passes")
-        return dict.fromkeys((*keys, "macs", "params", "weight_bytes", "activation_bytes"))
+        keys = ("canonical_ops", "recovered", "inputs", "outputs", "blocks", "bridges")
+        return dict.fromkeys(
+            (*keys, "passes", "macs", "params", "weight_bytes", "activation_bytes")
+        )
     return {
         "canonical_ops": dict(found.ops),
         "recovered": _recovered(before, found.ops),
         "inputs": {k: list(v) for k, v in found.inputs.items()},
         "outputs": {k: list(v) for k, v in found.outputs.items()},
         "blocks": [_group_json(g) for g in group(found.blocks)],
+        "bridges": [asdict(b) | {"nodes": list(b.nodes)} for b in found.bridges],
         "passes": _passes_json(found.passes),
         "macs": found.cost.macs,
         "params": found.cost.params,
@@ -245,7 +252,15 @@ def _text_of_canonical(data: Mapping[str, Any]) -> list[str]:
         f"{bytes_text(data['activation_bytes'])} of activations at the peak",
         "",
         table(("blocks", "nodes", "from", "to"), list(_block_rows(data["blocks"], ""))),
+        *_text_of_bridges(data["bridges"]),
     ]
+
+
+def _text_of_bridges(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not found:
+        return ["", "bridges between convolution and attention: none"]
+    rows = [(b["direction"], len(b["nodes"]), b["entry"], b["exit"]) for b in found]
+    return ["", table(("bridges", "nodes", "from", "to"), rows)]
 
 
 def _block_rows(groups: Sequence[Mapping[str, Any]], indent: str) -> list[tuple[str, ...]]:

@@ -14,7 +14,10 @@ from tests.packaging.sources import ROOMS, Import, imports, modules
 PASSES = {
     f"edgevit.{m}"
     for m in ("model", "shapes", "views", "rewrite", "pipeline", "calibration", "reference")
-} | {f"edgevit.{m}" for m in ("target", "cost", "errors", "registry", "passes")}
+} | {
+    f"edgevit.{m}"
+    for m in ("target", "cost", "bridges", "flow", "mixing", "errors", "registry", "passes")
+}
 RUNTIMES = {
     f"edgevit.{m}"
     for m in ("bundle", "manifest", "preprocess", "errors", "registry", "parity", "runtimes")

@@ -33,7 +33,16 @@ def unknown_model(folder: Path) -> Path:
 
 def test_keys_of_the_contract(found: Inspection) -> None:
     data = found.to_json()
-    expected = {"blocks", "ops", "coverage", "placement", "macs", "params", "activation_bytes"}
+    expected = {
+        "blocks",
+        "bridges",
+        "ops",
+        "coverage",
+        "placement",
+        "macs",
+        "params",
+        "activation_bytes",
+    }
     assert expected <= set(data)
     assert json.loads(json.dumps(data, allow_nan=False)) == data
 
@@ -56,6 +65,22 @@ def test_the_four_blocks_are_found(found: Inspection) -> None:
     assert [(g["count"], g["kinds"]) for g in groups if g["count"] > 1] == [
         (4, ["attention", "mlp"])
     ]
+
+
+def test_bridges_are_listed_and_drawn() -> None:
+    found = inspect(MODELS / "fashion_hybrid_ts.onnx", {}, None)
+    data = found.to_json()["bridges"]
+    assert [(b["direction"], len(b["nodes"])) for b in data] == [("in", 5), ("out", 4)]
+    assert set(data[0]) == {"direction", "entry", "exit", "nodes", "attention"}
+    lines = text_of_inspection(found, verbose=False).splitlines()
+    (head,) = (i for i, line in enumerate(lines) if line.startswith("bridges"))
+    assert [line.split()[0] for line in lines[head + 2 : head + 4]] == ["in", "out"]
+
+
+def test_a_transformer_without_convolutional_stages_has_no_bridge(found: Inspection) -> None:
+    assert found.to_json()["bridges"] == []
+    text = text_of_inspection(found, verbose=False)
+    assert "bridges between convolution and attention: none" in text
 
 
 def test_passes_say_what_they_did(found: Inspection) -> None:
