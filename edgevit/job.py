@@ -26,10 +26,10 @@ from edgevit.pipeline import PassRecord, Pipeline, split_specs
 from edgevit.preprocess import Preprocess
 from edgevit.recipe import Recipe, load_recipe
 from edgevit.reference import Arrays
-from edgevit.target import Target, load_target
-from edgevit.verify import Parity, verify_parts
 from edgevit.subject import Expected, LoweredPart, Subject
 from edgevit.subject import expect as _expect
+from edgevit.target import Target, load_target
+from edgevit.verify import Parity, verify_parts
 
 __all__ = ["Data", "Opened", "Plan", "Staged"]
 
@@ -302,7 +302,21 @@ def verify(
     return verify_parts(subject, d.samples, known, d.synthetic)
 
 
-def reopen(path: Path, against: Path, inputs: str | None) -> Opened:
+def _recorded_target(spec: str, file: str | Path | None) -> Target:
+    name, colon, overrides = spec.partition(":")
+    if file is not None:
+        return load_target(colon + overrides, Path(file))
+    if name not in registry.names("targets"):
+        raise UsageError(
+            f"the bundle was compiled for {name!r}, which is no target here",
+            hint="give the device file it was compiled with: --target-file FILE",
+        )
+    return load_target(spec)
+
+
+def reopen(
+    path: Path, against: Path, inputs: str | None, target_file: str | Path | None = None
+) -> Opened:
     """Open a sealed bundle together with the model it was compiled from.
 
     Raises:
@@ -319,7 +333,7 @@ def reopen(path: Path, against: Path, inputs: str | None) -> Opened:
             f"{manifest.source_sha256[:12]}..., found {source.sha256[:12]}...",
             hint="give the original file with --against",
         )
-    target = load_target(manifest.target)
+    target = _recorded_target(manifest.target, target_file)
     if target.digest() != manifest.target_sha256:
         raise ArtifactError(
             f"the device file of {manifest.target} has changed since the compile"
