@@ -63,6 +63,7 @@ class Context:
         mb: The MIL builder, inside the function's block.
         dtype: Float dtype of the program, float16 or float32.
         names: Identifiers given so far.
+        system: The iOS release whose operator set the function is in.
         external: Names of model outputs that a boundary operation will write, so that the
             value itself must take another name.
         values: Source value name -> MIL variable.
@@ -72,6 +73,7 @@ class Context:
     mb: Any
     dtype: np.dtype[Any]
     names: Names
+    system: int = 17
     external: frozenset[str] = frozenset()
     values: dict[str, Any] = field(default_factory=dict)
     outputs: dict[str, str] = field(default_factory=dict)
@@ -91,14 +93,19 @@ class Context:
     def addend(self, value: ir.Value | None) -> Any:
         """As ``get``; in float16, what a constant has below its range becomes ``MASKED``."""
         array = constant(value)
-        if array is None or value is None or not self.is_float(value):
+        if array is None or value is None:
             return self.get(value)
-        if self.dtype != np.float16:
+        masked = self.masked(value, array)
+        if masked is array:
             return self.get(value)
+        return self.const(masked, f"{value.name}__mask")
+
+    def masked(self, value: ir.Value, array: Array) -> Array:
+        """A constant addend; in float16, what is below its range is ``MASKED``."""
+        if not self.is_float(value) or self.dtype != np.float16:
+            return array
         below = np.isfinite(array) & (array < -FLOAT16_MAX)
-        if not below.any():
-            return self.get(value)
-        return self.const(np.where(below, MASKED, array), f"{value.name}__mask")
+        return np.where(below, MASKED, array) if below.any() else array
 
     def const(self, array: Array, base: str) -> Any:
         """A constant in the program's dtypes; equal constants become one."""
@@ -121,6 +128,22 @@ class Context:
     def scalar(self, number: float) -> Any:
         """A float in the program's dtype (see ``to_mil`` for what happens to tiny ones)."""
         return to_mil(np.asarray(number, np.float64), self.dtype)[()]
+
+    def parameter(self, number: float) -> Any:
+        """A number beside a tensor: float32 from iOS 17 on, the tensor's dtype before."""
+        return np.float32(number) if self.system >= 17 else self.scalar(number)
+
+    def checked(self) -> dict[str, Any]:
+        """``validate_indices``, which gathers and scatters have from iOS 17 on."""
+        return {"validate_indices": False} if self.system >= 17 else {}
+
+    def whole(self, value: ir.Value | None) -> Any:
+        """As ``get``, for an operand that keeps its own axes whatever the node works in."""
+        return self.get(value)
+
+    def axis(self, axis: int) -> int:
+        """The axis of the program's tensors that holds axis ``axis`` of the node's."""
+        return axis
 
     def name(self, value: ir.Value) -> str:
         """The identifier under which the program will hold ``value``."""

@@ -26,13 +26,21 @@ class Deployment:
     Attributes:
         opset: Name of the target in ``coremltools.target``; decides the operator versions.
         specification: Core ML specification version (coremltools, ``_deployment_...``).
+        system: The release as a number.
     """
 
     opset: str
     specification: int
+    system: int
 
 
-DEPLOYMENTS: Mapping[str, Deployment] = {"17": Deployment("iOS17", 8)}
+DEPLOYMENTS: Mapping[str, Deployment] = {
+    "16": Deployment("iOS16", 7, 16),
+    "17": Deployment("iOS17", 8, 17),
+    "18": Deployment("iOS18", 9, 18),
+}
+
+LAYOUTS = ("ane", "plain")
 
 _FLOATS = {"fp16": "float16", "fp32": "float32"}
 
@@ -45,6 +53,17 @@ def _deployment(target: Target) -> Deployment:
             hint=f"os can be: {', '.join(DEPLOYMENTS)}",
         )
     return DEPLOYMENTS[system]
+
+
+def _layout(target: Target) -> str:
+    """A device file that does not name a layout gets the model's own order of axes."""
+    layout = target.options.get("layout", "plain")
+    if layout not in LAYOUTS:
+        raise UsageError(
+            f"target {target.name!r}: option layout={layout!r} is unknown",
+            hint=f"layout can be: {', '.join(LAYOUTS)}",
+        )
+    return layout
 
 
 class CoreMLBackend:
@@ -81,14 +100,14 @@ class CoreMLBackend:
             UsageError: Unknown precision or operating system.
             BackendMissingError: coremltools is not installed.
         """
-        deployment = _deployment(target)
+        deployment, layout = _deployment(target), _layout(target)
         if options.precision not in self.precisions:
             raise UsageError(
                 f"precision {options.precision!r} has no Core ML lowering",
                 hint=f"it can be: {', '.join(sorted(self.precisions))}",
             )
         self._require_supported(model, target, options.precision)
-        return _lower(model, deployment, options)
+        return _lower(model, deployment, options, layout)
 
     def _require_supported(self, model: ir.Model, target: Target, precision: str) -> None:
         for node in model.graph:
@@ -119,7 +138,9 @@ class CoreMLBackend:
             return expose(ct.proto, lowered, f"{stem}.exposed")
 
 
-def _lower(model: ir.Model, deployment: Deployment, options: LowerOptions) -> Lowered:
+def _lower(
+    model: ir.Model, deployment: Deployment, options: LowerOptions, layout: str
+) -> Lowered:
     import numpy as np
 
     from edgevit.targets.coreml.package import (
@@ -129,13 +150,14 @@ def _lower(model: ir.Model, deployment: Deployment, options: LowerOptions) -> Lo
         package,
         package_path,
     )
-    from edgevit.targets.coreml.program import build
+    from edgevit.targets.coreml.program import Form, build
     from edgevit.targets.coreml.quiet import fresh_builder, quiet_coremltools
 
     dtype = np.dtype(_FLOATS[options.precision])
+    form = Form(dtype, options.io, deployment.system, layout)
     with quiet_coremltools() as ct, fresh_builder() as mb:
         opset = getattr(ct.target, deployment.opset)
-        built = build(mb, model, dtype, options.io, opset)
+        built = build(mb, model, form, opset)
         message, weights = export(built.program, deployment.specification)
         title = model.graph.name or options.stem
         notes = metadata(options.precision, deployment.opset, ct.__version__, title)

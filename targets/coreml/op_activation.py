@@ -22,9 +22,8 @@ def _plain(op: str) -> Lower:
 
 
 def _alpha(op: str, default: float) -> Lower:
-    # From iOS 17 on alpha may be float32 beside a float16 tensor: no rounding of it.
     def lower(ctx: Context, node: ir.Node) -> None:
-        alpha = np.float32(floats(node, "alpha", default))
+        alpha = ctx.parameter(floats(node, "alpha", default))
         ctx.emit(node.outputs[0], op, x=ctx.get(node.inputs[0]), alpha=alpha)
 
     return lower
@@ -46,14 +45,14 @@ def _hard_sigmoid(ctx: Context, node: ir.Node) -> None:
         node.outputs[0],
         "sigmoid_hard",
         x=ctx.get(node.inputs[0]),
-        alpha=np.float32(floats(node, "alpha", 0.2)),
-        beta=np.float32(floats(node, "beta", 0.5)),
+        alpha=ctx.parameter(floats(node, "alpha", 0.2)),
+        beta=ctx.parameter(floats(node, "beta", 0.5)),
     )
 
 
 def _hard_swish(ctx: Context, node: ir.Node) -> None:
     x, out = ctx.get(node.inputs[0]), node.outputs[0]
-    third, half = np.float32(1 / 6), np.float32(0.5)
+    third, half = ctx.parameter(1 / 6), ctx.parameter(0.5)
     gate = ctx.temp(out, "gate", "sigmoid_hard", x=x, alpha=third, beta=half)
     ctx.emit(out, "mul", x=x, y=gate)
 
@@ -82,7 +81,7 @@ def _prelu(ctx: Context, node: ir.Node) -> None:
     x, out = ctx.get(node.inputs[0]), node.outputs[0]
     one = number_in(node, 1, 0.0)
     if one is not None:
-        ctx.emit(out, "leaky_relu", x=x, alpha=np.float32(one))
+        ctx.emit(out, "leaky_relu", x=x, alpha=ctx.parameter(one))
         return
     slope = _channel_slope(node)
     if slope is not None:
@@ -96,8 +95,10 @@ def _prelu(ctx: Context, node: ir.Node) -> None:
 
 
 def _softmax(ctx: Context, node: ir.Node) -> None:
-    axis = i32(node.attributes.get_int("axis", -1))
-    ctx.emit(node.outputs[0], "softmax", x=ctx.get(node.inputs[0]), axis=axis)
+    rank = len(shape_of(node.outputs[0]))
+    axis = node.attributes.get_int("axis", -1) % rank
+    x = ctx.get(node.inputs[0])
+    ctx.emit(node.outputs[0], "softmax", x=x, axis=i32(ctx.axis(axis)))
 
 
 def _clip(ctx: Context, node: ir.Node) -> None:

@@ -35,7 +35,7 @@ def _gather(ctx: Context, node: ir.Node) -> None:
     index = _positive(ctx, node, ctx.shape(x)[axis])
     where = node.inputs[1]
     assert where is not None
-    options = {"axis": i32(axis), "batch_dims": i32(0), "validate_indices": False}
+    options = {"axis": i32(axis), "batch_dims": i32(0), **ctx.checked()}
     if shape_of(where):
         ctx.emit(out, "gather", x=ctx.get(x), indices=index, **options)
         return
@@ -53,7 +53,7 @@ def _gather_elements(ctx: Context, node: ir.Node) -> None:
         x=ctx.get(x),
         indices=_positive(ctx, node, ctx.shape(x)[axis]),
         axis=i32(axis),
-        validate_indices=False,
+        **ctx.checked(),
     )
 
 
@@ -71,7 +71,7 @@ def _gather_nd(ctx: Context, node: ir.Node) -> None:
         x=ctx.get(node.inputs[0]),
         indices=_positive(ctx, node, _sizes(ctx, node, batch)),
         batch_dims=i32(batch),
-        validate_indices=False,
+        **ctx.checked(),
     )
 
 
@@ -86,7 +86,7 @@ def _scatter_nd(ctx: Context, node: ir.Node) -> None:
         indices=_positive(ctx, node, _sizes(ctx, node, 0)),
         updates=ctx.get(node.inputs[2]),
         mode=_MODES[text(node, "reduction", "none")],
-        validate_indices=False,
+        **ctx.checked(),
     )
 
 

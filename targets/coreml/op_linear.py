@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +16,15 @@ from edgevit.targets.coreml.rule import Rule, floats, i32, masks_only
 __all__ = ["TABLE", "FusedLinear", "fused_linear"]
 
 
-def fused_linear(node: ir.Node) -> FusedLinear | None:
+def fused_linear(
+    node: ir.Node, linear: Callable[[ir.Node], bool] = lambda node: _is_linear(node)
+) -> FusedLinear | None:
     """A ``MatMul`` and the ``Add`` of a constant bias that it can swallow, or ``None``.
 
     ``MatMul(x, W[K,N]) -> Add(y, b[N])`` becomes one ``linear`` when nothing else reads the
     product: it would not exist in the program.
     """
-    if node.op_type != "MatMul" or not _is_linear(node):
+    if node.op_type != "MatMul" or not linear(node):
         return None
     product = node.outputs[0]
     users = list(product.uses())

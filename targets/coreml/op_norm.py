@@ -24,9 +24,9 @@ def _layer_norm(ctx: Context, node: ir.Node) -> None:
         node.outputs[0],
         "layer_norm",
         x=ctx.get(node.inputs[0]),
-        axes=i32([-1]),
-        gamma=ctx.get(node.inputs[1]),
-        beta=ctx.get(node.inputs[2]),
+        axes=i32([ctx.axis(len(shape_of(node.outputs[0])) - 1)]),
+        gamma=ctx.whole(node.inputs[1]),
+        beta=ctx.whole(node.inputs[2]),
         epsilon=_epsilon(ctx, node),
     )
 

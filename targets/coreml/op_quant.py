@@ -16,7 +16,7 @@ from edgevit.model import constant, dtype_of, shape_of
 from edgevit.targets.coreml.context import Array, Context
 from edgevit.targets.coreml.rule import Rule, i32
 
-__all__ = ["TABLE"]
+__all__ = ["TABLE", "stored_kernel"]
 
 _BYTES = (np.dtype(np.int8), np.dtype(np.uint8))
 
@@ -51,7 +51,7 @@ def _parameters(ctx: Context, node: ir.Node, dtype: np.dtype[Any]) -> dict[str, 
         "scale": ctx.const(scale, f"{base}__scale"),
         "zero_point": ctx.exact(zero, f"{base}__zero"),
     }
-    return given if scale.ndim == 0 else {**given, "axis": i32(_axis(node))}
+    return given if scale.ndim == 0 else {**given, "axis": i32(ctx.axis(_axis(node)))}
 
 
 def _quantize(ctx: Context, node: ir.Node) -> None:
@@ -78,6 +78,21 @@ def _dequantize(ctx: Context, node: ir.Node) -> None:
         ctx.bind(out, ctx.const(_unpacked(node, array), str(out.name)))
 
 
+def stored_kernel(ctx: Context, node: ir.Node) -> Any:
+    """The dequantized weight ``W [K, N]`` of a linear layer as ``[N, K, 1, 1]``."""
+    source, out = node.inputs[0], node.outputs[0]
+    array = constant(source)
+    assert array is not None
+    if array.dtype not in _BYTES:
+        return ctx.const(_unpacked(node, array).T[:, :, None, None], str(out.name))
+    options = _parameters(ctx, node, array.dtype)
+    if "axis" in options:
+        options["axis"] = i32(1 - _axis(node))
+    options = {"axis": i32(0), **options}
+    data = ctx.exact(array.T[:, :, None, None], f"{out.name}__stored")
+    return ctx.temp(out, "kernel", "constexpr_affine_dequantize", quantized_data=data, **options)
+
+
 def _unpacked(node: ir.Node, array: Array) -> Array:
     scale, zero = _scale(node).astype(np.float64), _zero_point(node, array.dtype)
     if scale.ndim:
@@ -93,10 +108,15 @@ def _parameters_reason(node: ir.Node) -> str | None:
     if scale is None or any(constant(v) is None for v in node.inputs[2:] if v is not None):
         return "scale and zero point must be constant"
     if node.attributes.get_int("block_size", 0) or scale.ndim > 1:
-        return "blockwise quantization exists from iOS 18 on"
+        return "blockwise quantization is not lowered (ML programs have it from iOS 18 on)"
     if scale.size and not (scale > 0).all():
         return "a scale is not positive"
     return None
+
+
+def _since(node: ir.Node) -> int:
+    """Stored weights since iOS 16, ``quantize`` and ``dequantize`` since iOS 17."""
+    return 16 if constant(node.inputs[0]) is not None else 17
 
 
 def _narrow_reason(node: ir.Node) -> str | None:
@@ -129,8 +149,10 @@ def _refuse_dequantize(node: ir.Node) -> str | None:
 
 
 TABLE: dict[str, Rule] = {
-    "QuantizeLinear": Rule(_quantize, _refuse_quantize, numbers=1, narrow=_narrow_reason),
+    "QuantizeLinear": Rule(
+        _quantize, _refuse_quantize, numbers=1, narrow=_narrow_reason, since=_since
+    ),
     "DequantizeLinear": Rule(
-        _dequantize, _refuse_dequantize, numbers=1, narrow=_narrow_reason
+        _dequantize, _refuse_dequantize, numbers=1, narrow=_narrow_reason, since=_since
     ),
 }

@@ -29,7 +29,7 @@ def _axes(node: ir.Node) -> list[int]:
 def _reduce(op: str) -> Lower:
     def lower(ctx: Context, node: ir.Node) -> None:
         x, out = ctx.get(node.inputs[0]), node.outputs[0]
-        axes = _axes(node)
+        axes = sorted(ctx.axis(axis) for axis in _axes(node))
         if not axes:
             ctx.bind(out, x)
             return
@@ -65,7 +65,7 @@ def _arg_max(ctx: Context, node: ir.Node) -> None:
         node.outputs[0],
         "reduce_argmax",
         x=ctx.get(node.inputs[0]),
-        axis=i32(node.attributes.get_int("axis", 0)),
+        axis=i32(ctx.axis(node.attributes.get_int("axis", 0))),
         keep_dims=bool(node.attributes.get_int("keepdims", 1)),
     )
 

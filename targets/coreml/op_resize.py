@@ -90,7 +90,7 @@ def _gathered(ctx: Context, node: ir.Node, axis: int, index: Array) -> dict[str,
         "indices": where,
         "axis": i32(axis),
         "batch_dims": i32(0),
-        "validate_indices": False,
+        **ctx.checked(),
     }
 
 

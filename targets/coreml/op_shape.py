@@ -26,18 +26,18 @@ def _transpose(ctx: Context, node: ir.Node) -> None:
 
 
 def _concat(ctx: Context, node: ir.Node) -> None:
-    axis = i32(node.attributes["axis"].as_int())
+    axis = i32(ctx.axis(node.attributes["axis"].as_int()))
     values = tuple(ctx.get(v) for v in node.inputs)
     ctx.emit(node.outputs[0], "concat", values=values, axis=axis, interleave=False)
 
 
 def _split(ctx: Context, node: ir.Node) -> None:
     axis = node.attributes.get_int("axis", 0)
-    sizes = [ctx.shape(out)[axis] for out in node.outputs]
+    sizes = [shape_of(out)[axis] for out in node.outputs]
     parts = ctx.mb.split(
         x=ctx.get(node.inputs[0]),
         split_sizes=i32(sizes),
-        axis=i32(axis),
+        axis=i32(ctx.axis(axis)),
         name=ctx.names.claim(f"{node.outputs[0].name}__split"),
     )
     for out, part in zip(node.outputs, parts if len(sizes) > 1 else [parts], strict=True):
@@ -73,7 +73,8 @@ def _slice(ctx: Context, node: ir.Node) -> None:
     shape = ctx.shape(x)
     begin, end, stride = [0] * len(shape), list(shape), [1] * len(shape)
     backwards = []
-    for axis, positions in _slices(node).items():
+    for source, positions in _slices(node).items():
+        axis = ctx.axis(source)
         low, high = min(positions[0], positions[-1]), max(positions[0], positions[-1])
         begin[axis], end[axis], stride[axis] = low, high + 1, abs(positions.step)
         if positions.step < 0 and len(positions) > 1:
@@ -98,12 +99,15 @@ def _pad(ctx: Context, node: ir.Node) -> None:
     assert pads is not None
     assert value is not None
     half = len(pads) // 2
+    rank = len(ctx.shape(node.outputs[0]))
     mode = {"constant": "constant", "reflect": "reflect", "edge": "replicate"}[
         text(node, "mode", "constant")
     ]
     x, out = ctx.get(node.inputs[0]), node.outputs[0]
-    amounts = [(pads[i], pads[i + half]) for i in range(half)]
-    first = next((i for i, pair in enumerate(amounts) if any(pair)), half - 1)
+    amounts = [(0, 0)] * rank
+    for axis in (i for i in range(half) if pads[i] or pads[i + half]):
+        amounts[ctx.axis(axis)] = (pads[axis], pads[axis + half])
+    first = next((i for i, pair in enumerate(amounts) if any(pair)), rank - 1)
     flat = i32([v for pair in amounts[first:] for v in pair])
     ctx.emit(out, "pad", x=x, pad=flat, mode=mode, constant_val=ctx.scalar(value))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,13 +13,34 @@ import onnx_ir as ir
 from edgevit.bundle import Binding
 from edgevit.errors import InternalError
 from edgevit.model import dtype_of, shape_of
+from edgevit.targets.coreml.ane import Walk
+from edgevit.targets.coreml.arranged import Arranged
 from edgevit.targets.coreml.context import Context
 from edgevit.targets.coreml.groups import plan
+from edgevit.targets.coreml.layouts import Layout
 from edgevit.targets.coreml.names import Names
 from edgevit.targets.coreml.rule import i32
 from edgevit.targets.coreml.table import RULES, key
 
-__all__ = ["Built", "build"]
+__all__ = ["Built", "Form", "build"]
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a program is like.
+
+    Attributes:
+        dtype: float16 or float32 for all floats inside.
+        io: Whether floats at the boundary keep the source's dtype or take ``dtype``.
+        system: The iOS release whose operators it uses.
+        layout: ``"ane"``: channels second, linear layers as convolutions, attention head by
+            head; ``"plain"``: the model's own order of axes.
+    """
+
+    dtype: np.dtype[Any]
+    io: Literal["source", "native"]
+    system: int
+    layout: str
 
 
 @dataclass(frozen=True)
@@ -46,16 +68,25 @@ def _boundary_dtype(value: ir.Value, program: np.dtype[Any], io: str) -> np.dtyp
     return program if io == "native" else dtype
 
 
-def _binding(value: ir.Value, artifact: str, dtype: np.dtype[Any]) -> Binding:
+def _binding(
+    value: ir.Value, artifact: str, dtype: np.dtype[Any], layout: Layout | None = None
+) -> Binding:
     shape = shape_of(value)
+    held = (shape or (1,)) if layout is None else layout.shape(shape)
     return Binding(
         name=str(value.name),
         artifact=artifact,
         dtype=dtype_of(value).name,
         shape=shape,
         artifact_dtype=dtype.name,
-        artifact_shape=shape or (1,),
+        artifact_shape=held,
+        perm=_perm(layout),
     )
+
+
+def _perm(layout: Layout | None) -> tuple[int, ...] | None:
+    moved = layout is not None and layout.perm != tuple(range(layout.rank))
+    return layout.perm if layout is not None and moved else None
 
 
 def _internal_dtype(value: ir.Value, program: np.dtype[Any]) -> np.dtype[Any]:
@@ -99,17 +130,25 @@ def _leave(ctx: Context, binding: Binding, value: ir.Value) -> Any:
     return ctx.mb.identity(x=var, name=binding.artifact)
 
 
-def _lower_nodes(ctx: Context, graph: ir.Graph) -> None:
+def _plain_walk(graph: ir.Graph) -> Callable[[Context, ir.Node], None]:
     groups = plan(graph)
-    for node in graph:
-        if node in groups.swallowed:
-            continue
+
+    def lower(ctx: Context, node: ir.Node) -> None:
         group = groups.by_last.get(node)
+        if group is not None:
+            group.lower(ctx)
+        elif node not in groups.swallowed:
+            RULES[key(node)].lower(ctx, node)
+
+    return lower
+
+
+def _lower_nodes(ctx: Context, graph: ir.Graph) -> None:
+    lower: Callable[[Any, ir.Node], None]
+    lower = Walk(graph).lower if isinstance(ctx, Arranged) else _plain_walk(graph)
+    for node in graph:
         try:
-            if group is not None:
-                group.lower(ctx)
-            else:
-                RULES[key(node)].lower(ctx, node)
+            lower(ctx, node)
         except (ValueError, TypeError, IndexError) as e:
             raise InternalError(
                 f"node {node.name!r} ({node.op_type}) passed the operator table, but the MIL "
@@ -140,31 +179,25 @@ def _values(ctx: Context, graph: ir.Graph) -> tuple[Binding, ...]:
         if var.op is None or var.op.op_type.startswith("const"):
             continue
         seen.add(var.name)
-        found.append(_binding(out, var.name, _internal_dtype(out, ctx.dtype)))
+        layout = ctx.layouts.get(str(out.name)) if isinstance(ctx, Arranged) else None
+        found.append(_binding(out, var.name, _internal_dtype(out, ctx.dtype), layout))
     return tuple(found)
 
 
-def build(
-    mb: Any,
-    model: ir.Model,
-    dtype: np.dtype[Any],
-    io: Literal["source", "native"],
-    opset: Any,
-) -> Built:
+def build(mb: Any, model: ir.Model, form: Form, opset: Any) -> Built:
     """Build the program of a canonical model.
 
     Args:
         mb: The MIL builder, with a fresh name counter.
         model: Canonical model, every node supported.
-        dtype: float16 or float32 for all floats inside.
-        io: Whether floats at the boundary keep the source's dtype or take ``dtype``.
+        form: What the program is like.
         opset: Deployment target, e.g. ``ct.target.iOS17``.
     """
-    graph, names = model.graph, Names()
+    graph, names, dtype = model.graph, Names(), form.dtype
 
     def bound(value: ir.Value) -> Binding:
         artifact = names.claim(str(value.name))
-        return _binding(value, artifact, _boundary_dtype(value, dtype, io))
+        return _binding(value, artifact, _boundary_dtype(value, dtype, form.io))
 
     inputs = tuple(bound(v) for v in graph.inputs)
     outputs = tuple(bound(v) for v in graph.outputs)
@@ -173,7 +206,9 @@ def build(
         for b, v in zip(outputs, graph.outputs, strict=True)
         if b.artifact_dtype != _internal_dtype(v, dtype).name
     )
-    ctx = Context(mb, dtype, names, external, outputs={b.name: b.artifact for b in outputs})
+    kind = Arranged if form.layout == "ane" else Context
+    written = {b.name: b.artifact for b in outputs}
+    ctx = kind(mb, dtype, names, form.system, external, outputs=written)
     program = _program(ctx, graph, inputs, outputs, opset)
     return Built(program, inputs, outputs, _values(ctx, graph))
 

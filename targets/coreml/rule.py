@@ -16,6 +16,7 @@ __all__ = [
     "Lower",
     "Refuse",
     "Rule",
+    "Since",
     "fixed",
     "floats",
     "i32",
@@ -28,10 +29,15 @@ __all__ = [
 
 Lower = Callable[[Context, ir.Node], None]
 Refuse = Callable[[ir.Node], str | None]
+Since = Callable[[ir.Node], int]
 
 
 def _never(node: ir.Node) -> str | None:
     return None
+
+
+def _always(node: ir.Node) -> int:
+    return 16
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,7 @@ class Rule:
             not become tensors of the program.
         needs: Attributes that the canonical form makes explicit.
         narrow: As ``refuse``, for float16 programs only.
+        since: The first iOS release whose operators say this node.
     """
 
     lower: Lower
@@ -55,6 +62,7 @@ class Rule:
     numbers: int = 99
     needs: tuple[str, ...] = ()
     narrow: Refuse = _never
+    since: Since = _always
 
 
 def i32(values: int | Sequence[int]) -> Any:

@@ -102,11 +102,18 @@ def reason(node: ir.Node, target: Target, precision: str) -> str | None:
     absent = [name for name in rule.needs if name not in node.attributes]
     if absent:
         return f"attribute {absent[0]} is not explicit (docs/canonical.md)"
-    refused = rule.refuse(node)
+    refused = rule.refuse(node) or _release_reason(node, rule, target)
     if refused is not None:
         return refused
     found = rule.narrow(node) if precision == "fp16" else None
     return found or _constants_reason(node, rule, precision)
+
+
+def _release_reason(node: ir.Node, rule: Rule, target: Target) -> str | None:
+    system, since = target.options.get("os", ""), rule.since(node)
+    if system.isdigit() and int(system) < since:
+        return f"{node.op_type} of a tensor exists from iOS {since} on; choose os={since}"
+    return None
 
 
 def _constants_reason(node: ir.Node, rule: Rule, precision: str) -> str | None:

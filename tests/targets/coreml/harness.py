@@ -105,15 +105,21 @@ def ints(*values: int) -> Array:
     return np.asarray(values, np.int64)
 
 
-def target() -> Target:
+def target(overrides: str = "layout=plain") -> Target:
     """The device that all tests lower for."""
-    return load_target("iphone-npu")
+    return load_target(f"iphone-npu:{overrides}")
 
 
-def lower(model: ir.Model, precision: str, io: str = "source", stem: str = "m") -> Lowered:
-    """Lower for ``iphone-npu``."""
+def lower(
+    model: ir.Model,
+    precision: str,
+    io: str = "source",
+    stem: str = "m",
+    overrides: str = "layout=plain",
+) -> Lowered:
+    """Lower for ``iphone-npu``, in the plain layout unless told otherwise."""
     options = LowerOptions(precision, "native" if io == "native" else "source", stem)
-    return CoreMLBackend().lower(model, target(), options)
+    return CoreMLBackend().lower(model, target(overrides), options)
 
 
 def spec_of(lowered: Lowered) -> Any:
