@@ -56,7 +56,7 @@ def page(bundle: Path) -> str:
         ArtifactError: The bundle is corrupt, or holds no ``report.json``.
     """
     probe_package("the HTML report", "jinja2", "compile").require()
-    manifest = open_bundle(bundle)
+    manifest = open_bundle(bundle, failed=True)
     return _render(_content(bundle, manifest, read_record(bundle)))
 
 
@@ -151,6 +151,7 @@ def _content(bundle: Path, manifest: Manifest, record: Record) -> dict[str, Any]
         "placement": placement_rows(record, manifest),
         "gates": _gates(manifest),
         "bar_width": BAR_WIDTH,
+        "sign": _sign,
         "ratios": ratio_panel(record.nodes, cells),
         "psnr": psnr_panel(record.nodes, cells, _psnr_gate(manifest)),
         "classes": classes,
@@ -181,6 +182,10 @@ def _psnr_gate(manifest: Manifest) -> float | None:
     return manifest.selfcheck.gates.get("psnr_db")
 
 
+def _sign(metric: str) -> str:
+    return "≥" if metric in HIGHER_IS_BETTER else "≤"
+
+
 def _gates(manifest: Manifest) -> list[dict[str, Any]]:
     """Rows of the certificate: all outputs together, then each."""
     if manifest.parity is None:
@@ -199,13 +204,12 @@ def _gate(
     exact = bool(figure.get("exact"))
     limit = limits.get(metric) if exact else figure["limit"]
     title, unit = _METRICS.get(metric, (metric, ""))
-    sign = "≥" if metric in HIGHER_IS_BETTER else "≤"
     known = figure["value"] is not None
     return {
         "name": name,
         "metric": title,
         "value": "exact" if exact else _figure_text(figure["value"]) + unit * known,
-        "gate": "" if limit is None else f"{sign} {limit:g}{unit}",
+        "gate": "" if limit is None else f"{_sign(metric)} {limit:g}{unit}",
         "exact": exact,
         "passed": figure["pass"],
         "bar": bar(metric, figure["value"], limit, exact),
