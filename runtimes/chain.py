@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from edgevit import registry
 from edgevit.bundle import Entry, Part
 from edgevit.errors import ArtifactError, UsageError
 from edgevit.runtimes.binding import from_artifact, to_artifact
-from edgevit.runtimes.engine import Arrays, Engine, Executor
+from edgevit.runtimes.engine import Arrays, Closing, Engine, Executor
 
 __all__ = ["Chain"]
 
@@ -31,7 +30,7 @@ def _engine(part: Part) -> Engine:
     return engine
 
 
-class Chain:
+class Chain(Closing):
     """The opened parts of an entry. Speaks the source model's names, shapes and dtypes."""
 
     def __init__(self, root: Path, entry: Entry, threads: int | None) -> None:
@@ -67,17 +66,6 @@ class Chain:
         """Close every part."""
         self._parts = []
         self._stack.close()
-
-    def __enter__(self) -> Chain:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _run_part(part: Part, executor: Executor, known: Arrays) -> dict[str, Any]:

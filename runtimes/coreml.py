@@ -11,14 +11,13 @@ import importlib
 import sys
 from collections.abc import Collection
 from pathlib import Path
-from types import TracebackType
 from typing import Any, ClassVar
 
 import numpy as np
 
 from edgevit.bundle import Part
 from edgevit.errors import ArtifactError, Availability, InputError, probe_package
-from edgevit.runtimes.engine import Arrays, Executor
+from edgevit.runtimes.engine import Arrays, Closing, Executor
 from edgevit.runtimes.mil.evaluate import Accumulate, Evaluation, run
 from edgevit.runtimes.mil.package import load_package
 from edgevit.runtimes.mil.prepare import prepare
@@ -86,7 +85,7 @@ class PessimisticEngine:
         return Evaluator(artifact, accumulate="float16")
 
 
-class Evaluator:
+class Evaluator(Closing):
     """An opened package that our evaluator runs.
 
     Attributes:
@@ -131,21 +130,8 @@ class Evaluator:
     def close(self) -> None:
         """Nothing to release: the weights' memory map goes with the object."""
 
-    def __enter__(self) -> Evaluator:
-        """Return self."""
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close."""
-        self.close()
-
-
-class NativeModel:
+class NativeModel(Closing):
     """An opened package that Core ML runs (macOS).
 
     Attributes:
@@ -189,16 +175,3 @@ class NativeModel:
     def close(self) -> None:
         """Release the model."""
         self._model = None
-
-    def __enter__(self) -> NativeModel:
-        """Return self."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close."""
-        self.close()

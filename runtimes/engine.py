@@ -5,16 +5,34 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 
 from edgevit.bundle import Part
 from edgevit.errors import Availability
 
-__all__ = ["Arrays", "Engine", "Executor"]
+__all__ = ["Arrays", "Closing", "Engine", "Executor"]
 
 Arrays = Mapping[str, "np.ndarray[Any, Any]"]
+
+
+class Closing:
+    """A context manager that closes itself; subclasses define ``close``."""
+
+    def close(self) -> None:
+        """Release what is held."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
 
 
 class Executor(Protocol):

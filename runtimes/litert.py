@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from types import TracebackType
 from typing import Any, ClassVar
 
 import numpy as np
 
 from edgevit.bundle import Part
 from edgevit.errors import ArtifactError, Availability, InputError, probe_package
-from edgevit.runtimes.engine import Arrays
+from edgevit.runtimes.engine import Arrays, Closing
 
 __all__ = ["LiteRTEngine", "LiteRTExecutor"]
 
@@ -22,7 +21,7 @@ _PACKAGES = (
 _IDENTIFIER = b"TFL3"
 
 
-class LiteRTExecutor:
+class LiteRTExecutor(Closing):
     """One opened ``.tflite`` file."""
 
     def __init__(self, interpreter: Any, content: bytes) -> None:
@@ -66,19 +65,6 @@ class LiteRTExecutor:
     def close(self) -> None:
         """Release the interpreter."""
         self._interpreter = None
-
-    def __enter__(self) -> LiteRTExecutor:
-        """Return self."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close."""
-        self.close()
 
 
 class LiteRTEngine:

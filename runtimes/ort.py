@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
 from edgevit.bundle import Part
 from edgevit.errors import ArtifactError, Availability, InputError, UsageError, probe_package
-from edgevit.runtimes.engine import Arrays
+from edgevit.runtimes.engine import Arrays, Closing
 
 __all__ = ["Optimization", "OrtEngine", "OrtExecutor"]
 
@@ -24,7 +23,7 @@ _LEVELS = {
 _FATAL_ONLY = 4
 
 
-class OrtExecutor:
+class OrtExecutor(Closing):
     """One opened ``.onnx`` file."""
 
     def __init__(self, session: Any) -> None:
@@ -49,19 +48,6 @@ class OrtExecutor:
     def close(self) -> None:
         """Release the session."""
         self._session = None
-
-    def __enter__(self) -> OrtExecutor:
-        """Return self."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close."""
-        self.close()
 
 
 class OrtEngine:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from edgevit.parity import Figure, Gate, compare, worst_of
 from edgevit.preprocess import Preprocess
 from edgevit.registry import nearest
 from edgevit.runtimes.chain import Chain
-from edgevit.runtimes.engine import Arrays
+from edgevit.runtimes.engine import Arrays, Closing
 from edgevit.runtimes.heads import Head, parse_head
 
 __all__ = ["SelfCheckResult", "Session", "TensorInfo", "load"]
@@ -54,7 +53,7 @@ class SelfCheckResult:
         }
 
 
-class Session:
+class Session(Closing):
     """An opened bundle; a context manager.
 
     Attributes:
@@ -132,17 +131,6 @@ class Session:
         for chain in self._chains.values():
             chain.close()
         self._chains = {}
-
-    def __enter__(self) -> Session:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def load(path: str | Path, *, threads: int | None = None, trust: bool = False) -> Session:
