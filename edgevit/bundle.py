@@ -263,8 +263,12 @@ def _walk(root: Path) -> set[str]:
     return found
 
 
-def open_bundle(path: Path | str) -> Manifest:
+def open_bundle(path: Path | str, *, failed: bool = False) -> Manifest:
     """Read and verify a bundle: schema, digest, each file's size and sha256, nothing else.
+
+    Args:
+        path: The bundle's directory.
+        failed: Whether one that failed verification may be opened, to be looked at.
 
     Raises:
         InputError: There is no such directory.
@@ -276,15 +280,23 @@ def open_bundle(path: Path | str) -> Manifest:
         raise InputError(
             f"{root}: no such bundle", hint="a bundle is a NAME.edgevit directory"
         )
-    if any(p.name.endswith(FAILED_SUFFIX) for p in (root, root.resolve())):
-        raise ArtifactError(
-            f"{root}: this bundle failed verification and was kept to be looked at",
-            hint="compile again; edgevit report shows which gate failed",
-        )
+    if not failed and any(p.name.endswith(FAILED_SUFFIX) for p in (root, root.resolve())):
+        raise _failed(root)
     try:
-        return _verified(root)
+        manifest = _verified(root)
     except OSError as e:
         raise ArtifactError(f"{root}: cannot be read: {e.strerror}") from e
+    # A new name does not make it pass.
+    if not failed and manifest.parity is not None and not manifest.verified:
+        raise _failed(root)
+    return manifest
+
+
+def _failed(root: Path) -> ArtifactError:
+    return ArtifactError(
+        f"{root}: this bundle failed verification and was kept to be looked at",
+        hint="compile again; edgevit report shows which gate failed",
+    )
 
 
 def _verified(root: Path) -> Manifest:

@@ -149,7 +149,7 @@ def report_command(options: argparse.Namespace) -> Answer:
     from edgevit.bundle import open_bundle
     from edgevit.report import text_of_manifest
 
-    manifest = open_bundle(Path(options.bundle)).to_json()
+    manifest = open_bundle(Path(options.bundle), failed=True).to_json()
     if options.html is None and options.overwrite:
         raise UsageError("--overwrite has nothing to replace", hint="it goes with --html FILE")
     if options.html is None:

@@ -7,6 +7,7 @@ that child's program: ``python -m edgevit.reference DIRECTORY``.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -80,7 +81,13 @@ def _call(folder: Path, count: int, trace: int) -> None:
     command = [sys.executable, "-m", "edgevit.reference", str(folder), str(count), str(trace)]
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+            command,
+            # Its wheels report to their vendor from the import on, unless this is set.
+            env={"ORT_DISABLE_TELEMETRY": "1", **os.environ},
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
         )
     except subprocess.TimeoutExpired as e:
         raise InputError(

@@ -112,3 +112,11 @@ def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(InputError):
         run_reference(b"", _feeds(1))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_vendor_is_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime's telemetry opens a session file in the temporary directory."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+    run_reference(_two_steps(), _feeds(1))
+    assert list(tmp_path.iterdir()) == []

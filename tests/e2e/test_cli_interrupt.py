@@ -1,0 +1,68 @@
+"""An interrupted compile leaves nothing: no bundle, no half of one, no staging directory."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.cli import FIXTURES, environment
+
+VIT = FIXTURES / "models" / "fashion_vit_ts.onnx"
+# How long to wait for a step's line on stderr; a loaded machine takes its time.
+LIMIT_S = 120.0
+
+
+def _interrupt(folder: Path, step: str, number: signal.Signals) -> tuple[int, str]:
+    """Compile; send the signal once ``step`` is reported done; exit code and stderr."""
+    folder.mkdir()
+    command = [sys.executable, "-u", "-m", "edgevit", "compile", str(VIT)]
+    process = subprocess.Popen(
+        [*command, "--target", "linux-x86", "-o", "out.edgevit"],
+        cwd=folder,
+        env=environment({"TMPDIR": str(folder.parent / "tmp")}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stderr is not None
+    said = ""
+    while not said.endswith("\n") or not said.splitlines()[-1].startswith(step):
+        line = process.stderr.readline()
+        assert line, f"the compile ended before {step!r}: {said}"
+        said += line
+    # Into the middle of the next step, which lasts longer than that.
+    time.sleep(0.05)
+    if number is signal.SIGINT:
+        os.killpg(process.pid, number)  # as a terminal's Ctrl-C: the children get it too
+    else:
+        process.send_signal(number)
+    out, rest = process.communicate(timeout=LIMIT_S)
+    assert out == ""
+    return process.returncode, rest
+
+
+@pytest.mark.parametrize(
+    ("step", "number"),
+    [
+        ("load", signal.SIGINT),
+        ("lower", signal.SIGTERM),
+        ("stage", signal.SIGINT),
+        ("stage", signal.SIGTERM),
+    ],
+    ids=lambda v: v.name if isinstance(v, signal.Signals) else f"after {v}",
+)
+def test_nothing_is_left(tmp_path: Path, step: str, number: signal.Signals) -> None:
+    (tmp_path / "tmp").mkdir()
+    code, said = _interrupt(tmp_path / "work", step, number)
+    assert code == 130
+    assert said.splitlines()[-1] == "interrupted; nothing was written"
+    assert "Traceback" not in said
+    assert list((tmp_path / "work").iterdir()) == []
+    assert list((tmp_path / "tmp").iterdir()) == []
