@@ -141,13 +141,18 @@ def staging(out: Path) -> Iterator[Path]:
     root = _beside(out)
     with _sigterm_raises():
         try:
-            root.mkdir()
-        except OSError as e:
-            raise InputError(f"{out.parent}: cannot be written: {e.strerror}") from e
-        try:
+            # Inside, as a signal can arrive while the directory is being made.
+            _make(root, out)
             yield root
         finally:
             shutil.rmtree(root, ignore_errors=True)
+
+
+def _make(root: Path, out: Path) -> None:
+    try:
+        root.mkdir()
+    except OSError as e:
+        raise InputError(f"{out.parent}: cannot be written: {e.strerror}") from e
 
 
 def _beside(out: Path) -> Path:

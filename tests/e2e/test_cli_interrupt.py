@@ -65,4 +65,5 @@ def test_nothing_is_left(tmp_path: Path, step: str, number: signal.Signals) -> N
     assert said.splitlines()[-1] == "interrupted; nothing was written"
     assert "Traceback" not in said
     assert list((tmp_path / "work").iterdir()) == []
-    assert list((tmp_path / "tmp").iterdir()) == []
+    # tempfile.mkdtemp may be interrupted between making a directory and returning its name.
+    assert [p for p in (tmp_path / "tmp").rglob("*") if p.is_file()] == []
