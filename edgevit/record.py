@@ -18,6 +18,7 @@ from edgevit.errors import ArtifactError
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from edgevit.placement import Placement
     from edgevit.target import Target
     from edgevit.verify import Parity
     from edgevit.views import Block
@@ -146,12 +147,7 @@ def record_of(canonical: ir.Model, target: Target, parity: Parity | None) -> Rec
     from edgevit.views import blocks
 
     rows, owner = _blocks(blocks(canonical), len(canonical.graph))
-    rules: dict[RuleRow, int] = {}
-    placed: list[int | None] = [None] * len(canonical.graph)
-    for index, p in enumerate(place(canonical, target)):
-        if p.unit is not None:
-            rule = RuleRow(p.rule, p.unit, p.source, p.confidence)
-            placed[index] = rules.setdefault(rule, len(rules))
+    rules, placed = _rules(place(canonical, target), len(canonical.graph))
     ratios, trail = _measured(parity)
     nodes = []
     for index, (node, cost) in enumerate(
@@ -173,8 +169,20 @@ def record_of(canonical: ir.Model, target: Target, parity: Parity | None) -> Rec
             psnr_db=None if lowest is None else short(lowest),
         )
         nodes.append(row)
-    peak = peak_activation_bytes(canonical)
-    return Record(peak, tuple(rows), tuple(rules), tuple(nodes))
+    return Record(peak_activation_bytes(canonical), tuple(rows), rules, tuple(nodes))
+
+
+def _rules(
+    found: tuple[Placement, ...], count: int
+) -> tuple[tuple[RuleRow, ...], list[int | None]]:
+    """The rules that decided, and for each node the index of its rule."""
+    rules: dict[RuleRow, int] = {}
+    placed: list[int | None] = [None] * count
+    for index, p in enumerate(found):
+        if p.unit is not None:
+            rule = RuleRow(p.rule, p.unit, p.source, p.confidence)
+            placed[index] = rules.setdefault(rule, len(rules))
+    return tuple(rules), placed
 
 
 def _measured(parity: Parity | None) -> tuple[Mapping[str, float], Mapping[str, float]]:

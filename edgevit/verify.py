@@ -75,9 +75,7 @@ def verify_parts(
         replays=replays,
         worst=tuple(sorted(found, key=lambda d: -d.ratio)[:WORST]),
         first_divergent=past[0] if past else None,
-        accumulation=accumulation(
-            subject, samples[0], expected.values, expected.outputs[0]
-        ),
+        accumulation=accumulation(subject, samples[0], expected.values, expected.outputs[0]),
         samples=len(samples),
         synthetic=synthetic,
         reference=expected.version,

@@ -162,7 +162,11 @@ def test_a_value_past_its_limit_is_a_cross(bundle: Path) -> None:
 def test_an_unverified_bundle_says_so(tmp_path: Path) -> None:
     rows = tuple(node(n.name, n.op, n.block, ratio=None, psnr_db=None) for n in record().nodes)
     found = Record(1, record().blocks, RULES, rows)
-    why: dict[str, Any] = {"parity": None, "verified": False, "unverified_because": "--no-verify was given"}
+    why: dict[str, Any] = {
+        "parity": None,
+        "verified": False,
+        "unverified_because": "--no-verify was given",
+    }
     made = Page(page(make(tmp_path / "u.edgevit", found, **why)))
     assert "NOT VERIFIED" in made.text
     assert "--no-verify was given" in made.sections["parity"]
