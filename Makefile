@@ -13,7 +13,7 @@ ORACLES_KEY := $(shell cat requirements/oracles.lock 2>/dev/null | sha256sum | c
 ORACLES_STAMP := .venv-oracles/.stamp-$(ORACLES_KEY)
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-all lint format bench bench-five bench-latency bench-mutants models \
+.PHONY: demo test test-all lint format bench bench-five bench-latency bench-mutants bench-cost models \
 	oracles env clean
 
 env: $(STAMP)
@@ -77,6 +77,10 @@ bench-mutants: $(STAMP)
 
 bench-latency: $(STAMP) models
 	@$(BIN)/python -m benchmarks.latency
+
+bench-cost: $(STAMP) $(TORCH_STAMP)
+	@.venv-torch/bin/python -m benchmarks.corpus.phone_models
+	@$(BIN)/python -m benchmarks.cost_model
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

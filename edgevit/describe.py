@@ -14,6 +14,7 @@ import onnx_ir as ir
 from edgevit import __version__, registry
 from edgevit.cost import peak_activation_bytes, total_cost
 from edgevit.errors import Availability, GateError
+from edgevit.estimate import estimate
 from edgevit.job import Data, Plan, Staged, gates
 from edgevit.loading import Source
 from edgevit.manifest import (
@@ -226,6 +227,7 @@ def result(made: Made, found: Manifest, path: Path | None, seconds: float) -> di
             "params": total.params,
             "bytes": sum(f["bytes"] for f in as_json["files"]),
             "activation_bytes": peak_activation_bytes(made.canonical),
+            **estimate(made.canonical, made.plan.target, found.precision).to_json(),
         },
         "seconds": round(seconds, 3),
     }

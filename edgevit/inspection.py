@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from edgevit import registry
 from edgevit.bridges import Bridge, bridges
 from edgevit.cost import Cost, peak_activation_bytes, total_cost
+from edgevit.estimate import Estimates, estimate
 from edgevit.loading import load, survey
 from edgevit.model import shape_of
 from edgevit.partition import Coverage, coverage
 from edgevit.pipeline import PassRecord
 from edgevit.placement import Placement, place
-from edgevit.report import bytes_text, table
+from edgevit.report import bytes_text, table, text_of_estimate
 from edgevit.schemas import UnknownOperator
 from edgevit.target import load_target
 from edgevit.views import Block, BlockGroup, blocks, group
@@ -36,6 +37,7 @@ class OnTarget:
     precision: str
     coverage: Coverage
     placement: tuple[Placement, ...]
+    estimates: Estimates
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,7 @@ def inspect(
             precision=precision,
             coverage=coverage(model, backend, device, precision),
             placement=place(model, device),
+            estimates=estimate(model, device, precision),
         )
     found = _look(model, records)
     return Inspection(path.name, seen.opset, seen.operators, (), found, on_target)
@@ -209,7 +212,7 @@ def _passes_json(records: Sequence[PassRecord]) -> list[dict[str, Any]]:
 
 def _target_json(found: OnTarget | None) -> dict[str, Any]:
     if found is None:
-        return {"target": None, "coverage": None, "placement": []}
+        return {"target": None, "coverage": None, "placement": [], "cost": None}
     covered = {
         "nodes": found.coverage.nodes,
         "on_target": found.coverage.on_target,
@@ -221,6 +224,7 @@ def _target_json(found: OnTarget | None) -> dict[str, Any]:
         "precision": found.precision,
         "coverage": covered,
         "placement": [asdict(p) for p in found.placement],
+        "cost": found.estimates.to_json(),
     }
 
 
@@ -282,6 +286,8 @@ def _text_of_target(data: Mapping[str, Any]) -> list[str]:
         f"{data['target']} ({data['backend']}, {data['precision']}): runs "
         f"{covered['on_target']} of {covered['nodes']} nodes",
     ]
+    guess = text_of_estimate(data["cost"])
+    lines += [guess] if guess else []
     if covered["fallback"]:
         rows = [(f["op"], f["node"], f["reason"]) for f in covered["fallback"]]
         lines.append(table(("left over", "node", "reason"), rows))

@@ -10,6 +10,7 @@ __all__ = [
     "table",
     "text_of_bench",
     "text_of_compile",
+    "text_of_estimate",
     "text_of_manifest",
     "text_of_parity",
 ]
@@ -129,10 +130,22 @@ def _coverage_line(coverage: Mapping[str, Any]) -> str:
 
 def _cost_line(result: Mapping[str, Any]) -> str:
     cost, size = result["cost"], sum(f["bytes"] for f in result["files"])
-    return (
+    line = (
         f"{cost['macs'] / 1e6:.1f} M multiply-accumulates, {cost['params'] / 1e6:.2f} M "
         f"parameters, {bytes_text(size)} on disk"
     )
+    guess = text_of_estimate(cost)
+    return f"{line}\n{guess}" if guess else line
+
+
+def text_of_estimate(cost: Mapping[str, Any]) -> str:
+    """Latency and energy on one line that says what they are; empty without an estimate."""
+    parts = []
+    for key, unit in (("latency_ms", "ms"), ("energy_mj", "mJ")):
+        found = cost[key]
+        if found is not None:
+            parts.append(f"{found['mid']:g} {unit} ({found['low']:g} to {found['high']:g})")
+    return f"estimate, not measured: {', '.join(parts)} a run" if parts else ""
 
 
 def _verdict(result: Mapping[str, Any]) -> str:

@@ -76,7 +76,7 @@ class Target(_Strict):
         exclude_ops: Canonical operators the device cannot run though the backend can.
         pipeline: Extra passes after canonicalization.
         tolerance: Gates by precision.
-        figures: Numbers for the cost model, by name.
+        figures: Numbers for the cost model, by name; a file that extends another has its own.
         placement: Rules, first match decides.
         options: Backend options (set by overrides such as ``os=18``).
     """
@@ -124,7 +124,9 @@ def _extend(data: dict[str, Any], where: str) -> dict[str, Any]:
     if "extends" in base:
         raise UsageError(f"device file {where}: 'extends' goes one level deep only")
     merged = {**base, **{k: v for k, v in data.items() if k != "extends"}}
-    for table in ("tolerance", "figures", "overridable", "options"):
+    # What one device was timed at says nothing about another.
+    merged["figures"] = data.get("figures", {})
+    for table in ("tolerance", "overridable", "options"):
         merged[table] = {**base.get(table, {}), **data.get(table, {})}
     return merged
 
