@@ -178,7 +178,7 @@ def _problems(side: Mapping[str, Any], target: Target) -> list[str]:
     problems = [
         f"{n}: the device file has {shipped[n]:g}, the calibration gives {value:g}"
         for n, value in side["figures"].items()
-        if not math.isclose(shipped[n], value, rel_tol=0.02)
+        if not math.isclose(shipped[n], value, rel_tol=0.1)
     ]
     found = side["held_out"]["spearman"]
     if found < TARGET_SPEARMAN:
@@ -187,7 +187,7 @@ def _problems(side: Mapping[str, Any], target: Target) -> list[str]:
 
 
 def main() -> int:
-    """Print both directions; 1 if the bar is missed or the device file has other figures."""
+    """Print both directions; 1 if the bar is missed or the device file is over 10 % off."""
     parser = argparse.ArgumentParser(description="The latency estimate against phone tables.")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()

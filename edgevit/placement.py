@@ -22,6 +22,8 @@ class Placement:
         rule: Name of the rule that decided; empty where none did.
         source: Where the rule comes from.
         confidence: ``measured``, ``published``, ``estimated``, or ``none``.
+        padding: Bytes that the unit stores for each byte of the node's output, where it
+            aligns the last axis; 1.0 if it does not, or if the axis is aligned already.
     """
 
     node: str
@@ -30,6 +32,7 @@ class Placement:
     rule: str
     source: str
     confidence: str
+    padding: float = 1.0
 
 
 def place(model: ir.Model, target: Target) -> tuple[Placement, ...]:
@@ -47,7 +50,13 @@ def _place(node: ir.Node, rules: tuple[PlacementRule, ...]) -> Placement:
     for rule in rules:
         if _matches(rule, node):
             return Placement(
-                name, node.op_type, rule.unit, rule.name, rule.source, rule.confidence
+                name,
+                node.op_type,
+                rule.unit,
+                rule.name,
+                rule.source,
+                rule.confidence,
+                _padding(node, rule.align_elements),
             )
     return Placement(name, node.op_type, None, "", "", "none")
 
@@ -56,6 +65,14 @@ def _matches(rule: PlacementRule, node: ir.Node) -> bool:
     if rule.ops and node.op_type not in rule.ops:
         return False
     return _rank(node) >= rule.min_rank
+
+
+def _padding(node: ir.Node, multiple: int) -> float:
+    shape = node.outputs[0].shape
+    last = shape[-1] if shape is not None and len(shape) else None
+    if not multiple or not isinstance(last, int) or last == 0:
+        return 1.0
+    return round(-(-last // multiple) * multiple / last, 3)
 
 
 def _rank(node: ir.Node) -> int:

@@ -41,6 +41,7 @@ class PlacementRule(_Strict):
         unit: ``ANE``, ``GPU`` or ``CPU``.
         ops: Canonical operator names; empty matches every operator.
         min_rank: Matches if any input or output has at least this rank.
+        align_elements: The unit pads the last axis to a multiple of this; 0: it does not.
         source: Where the rule comes from.
         confidence: How far it can be trusted.
     """
@@ -49,6 +50,7 @@ class PlacementRule(_Strict):
     unit: Literal["ANE", "GPU", "CPU"]
     ops: tuple[str, ...] = ()
     min_rank: int = 0
+    align_elements: int = 0
     source: str
     confidence: Literal["measured", "published", "estimated"]
 
