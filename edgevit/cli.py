@@ -74,7 +74,9 @@ def _model_commands(commands: Any) -> None:
     p.add_argument("bundle")
     p.add_argument("--against", metavar="MODEL.onnx", help="the source model")
     p.add_argument("--inputs", metavar="DIR|FILE.npz", help="samples; default: synthetic")
-    p.add_argument("--target-file", metavar="FILE", help="the device file it was compiled with")
+    p.add_argument(
+        "--target-file", metavar="FILE", help="the device file it was compiled with"
+    )
 
 
 def _device_commands(commands: Any) -> None:
