@@ -8,6 +8,7 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from edgevit.passes.facts import attr, operand, single_use, static
+from edgevit.passes.narrow_transpose import MAX_RANK
 from edgevit.passes.nodewise import NodePass, Result
 from edgevit.passes.normalize_transpose import moves_nothing
 from edgevit.rewrite import Builder
@@ -28,7 +29,8 @@ class MergeTranspose(NodePass):
     ->  ``Transpose(x, [0,1,3,2])``
 
     1. Both reshapes only add or remove axes of length one.
-    2. The last shape has the rank of the first; the transpose has no other reader.
+    2. The last shape has the rank of the first, five at most (``narrow-transpose`` makes
+       such sandwiches of wider ones); the transpose has no other reader.
     """
 
     name: ClassVar[str] = "merge-transpose"
@@ -57,6 +59,8 @@ def _perm(
 ) -> tuple[int, ...] | None:
     inner, inner_perm = static(operand(middle, 0)), tuple(attr(middle, "perm", ()))
     if start is None or end is None or inner is None or len(start) != len(end):
+        return None
+    if len(start) > MAX_RANK:
         return None
     if [d for d in start if d != 1] != [d for d in inner if d != 1]:  # case 1
         return None

@@ -41,6 +41,8 @@ CANONICAL: tuple[str, ...] = (
     "fold-pad",
     "widen-conv",
     "fold-batchnorm",
+    # After fold-batchnorm, because the branches are normalized ones.
+    "merge-branches",
     "normalize-expand",
     "remove-expand",
     "gemm-to-matmul",
@@ -68,6 +70,11 @@ CANONICAL: tuple[str, ...] = (
     "recover-attention",
     "normalize-attention",
     # --- recoveries end ---
+    # After recover-attention, because it asks which projections an attention reads.
+    "merge-projections",
+    # After the recoveries, because they know selections by the axes that exporters write.
+    "narrow-transpose",
+    "narrow-pointwise",
     # After fold-batchnorm, because it leaves a product and a sum per normalization.
     "hoist-affine",
     "fold-affine",

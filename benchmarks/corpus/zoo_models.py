@@ -53,7 +53,8 @@ def create(name: str) -> tuple[nn.Module, torch.Tensor]:
         return enliven(_lookvit(), (3, 256, 256))
     options = {"img_size": 224} if "dinov2" in name else {}
     model = timm.create_model(name, pretrained=False, **options)
-    return enliven(model, _SHAPE if options else model.default_cfg["input_size"])
+    shape = _SHAPE if options else model.default_cfg["input_size"]
+    return enliven(model, shape, offsets=name.startswith("levit"))
 
 
 def _cvt() -> nn.Module:

@@ -1,0 +1,71 @@
+"""Transposes through six axes and more, said with fewer."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import onnx_ir as ir
+
+from edgevit.passes.facts import attr, operand, static
+from edgevit.passes.nodewise import NodePass, Result
+from edgevit.rewrite import Builder, Refused
+
+__all__ = ["MAX_RANK", "NarrowTranspose", "narrowed"]
+
+MAX_RANK = 5  # of most engines
+
+
+@dataclass(frozen=True)
+class NarrowTranspose(NodePass):
+    """Move axes that stay neighbors as one (window partitions, unfolding, pixel shuffles).
+
+    ``Transpose(x, [0,1,3,2,4,5])``, x ``[1,8,7,8,7,96]``
+    ->  ``Reshape(Transpose(Reshape(x, [8,7,8,672]), [0,2,1,3]), [1,8,8,7,7,96])``
+
+    1. The rank is above five, and fewer axes say the same: axes of length one move freely,
+       axes that are neighbors in the same order before and after move together.
+    2. The reshapes around it, which made the rank, merge with the new ones elsewhere.
+    """
+
+    name: ClassVar[str] = "narrow-transpose"
+    ops: ClassVar[frozenset[str]] = frozenset({"Transpose"})
+
+    def visit(self, node: ir.Node, op: Builder) -> Result:
+        """Group the axes; three nodes take the place of one."""
+        source, out = operand(node, 0), node.outputs[0]
+        shape, target = static(source), static(out)
+        if shape is None or target is None or len(shape) <= MAX_RANK:
+            return None
+        small, perm = narrowed(shape, tuple(attr(node, "perm", ())))
+        if len(small) == len(shape):
+            return Refused(f"all {len(shape)} axes move on their own")
+        moved = tuple(small[p] for p in perm)
+        x = _reshape(op, source, small)
+        x = op.op("Transpose", [x], {"perm": perm}, shape=moved, dtype=source.dtype)
+        return _reshape(op, x, target)
+
+
+def narrowed(
+    shape: tuple[int, ...], perm: tuple[int, ...]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The same movement of elements in as few axes as possible: shape before, permutation."""
+    long = [axis for axis, size in enumerate(shape) if size != 1]
+    following = dict(itertools.pairwise(long))
+    groups: list[list[int]] = []
+    for axis in (a for a in perm if shape[a] != 1):
+        if groups and following.get(groups[-1][-1]) == axis:
+            groups[-1].append(axis)
+        else:
+            groups.append([axis])
+    source = sorted(groups)
+    sizes = tuple(math.prod(shape[a] for a in group) for group in source)
+    return sizes, tuple(source.index(group) for group in groups)
+
+
+def _reshape(op: Builder, x: ir.Value, shape: tuple[int, ...]) -> ir.Value:
+    to = op.constant(np.array(shape, np.int64))
+    return op.op("Reshape", [x, to], {"allowzero": 0}, shape=shape, dtype=x.dtype)
