@@ -220,8 +220,10 @@ def _trunk_ahead(
     """
     found: list[_Segment] = []
     for segment in _forward(flow, start):
+        if segment.nodes & mixers:  # where two streams meet in an attention: see _across
+            break
         strangers = _strangers(flow, segment)
-        if strangers or segment.nodes & mixers:
+        if strangers:
             meets = any(_is_convolutional(flow, v, mixers) for v in strangers)
             return _past_feed_forward(found), meets
         found.append(segment)
