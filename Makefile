@@ -11,10 +11,12 @@ TORCH_KEY := $(shell sha256sum requirements/torch.lock | cut -c1-16)
 TORCH_STAMP := .venv-torch/.stamp-$(TORCH_KEY)
 ORACLES_KEY := $(shell cat requirements/oracles.lock 2>/dev/null | sha256sum | cut -c1-16)
 ORACLES_STAMP := .venv-oracles/.stamp-$(ORACLES_KEY)
+TFLITE_KEY := $(shell sha256sum requirements/tflite-runtime.lock | cut -c1-16)
+TFLITE_STAMP := .venv-tflite/.stamp-$(TFLITE_KEY)
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test test-all lint format bench bench-five bench-latency bench-mutants bench-cost models \
-	oracles env clean
+	oracles env clean test-arm64 test-tflite-runtime tflite-env
 
 env: $(STAMP)
 
@@ -40,14 +42,31 @@ $(ORACLES_STAMP): requirements/oracles.lock
 	@rm -f .venv-oracles/.stamp-*
 	@touch $@
 
+$(TFLITE_STAMP): requirements/tflite-runtime.lock
+	@echo "setting up .venv-tflite (once; the last tflite-runtime)"
+	@test -x .venv-tflite/bin/python || $(PYTHON) -m venv .venv-tflite
+	@.venv-tflite/bin/python $(PIP_INSTALL) -r requirements/tflite-runtime.lock
+	@rm -f .venv-tflite/.stamp-*
+	@touch $@
+
+tflite-env: $(TFLITE_STAMP)
+
 demo: $(STAMP)
 	@$(BIN)/python -m examples.demo
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest -q -m "not long"
 
-test-all: $(STAMP) models oracles
+test-all: $(STAMP) models oracles tflite-env
 	@$(BIN)/python -m pytest -q
+
+# ARM64 under emulation; needs qemu-user-static and debootstrap (installed if run as root).
+# A skip says so and ends with exit code 77, which make reports as an error: it is no pass.
+test-arm64: $(STAMP) models
+	@$(BIN)/python -m benchmarks.arm64
+
+test-tflite-runtime: $(STAMP) $(TFLITE_STAMP) models
+	@$(BIN)/python -m benchmarks.tflite_runtime
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .

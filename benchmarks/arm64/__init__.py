@@ -1,0 +1,1 @@
+"""ARM64 bundles executed on this machine under emulation."""

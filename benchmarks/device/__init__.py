@@ -1,0 +1,1 @@
+"""Bundles made here, run by another Python: an emulated board, an older engine."""
