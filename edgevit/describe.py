@@ -220,7 +220,8 @@ def result(made: Made, found: Manifest, path: Path | None, seconds: float) -> di
         "passes": as_json["passes"],
         "coverage": as_json["coverage"],
         "placement": [asdict(p) for p in place(made.canonical, made.plan.target)],
-        "parity": None if made.parity is None else parity_json(made.parity),
+        "parity": None if made.parity is None else _figures(made.parity),
+        "verification": None if made.parity is None else parity_json(made.parity),
         "unverified_because": found.unverified_because,
         "cost": {
             "macs": total.macs,

@@ -7,7 +7,6 @@ that child's program: ``python -m edgevit.reference DIRECTORY``.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -18,12 +17,14 @@ from typing import Any
 
 import numpy as np
 
+from edgevit import registry
 from edgevit.errors import InputError
 
 __all__ = ["Arrays", "Reference", "run_reference"]
 
 Arrays = dict[str, "np.ndarray[Any, Any]"]
 TIMEOUT_S = 1800
+_MODULE = "edgevit.runtimes.ort:onnxruntime"  # imports it with telemetry off
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,6 @@ def _call(folder: Path, count: int, trace: int) -> None:
     try:
         done = subprocess.run(
             command,
-            # Its wheels report to their vendor from the import on, unless this is set.
-            env={"ORT_DISABLE_TELEMETRY": "1", **os.environ},
             capture_output=True,
             text=True,
             timeout=TIMEOUT_S,
@@ -104,7 +103,7 @@ def _call(folder: Path, count: int, trace: int) -> None:
 
 
 def _session(model: bytes) -> Any:
-    import onnxruntime as ort
+    ort = registry.load_attribute(_MODULE)()
 
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -133,7 +132,7 @@ def _run(session: Any, feeds: Arrays) -> Arrays:
 
 
 def _main(folder: Path, count: int, trace: int) -> None:
-    import onnxruntime as ort
+    ort = registry.load_attribute(_MODULE)()
 
     model = (folder / "model.onnx").read_bytes()
     session = _session(model)

@@ -68,8 +68,8 @@ def _float16_lines(parity: Mapping[str, Any]) -> list[str]:
     lines = []
     if parity["fp16_accumulate_psnr_db"] is not None:
         lines.append(
-            f"with sums in float16 too: {parity['fp16_accumulate_psnr_db']:.1f} dB. Both figures "
-            "are of the evaluator's\nspecified arithmetic, not of the neural engine's own"
+            f"with sums in float16 too: {parity['fp16_accumulate_psnr_db']:.1f} dB. Both "
+            "figures are of\nthe evaluator's specified arithmetic, not of the neural engine's own"
         )
     for large in parity["large"]:
         lines.append(
@@ -111,7 +111,7 @@ def text_of_compile(result: Mapping[str, Any], verbose: bool) -> str:
     lines += _refusals(result) if verbose else []
     lines += [_coverage_line(result["coverage"]), _cost_line(result)]
     if result["parity"] is not None:
-        lines += ["", text_of_parity(result["parity"])]
+        lines += ["", text_of_parity(result["verification"])]
     lines += ["", _verdict(result)]
     return "\n".join(lines)
 

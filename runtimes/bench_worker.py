@@ -18,6 +18,7 @@ import numpy as np
 
 from edgevit import registry
 from edgevit.errors import EdgevitError, InputError
+from edgevit.runtimes.ort import onnxruntime
 from edgevit.runtimes.session import load
 
 __all__ = ["main"]
@@ -27,8 +28,7 @@ class _OnnxSubject:
     """A plain ONNX file in ONNX Runtime with its own optimizations on."""
 
     def __init__(self, path: Path, threads: int, shapes: dict[str, tuple[int, ...]]) -> None:
-        import onnxruntime as ort
-
+        ort = onnxruntime()
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1

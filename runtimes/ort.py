@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
@@ -11,7 +12,7 @@ from edgevit.bundle import Part
 from edgevit.errors import ArtifactError, Availability, InputError, UsageError, probe_package
 from edgevit.runtimes.engine import Arrays, Closing
 
-__all__ = ["Optimization", "OrtEngine", "OrtExecutor"]
+__all__ = ["Optimization", "OrtEngine", "OrtExecutor", "onnxruntime"]
 
 Optimization = Literal["all", "extended", "basic", "off"]
 _LEVELS = {
@@ -79,8 +80,7 @@ class OrtEngine:
             ArtifactError: ONNX Runtime cannot read the file.
         """
         self.probe().require()
-        import onnxruntime as ort
-
+        ort = onnxruntime()
         options = ort.SessionOptions()
         options.graph_optimization_level = getattr(
             ort.GraphOptimizationLevel, _LEVELS[self._optimization]
@@ -96,6 +96,18 @@ class OrtEngine:
         except Exception as e:
             raise ArtifactError(f"ONNX Runtime refuses {artifact}: {_first_line(e)}") from e
         return OrtExecutor(session)
+
+
+def onnxruntime() -> Any:
+    """The ``onnxruntime`` module, imported with its vendor's telemetry off.
+
+    Its wheels report from the import on, unless this variable is set before; a user's own
+    setting is kept.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime as module
+
+    return module
 
 
 def _explain(error: Exception) -> InputError | ArtifactError:

@@ -69,7 +69,7 @@ def compile_cell(case: Case, setting: Setting, bundle: Path) -> Cell:
     if not found or found.get("parity") is None:
         error = answer.error or "no parity figures"
         return Cell(case.name, setting.label, error, 0.0, 0, 0, 0.0, "", None, 0.0, "", "")
-    metric, figure = next(iter(found["parity"]["parity"].items()))
+    metric, figure = next(iter(found["parity"].items()))
     covered = found["coverage"]
     return Cell(
         model=case.name,
@@ -82,8 +82,8 @@ def compile_cell(case: Case, setting: Setting, bundle: Path) -> Cell:
         metric=metric,
         value=figure["value"],
         limit=figure["limit"],
-        worst=_worst(found["parity"]),
-        drop=_drop(found["parity"]["psnr_drop"]),
+        worst=_worst(found["verification"]),
+        drop=_drop(found["verification"]["psnr_drop"]),
     )
 
 

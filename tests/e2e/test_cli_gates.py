@@ -34,7 +34,7 @@ def test_a_failed_gate_is_exit_1_with_the_figures(strict: tuple[Ran, Path]) -> N
     assert ran.error["code"] == "gate"
     assert "max_rel is" in ran.error["message"]
     assert "limit 0" in ran.error["message"]
-    figure = ran.result["parity"]["figures"]["max_rel"]
+    figure = ran.result["parity"]["max_rel"]
     assert figure["pass"] is False
     assert figure["value"] > 0
 
@@ -83,7 +83,7 @@ def test_a_pass_that_changes_the_function_is_caught_and_located(tmp_path: Path) 
     ran = run_edgevit("compile", VIT, *options, "--json", cwd=work, env=env)
     assert ran.code == 1, ran.err
     assert "first node past its tolerance" in ran.error["message"]
-    first = ran.result["parity"]["first_divergent"]
+    first = ran.result["verification"]["first_divergent"]
     assert first["op"] == "Conv", "the patch embedding comes first"
     assert first["error"] > first["limit"]
     assert list(work.iterdir()) == []
@@ -121,8 +121,8 @@ def test_parts_alternate_and_pass(mixed: Ran, picky: Path) -> None:
     coverage = mixed.result["coverage"]
     assert [f["op"] for f in coverage["fallback"]] == ["Attention"] * 2
     assert coverage["on_target"] == coverage["nodes"] - 2
-    assert mixed.result["parity"]["figures"]["max_rel"]["pass"] is True
-    assert mixed.result["parity"]["first_divergent"] is None
+    assert mixed.result["parity"]["max_rel"]["pass"] is True
+    assert mixed.result["verification"]["first_divergent"] is None
     paths = {f["path"] for f in mixed.result["files"]}
     assert {p for p in paths if p.startswith("part")} == {
         *(f"part{i}.tflite" for i in (0, 2, 4)),
