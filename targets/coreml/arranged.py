@@ -201,7 +201,7 @@ class Arranged(Context):
         self._held[str(value.name)] = Held(var, identity(shape, layout.perm))
         return var
 
-    def emit_in(self, value: ir.Value, layout: Layout, op: str, **inputs: Any) -> Any:
+    def emit_in(self, value: ir.Value, layout: Layout, op: str, /, **inputs: Any) -> Any:
         """Add operation ``op`` that computes ``value`` in ``layout``."""
         var = getattr(self.mb, op)(name=self.name_in(value, layout), **inputs)
         return self.bind_in(value, var, layout)

@@ -11,23 +11,72 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
-import numpy as np
 import onnx_ir as ir
 
 from edgevit.model import constant, shape_of
-from edgevit.targets.coreml.arranged import Arranged, Held, extended
+from edgevit.targets.coreml.arranged import Arranged, extended
 from edgevit.targets.coreml.layouts import HEADS, KEYS, Layout, channels, plain, swapped
 from edgevit.targets.coreml.rule import fixed, ints, ints_in, text
 from edgevit.targets.litert.views import View, identity
 
-__all__ = ["VIEWS", "flexible", "is_linear", "matrix_layout", "rows_layout", "working_layout"]
+__all__ = [
+    "VIEWS",
+    "flexible",
+    "is_linear",
+    "matrix_layout",
+    "rows_layout",
+    "viewed",
+    "wishes",
+    "working_layout",
+]
 
 VIEWS = frozenset({"Reshape", "Transpose"})
 
 _POINTWISE = frozenset(
-    """Relu Sigmoid Tanh Softplus Erf Silu LeakyRelu Elu Gelu HardSigmoid HardSwish Mish
-    Clip Add Sub Mul Div Pow Max Min Abs Neg Sign Exp Log Sqrt Reciprocal Floor Ceil Round
-    Sin Cos Not Equal Less Greater LessOrEqual GreaterOrEqual And Or Where Cast""".split()
+    {
+        "Relu",
+        "Sigmoid",
+        "Tanh",
+        "Softplus",
+        "Erf",
+        "Silu",
+        "LeakyRelu",
+        "Elu",
+        "Gelu",
+        "HardSigmoid",
+        "HardSwish",
+        "Mish",
+        "Clip",
+        "Add",
+        "Sub",
+        "Mul",
+        "Div",
+        "Pow",
+        "Max",
+        "Min",
+        "Abs",
+        "Neg",
+        "Sign",
+        "Exp",
+        "Log",
+        "Sqrt",
+        "Reciprocal",
+        "Floor",
+        "Ceil",
+        "Round",
+        "Sin",
+        "Cos",
+        "Not",
+        "Equal",
+        "Less",
+        "Greater",
+        "LessOrEqual",
+        "GreaterOrEqual",
+        "And",
+        "Or",
+        "Where",
+        "Cast",
+    }
 )
 _REDUCTIONS = frozenset(
     {"ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL2", "ArgMax"}
@@ -187,7 +236,7 @@ def _wanted(node: ir.Node, index: int) -> tuple[Layout, ...]:
     value = node.inputs[index]
     assert value is not None
     rank = len(shape_of(value))
-    if is_linear(node) and index == 0 or node.op_type in _NORMS:
+    if (is_linear(node) and index == 0) or node.op_type in _NORMS:
         return channels(rank) or (plain(rank),)
     if node.op_type == "MatMul" and rank >= 2:
         return (plain(rank), swapped(rank))

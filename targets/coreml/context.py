@@ -155,12 +155,12 @@ class Context:
             return self.outputs[value.name]
         return self.names.claim(value.name)
 
-    def emit(self, value: ir.Value, op: str, **inputs: Any) -> Any:
+    def emit(self, value: ir.Value, op: str, /, **inputs: Any) -> Any:
         """Add operation ``op`` that computes ``value``; checks shape and dtype."""
         var = getattr(self.mb, op)(name=self.name(value), **inputs)
         return self.bind(value, var)
 
-    def temp(self, value: ir.Value, role: str, op: str, **inputs: Any) -> Any:
+    def temp(self, value: ir.Value, role: str, op: str, /, **inputs: Any) -> Any:
         """Add an intermediate operation on the way to ``value``."""
         return getattr(self.mb, op)(name=self.names.claim(f"{value.name}__{role}"), **inputs)
 

@@ -71,7 +71,7 @@ def _turn(shape: Shape, source: Shape, perm: Shape, wanted: Shape) -> tuple[Move
 
 
 def _axes(start: Shape, perm: Shape, end: Shape) -> Shape:
-    """The permutation of ``start``, whose axes above one go by ``perm``, that gives ``end``."""
+    """How to turn ``start``, whose axes above one go by ``perm``, into ``end``."""
     real = [axis for axis, n in enumerate(start) if n > 1]
     ones = iter([axis for axis, n in enumerate(start) if n == 1])
     order = iter([real[p] for p in perm])

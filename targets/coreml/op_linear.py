@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -107,6 +108,9 @@ def _attention(ctx: Context, node: ir.Node) -> None:
     out = node.outputs[0]
     query, key, value = (ctx.get(v) for v in node.inputs[:3])
     scale = floats(node, "scale", float("nan"))
+    if ctx.system >= 18 and query.shape[:2] == key.shape[:2] == value.shape[:2]:
+        _fused_attention(ctx, node, query, scale)
+        return
     scaled = ctx.temp(out, "query", "mul", x=query, y=ctx.scalar(scale))
     scores = ctx.temp(
         out, "scores", "matmul", x=scaled, y=key, transpose_x=False, transpose_y=True
@@ -115,6 +119,20 @@ def _attention(ctx: Context, node: ir.Node) -> None:
         scores = ctx.temp(out, "masked", "add", x=scores, y=ctx.addend(node.inputs[3]))
     weights = ctx.temp(out, "weights", "softmax", x=scores, axis=-1)
     ctx.emit(out, "matmul", x=weights, y=value, transpose_x=False, transpose_y=False)
+
+
+def _fused_attention(ctx: Context, node: ir.Node, query: Any, scale: float) -> None:
+    """One operation, from iOS 18 on. It divides by sqrt(D) itself: the rest is multiplied."""
+    out = node.outputs[0]
+    rest = scale * math.sqrt(query.shape[-1])
+    if not math.isclose(rest, 1.0, rel_tol=2.0**-20):
+        query = ctx.temp(out, "query", "mul", x=query, y=ctx.scalar(rest))
+    more = {}
+    if len(node.inputs) > 3 and node.inputs[3] is not None:
+        more["attn_mask"] = ctx.addend(node.inputs[3])
+    key, value = (ctx.get(v) for v in node.inputs[1:3])
+    op = "scaled_dot_product_attention"
+    ctx.emit(out, op, query=query, key=key, value=value, **more)
 
 
 def _refuse_attention(node: ir.Node) -> str | None:

@@ -90,7 +90,9 @@ def stored_kernel(ctx: Context, node: ir.Node) -> Any:
         options["axis"] = i32(1 - _axis(node))
     options = {"axis": i32(0), **options}
     data = ctx.exact(array.T[:, :, None, None], f"{out.name}__stored")
-    return ctx.temp(out, "kernel", "constexpr_affine_dequantize", quantized_data=data, **options)
+    return ctx.temp(
+        out, "kernel", "constexpr_affine_dequantize", quantized_data=data, **options
+    )
 
 
 def _unpacked(node: ir.Node, array: Array) -> Array:

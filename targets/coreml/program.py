@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -144,11 +145,14 @@ def _plain_walk(graph: ir.Graph) -> Callable[[Context, ir.Node], None]:
 
 
 def _lower_nodes(ctx: Context, graph: ir.Graph) -> None:
-    lower: Callable[[Any, ir.Node], None]
-    lower = Walk(graph).lower if isinstance(ctx, Arranged) else _plain_walk(graph)
+    lower: Callable[[ir.Node], None]
+    if isinstance(ctx, Arranged):
+        lower = partial(Walk(graph).lower, ctx)
+    else:
+        lower = partial(_plain_walk(graph), ctx)
     for node in graph:
         try:
-            lower(ctx, node)
+            lower(node)
         except (ValueError, TypeError, IndexError) as e:
             raise InternalError(
                 f"node {node.name!r} ({node.op_type}) passed the operator table, but the MIL "

@@ -147,6 +147,19 @@ def _slices() -> list[Case]:
             {"x": x},
             {"begin": [0, -2, 0], "end": [5, 0, 7], "squeeze_mask": [False, True, False]},
         ),
+        Case(
+            "slice_update",
+            {"x": x, "update": normal(3, 5, 3)},
+            {"begin": [1, 0, -4], "end": [4, 5, -1]},
+            opset=18,
+        ),
+        Case(
+            "slice_update",
+            {"x": x, "update": normal(5, 3)},
+            {"begin": [0, 2, 6], "end": [5, 0, 0], "stride": [1, 1, -2]}
+            | {"begin_mask": [True, False, False], "squeeze_mask": [False, True, False]},
+            opset=18,
+        ),
         Case("slice_by_size", {"x": x}, {"begin": [1, 0, -3], "size": [2, -1, 3]}),
         Case(
             "crop",

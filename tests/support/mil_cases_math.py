@@ -123,6 +123,30 @@ def _binary() -> list[Case]:
     return cases
 
 
+def _attention() -> list[Case]:
+    given = {
+        "query": normal(2, 3, 5, 8),
+        "key": normal(2, 3, 7, 8),
+        "value": normal(2, 3, 7, 4),
+    }
+    op, order = "scaled_dot_product_attention", ("query", "key", "value")
+    added, chosen = normal(3, 5, 7), flags(2, 1, 5, 7)
+    chosen[..., 0] = True  # a row without any key is no number
+    return [
+        Case(op, given, opset=18, terms=32, onnx=Onnx("Attention", order, opset=23)),
+        *(
+            Case(
+                op,
+                {**given, "attn_mask": mask},
+                opset=18,
+                terms=32,
+                onnx=Onnx("Attention", (*order, "attn_mask"), opset=23),
+            )
+            for mask in (added, chosen)
+        ),
+    ]
+
+
 def _products() -> list[Case]:
     x, w = normal(2, 7, 40), normal(30, 40)
     a, b = normal(2, 1, 5, 33), normal(3, 33, 4)
@@ -278,6 +302,7 @@ CASES = [
     *_activations(),
     *_binary(),
     *_products(),
+    *_attention(),
     *_norms(),
     *_channel_norms(),
     *_reductions(),

@@ -43,7 +43,40 @@ def _slice_by_index(
     squeeze_mask: Array | None = None,
 ) -> Array:
     """``x[begin:end:stride, ...]``; a masked bound is open; a squeezed axis is indexed."""
-    rank = x.ndim
+    masks = (begin_mask, end_mask, squeeze_mask)
+    return np.asarray(x[_window(x.ndim, begin, end, stride, masks)])
+
+
+def _slice_update(
+    _: Context,
+    x: Array,
+    update: Array,
+    begin: Array,
+    end: Array,
+    stride: Array | None = None,
+    begin_mask: Array | None = None,
+    end_mask: Array | None = None,
+    squeeze_mask: Array | None = None,
+) -> Array:
+    """``x`` with ``update`` in place of what ``slice_by_index`` would take."""
+    masks = (begin_mask, end_mask, squeeze_mask)
+    where = _window(x.ndim, begin, end, stride, masks)
+    if x[where].shape != update.shape:
+        raise ValueError(f"expected an update {list(x[where].shape)}: {list(update.shape)}")
+    result = x.copy()
+    result[where] = update
+    return result
+
+
+def _window(
+    rank: int,
+    begin: Array,
+    end: Array,
+    stride: Array | None,
+    masks: tuple[Array | None, Array | None, Array | None],
+) -> tuple[int | slice, ...]:
+    """The index of numpy's that ``slice_by_index`` means."""
+    begin_mask, end_mask, squeeze_mask = masks
     first, last = integers(begin, ()), integers(end, ())
     step = integers(stride, [1] * rank)
     open_first, open_last = integers(begin_mask, [0] * rank), integers(end_mask, [0] * rank)
@@ -57,7 +90,7 @@ def _slice_by_index(
             continue
         low = None if open_first[i] else first[i]
         where.append(slice(low, None if open_last[i] else last[i], step[i]))
-    return np.asarray(x[tuple(where)])
+    return tuple(where)
 
 
 def _slice_by_size(_: Context, x: Array, begin: Array, size: Array) -> Array:
@@ -214,4 +247,5 @@ OPERATORS: dict[str, Kernel] = {
     "scatter_nd": _scatter_nd,
     "slice_by_index": _slice_by_index,
     "slice_by_size": _slice_by_size,
+    "slice_update": _slice_update,
 }

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from edgevit.runtimes.mil.context import Kernel
 from edgevit.runtimes.mil.ops import (
     activation,
+    attention,
     binary,
     conv,
     crop,
@@ -27,6 +28,7 @@ __all__ = ["OPERATORS"]
 
 _FILES = (
     activation,
+    attention,
     binary,
     conv,
     crop,
