@@ -69,7 +69,8 @@ def _float16_lines(parity: Mapping[str, Any]) -> list[str]:
     if parity["fp16_accumulate_psnr_db"] is not None:
         lines.append(
             f"with sums in float16 too: {parity['fp16_accumulate_psnr_db']:.1f} dB. Both "
-            "figures are of\nthe evaluator's specified arithmetic, not of the neural engine's own"
+            "figures are of\nthe evaluator's specified arithmetic, not of the neural "
+            "engine's own"
         )
     for large in parity["large"]:
         lines.append(
