@@ -186,6 +186,7 @@ def verify(
     against: Paths,
     *,
     inputs: str | None = None,
+    target_file: Paths | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Compare a bundle with its source model.
@@ -194,6 +195,7 @@ def verify(
         bundle: Bundle directory.
         against: The ONNX file that it was compiled from.
         inputs: ``DIR`` or ``FILE.npz`` of samples; synthetic ones if absent.
+        target_file: The device file of your own that the bundle was compiled with.
         progress: Told of each step.
 
     Returns:
@@ -204,7 +206,7 @@ def verify(
     """
     steps = progress or SilentProgress()
     with steps.step("open"):
-        opened = job.reopen(Path(bundle), Path(against), inputs)
+        opened = job.reopen(Path(bundle), Path(against), inputs, target_file)
     with steps.step("reference"):
         expected = job.expect(opened.plan, opened.canonical, opened.data, True)
     with steps.step("verify"):
