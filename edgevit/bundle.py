@@ -305,9 +305,10 @@ def _failed(root: Path) -> ArtifactError:
 
 
 def _verified(root: Path) -> Manifest:
-    present = _walk(root)
-    if MANIFEST not in present:
+    # Before walking: a directory that is no bundle may be large, and hold anything.
+    if not (root / MANIFEST).is_file():
         raise ArtifactError(f"{root}: expected {MANIFEST}, found none: this is not a bundle")
+    present = _walk(root)
     manifest = _read_manifest(root / MANIFEST)
     listed = {f.path for f in manifest.files}
     unlisted = sorted(present - listed - RESERVED)

@@ -216,6 +216,8 @@ def head_for(kind: str, metadata: Mapping[str, str]) -> dict[str, Any]:
             hint="add metadata_props['character'], one character a line",
         )
     return head_json(CtcHead(characters=paddle_characters(metadata["character"])))
+
+
 _KINDS: Mapping[str, type[TopkHead] | type[CtcHead] | type[MaskHead]] = {
     kind.kind: kind for kind in (TopkHead, CtcHead, MaskHead)
 }
