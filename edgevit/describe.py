@@ -31,7 +31,7 @@ from edgevit.manifest import (
 from edgevit.parity import Gate, Metrics, judge
 from edgevit.partition import Coverage
 from edgevit.pipeline import PassRecord
-from edgevit.placement import place
+from edgevit.placement import Placement, place
 from edgevit.record import record_of
 from edgevit.verify import Parity
 
@@ -90,7 +90,16 @@ def manifest(made: Made) -> Manifest:
 
 def record(made: Made) -> bytes:
     """The content of the bundle's ``report.json``."""
-    return record_of(made.canonical, made.plan.target, made.parity).to_bytes()
+    p = made.plan
+    return record_of(made.canonical, p.target, made.parity, p.precision).to_bytes()
+
+
+def _placed(made: Made) -> tuple[Placement, ...]:
+    """Where each node runs; what the unit pads are the tensors that were lowered."""
+    stored = {
+        b.name: b.artifact_shape for part in made.staged.parts for b in part.lowered.values
+    }
+    return place(made.canonical, made.plan.target, made.plan.precision, stored)
 
 
 def _target_spec(p: Plan) -> str:
@@ -219,7 +228,7 @@ def result(made: Made, found: Manifest, path: Path | None, seconds: float) -> di
         "files": files,
         "passes": as_json["passes"],
         "coverage": as_json["coverage"],
-        "placement": [asdict(p) for p in place(made.canonical, made.plan.target)],
+        "placement": [asdict(p) for p in _placed(made)],
         "parity": None if made.parity is None else _figures(made.parity),
         "verification": None if made.parity is None else parity_json(made.parity),
         "unverified_because": found.unverified_because,

@@ -127,7 +127,7 @@ def inspect(
             backend=device.backend,
             precision=precision,
             coverage=coverage(model, backend, device, precision),
-            placement=place(model, device),
+            placement=place(model, device, precision),
             estimates=estimate(model, device, precision),
         )
     found = _look(model, records)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import onnx_ir as ir
 
@@ -35,17 +37,33 @@ class Placement:
     padding: float = 1.0
 
 
-def place(model: ir.Model, target: Target) -> tuple[Placement, ...]:
+def place(
+    model: ir.Model,
+    target: Target,
+    precision: str | None = None,
+    stored: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
+) -> tuple[Placement, ...]:
     """Apply the target's rules to every node, the first that matches decides.
 
-    A target without rules has one kind of unit: the result is empty.
+    Args:
+        model: Canonical model.
+        target: Whose rules; without rules it has one kind of unit, and the result is empty.
+        precision: Of the program; the target's own where absent.
+        stored: Value name -> shape of the artifact's tensor that holds it, where it is known:
+            what is padded is that tensor.
     """
+    chosen = precision or target.default_precision
+    rules = tuple(
+        rule for rule in target.placement if not rule.precisions or chosen in rule.precisions
+    )
     if not target.placement:
         return ()
-    return tuple(_place(node, target.placement) for node in model.graph)
+    return tuple(_place(node, rules, stored) for node in model.graph)
 
 
-def _place(node: ir.Node, rules: tuple[PlacementRule, ...]) -> Placement:
+def _place(
+    node: ir.Node, rules: tuple[PlacementRule, ...], stored: Mapping[str, tuple[int, ...]]
+) -> Placement:
     name = str(node.outputs[0].name)
     for rule in rules:
         if _matches(rule, node):
@@ -56,7 +74,7 @@ def _place(node: ir.Node, rules: tuple[PlacementRule, ...]) -> Placement:
                 rule.name,
                 rule.source,
                 rule.confidence,
-                _padding(node, rule.align_elements),
+                _padding(stored.get(name) or _shape(node), rule.align_elements),
             )
     return Placement(name, node.op_type, None, "", "", "none")
 
@@ -67,10 +85,14 @@ def _matches(rule: PlacementRule, node: ir.Node) -> bool:
     return _rank(node) >= rule.min_rank
 
 
-def _padding(node: ir.Node, multiple: int) -> float:
+def _shape(node: ir.Node) -> tuple[int, ...]:
     shape = node.outputs[0].shape
-    last = shape[-1] if shape is not None and len(shape) else None
-    if not multiple or not isinstance(last, int) or last == 0:
+    return () if shape is None else tuple(n if isinstance(n, int) else 0 for n in shape)
+
+
+def _padding(shape: tuple[int, ...], multiple: int) -> float:
+    last = shape[-1] if shape else 0
+    if not multiple or last == 0:
         return 1.0
     return round(-(-last // multiple) * multiple / last, 3)
 

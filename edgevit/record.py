@@ -133,13 +133,19 @@ def read_record(bundle: Path) -> Record:
     return found
 
 
-def record_of(canonical: ir.Model, target: Target, parity: Parity | None) -> Record:
+def record_of(
+    canonical: ir.Model,
+    target: Target,
+    parity: Parity | None,
+    precision: str | None = None,
+) -> Record:
     """What a compile knows of every canonical node.
 
     Args:
         canonical: The model that was lowered.
         target: Its rules place the nodes.
         parity: Of the staged artifact; ``None`` if not verified.
+        precision: Of the artifact; the target's own where absent.
     """
     from edgevit.cost import node_costs, peak_activation_bytes
     from edgevit.placement import place
@@ -147,7 +153,7 @@ def record_of(canonical: ir.Model, target: Target, parity: Parity | None) -> Rec
     from edgevit.views import blocks
 
     rows, owner = _blocks(blocks(canonical), len(canonical.graph))
-    rules, placed = _rules(place(canonical, target), len(canonical.graph))
+    rules, placed = _rules(place(canonical, target, precision), len(canonical.graph))
     ratios, trail = _measured(parity)
     nodes = []
     for index, (node, cost) in enumerate(

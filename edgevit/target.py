@@ -40,6 +40,7 @@ class PlacementRule(_Strict):
         name: Shown in reports.
         unit: ``ANE``, ``GPU`` or ``CPU``.
         ops: Canonical operator names; empty matches every operator.
+        precisions: Precisions of the program in which the rule holds; empty: in all.
         min_rank: Matches if any input or output has at least this rank.
         align_elements: The unit pads the last axis to a multiple of this; 0: it does not.
         source: Where the rule comes from.
@@ -49,6 +50,7 @@ class PlacementRule(_Strict):
     name: str
     unit: Literal["ANE", "GPU", "CPU"]
     ops: tuple[str, ...] = ()
+    precisions: tuple[str, ...] = ()
     min_rank: int = 0
     align_elements: int = 0
     source: str

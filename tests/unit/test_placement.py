@@ -103,3 +103,19 @@ def test_an_unaligned_last_axis_stays_and_is_padded(last: int, padding: float) -
     assert (found.unit, found.padding) == ("ANE", padding)
     (left,) = place(one("Gather", [1, 8, last], [1, 8, last]), device)
     assert (left.unit, left.padding) == ("CPU", 1.0)
+
+
+def test_a_float32_program_leaves_the_neural_engine() -> None:
+    device, conv = load_target("iphone-npu"), one("Conv", [1, 8, 4, 64], [1, 8, 4, 64])
+    (wide,) = place(conv, device, "fp32")
+    assert (wide.unit, wide.rule, wide.confidence) == ("GPU", "float32 program", "published")
+    (half,) = place(conv, device, "fp16")
+    assert (half.unit, half.rule) == ("ANE", "convolution")
+    assert place(conv, device) == (half,)  # the device's own precision
+
+
+def test_what_is_padded_is_the_tensor_that_was_lowered() -> None:
+    device, product = load_target("iphone-npu"), one("MatMul", [1, 197, 192], [1, 197, 192])
+    (own,) = place(product, device)
+    (moved,) = place(product, device, "fp16", {"y": (1, 192, 1, 197)})
+    assert (own.padding, moved.padding) == (1.0, 1.137)
