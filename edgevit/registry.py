@@ -58,6 +58,7 @@ _DEVICES = "edgevit.targets.devices"
 BUILTIN = Plugin(
     name="edgevit",
     passes={
+        "decompose-col2im": "edgevit.passes.decompose_col2im:DecomposeCol2Im",
         "decompose-norms": "edgevit.passes.decompose_norms:DecomposeNorms",
         "drop-unit-axes": "edgevit.passes.drop_unit_axes:DropUnitAxes",
         "einsum-to-matmul": "edgevit.passes.einsum_to_matmul:EinsumToMatMul",
@@ -75,6 +76,7 @@ BUILTIN = Plugin(
         "merge-projections": "edgevit.passes.merge_projections:MergeProjections",
         "merge-transpose": "edgevit.passes.merge_transpose:MergeTranspose",
         "narrow-pointwise": "edgevit.passes.narrow_pointwise:NarrowPointwise",
+        "narrow-reduce": "edgevit.passes.narrow_reduce:NarrowReduce",
         "narrow-transpose": "edgevit.passes.narrow_transpose:NarrowTranspose",
         "normalize-attention": "edgevit.passes.normalize_attention:NormalizeAttention",
         "normalize-attributes": "edgevit.passes.normalize_attributes:NormalizeAttributes",

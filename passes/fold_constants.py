@@ -47,7 +47,7 @@ class FoldConstants(Pass):
 
     name: ClassVar[str] = "fold-constants"
     effect: ClassVar[Effect] = Effect.EXACT
-    grow: int = 1 << 20
+    grow: int = 1 << 24
 
     def call(self, model: ir.Model) -> Outcome:
         """Fold until nothing changes."""

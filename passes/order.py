@@ -33,6 +33,7 @@ CANONICAL: tuple[str, ...] = (
     "normalize-power",
     "normalize-clip",
     "decompose-norms",
+    "decompose-col2im",
     "normalize-conv",
     "normalize-pool",
     "normalize-pad",
@@ -75,6 +76,7 @@ CANONICAL: tuple[str, ...] = (
     # After the recoveries, because they know selections by the axes that exporters write.
     "narrow-transpose",
     "narrow-pointwise",
+    "narrow-reduce",
     # After fold-batchnorm, because it leaves a product and a sum per normalization.
     "hoist-affine",
     "fold-affine",

@@ -66,9 +66,7 @@ def create_live(name: str, seed: int) -> tuple[nn.Module, torch.Tensor]:
     return enliven(model, model.default_cfg["input_size"])
 
 
-def enliven(
-    model: nn.Module, shape: tuple[int, int, int], offsets: bool = False
-) -> tuple[nn.Module, torch.Tensor]:
+def enliven(model: nn.Module, shape: tuple[int, int, int]) -> tuple[nn.Module, torch.Tensor]:
     """Give a model weights whose outputs are of order one and depend on the input.
 
     Convolution weights are drawn with variance ``2 / fan_in``, linear ones with
@@ -78,8 +76,6 @@ def enliven(
     Args:
         model: Changed in place; torch's generator is seeded by the caller.
         shape: Of one image: channels, height, width.
-        offsets: Calibrate batch norms on images of different brightness. White noise has
-            next to none, and some deep stacks amplify what they were not calibrated on.
 
     Returns:
         The model in evaluation mode and an input of batch size one.
@@ -91,10 +87,7 @@ def enliven(
         norm.momentum = None  # a plain average over the calibration batches
     with torch.no_grad():
         for _ in range(_CALIBRATION_BATCHES):
-            images = torch.randn(_CALIBRATION_SIZE, *shape)
-            if offsets:
-                images += torch.randn(_CALIBRATION_SIZE, 1, 1, 1)
-            model(images)
+            model(torch.randn(_CALIBRATION_SIZE, *shape))
     return model.eval(), torch.randn(1, *shape)
 
 

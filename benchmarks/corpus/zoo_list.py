@@ -11,6 +11,10 @@ __all__ = ["EXPORTERS", "ZOO", "Export", "exports"]
 Exporter = Literal["ts", "dynamo"]
 EXPORTERS: tuple[Exporter, ...] = ("ts", "dynamo")
 
+# Batch norms behind attentions of random weights, which average nearly all away, amplify
+# each error tenfold: float32 and float64 differ by a third. The trained model stands for it.
+_CHAOTIC = "random weights are chaotic"
+
 # Model -> exporter that fails on it -> why (PyTorch 2.13).
 ZOO: Mapping[str, Mapping[str, str]] = {
     "deit_tiny_patch16_224": {},
@@ -23,7 +27,7 @@ ZOO: Mapping[str, Mapping[str, str]] = {
     "twins_svt_small": {"dynamo": "the exporter fails in its conversion"},
     "convnext_atto": {},
     "fastvit_t8": {},
-    "levit_128s": {},
+    "levit_128s": {"ts": _CHAOTIC, "dynamo": _CHAOTIC},
     "repvit_m0_9": {},
     "volo_d1_224": {"ts": "the exporter has no aten::col2im"},
     "vit_small_patch14_reg4_dinov2": {},

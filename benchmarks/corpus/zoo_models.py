@@ -50,11 +50,11 @@ def create(name: str) -> tuple[nn.Module, torch.Tensor]:
     if name == "cvt":
         return enliven(_cvt(), _SHAPE)
     if name == "lookvit":
-        return enliven(_lookvit(), (3, 256, 256))
+        return enliven(_lookvit(), (3, 240, 240))
     options = {"img_size": 224} if "dinov2" in name else {}
     model = timm.create_model(name, pretrained=False, **options)
     shape = _SHAPE if options else model.default_cfg["input_size"]
-    return enliven(model, shape, offsets=name.startswith("levit"))
+    return enliven(model, shape)
 
 
 def _cvt() -> nn.Module:
@@ -69,7 +69,7 @@ def _lookvit() -> nn.Module:
     from vit_pytorch.look_vit import LookViT
 
     model: nn.Module = LookViT(
-        dim=128, image_size=256, num_classes=100, depth=3, heads=4, dim_head=32
+        dim=128, image_size=240, num_classes=100, depth=3, heads=4, dim_head=32
     )
     return model
 

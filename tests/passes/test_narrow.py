@@ -18,6 +18,12 @@ CASES = [
          "y = Transpose <perm = [0,1,3,2,4,5]> (x)", "Reshape Transpose Reshape"),
     Case("unfold", "narrow-transpose", "float[1,4,2,3,2,3] x => float[1,4,2,2,3,3] y",
          "y = Transpose <perm = [0,1,4,2,5,3]> (x)", "Reshape Transpose Reshape"),
+    Case("two-steps", "narrow-transpose",
+         "float[2,2,2,2,2,2] x => float[2,2,2,2,2,2] y",
+         "y = Transpose <perm = [0,2,1,4,3,5]> (x)",
+         "Reshape Transpose Reshape Transpose Reshape"),
+    Case("pooled", "narrow-reduce", "float[1,2,3,4,3,5] x => float[1,2,3,1,3,5] y",
+         "y = ReduceMax <keepdims = 1> (x, a)", "Reshape ReduceMax Reshape", {"a": i64(3)}),
     Case("linear", "narrow-pointwise", "float[1,2,2,3,3,5] x => float[1,2,2,3,3,4] y",
          "y = MatMul(x, w)", "Reshape MatMul Reshape", {"w": rng_array(5, 4)},
          limit=5 * 2**-24 * 50),  # five products, in one order or another
@@ -32,8 +38,10 @@ CASES = [
 
 REFUSALS = [
     Refusal("all-on-their-own", "narrow-transpose",
-            "float[2,2,2,2,2,2] x => float[2,2,2,2,2,2] y",
-            "y = Transpose <perm = [5,4,3,2,1,0]> (x)", "on their own"),
+            "float[2,2,2,2,2,2,2,2] x => float[2,2,2,2,2,2,2,2] y",
+            "y = Transpose <perm = [7,6,5,4,3,2,1,0]> (x)", "on their own"),
+    Refusal("apart", "narrow-reduce", "float[1,2,3,4,3,5] x => float[1,1,3,1,3,5] y",
+            "y = ReduceMax <keepdims = 1> (x, a)", "no neighbors", {"a": i64(1, 3)}),
     Refusal("five-axes", "narrow-transpose", "float[2,3,2,3,5] x => float[2,2,3,3,5] y",
             "y = Transpose <perm = [0,2,1,3,4]> (x)", ""),
     Refusal("other-axis", "narrow-pointwise", WINDOWS.replace("2,2,3,3", "2,3,2,3"),
