@@ -13,6 +13,7 @@ import onnx_ir as ir
 from edgevit import registry
 from edgevit.backend import Lowered, LowerOptions
 from edgevit.bundle import Entry
+from edgevit.model import shape_of
 from edgevit.parity import Gate
 from edgevit.reference import Arrays, run_reference
 from edgevit.target import load_target
@@ -110,9 +111,32 @@ def _canonical_values(
     for b in whole.values:
         if b.name in trace and trace[b.name].size == np.prod(b.shape, dtype=np.int64):
             known[b.name] = trace[b.name].reshape(b.shape)
+    known.update(_behind_views(canonical, known))
     shared = tuple(b for b in whole.values if b.name in known)
     cut = backend.replay(replace(whole, values=shared))
     feeds = {b.artifact: {**known, **sample}[b.name] for b in cut.part.inputs}
     computed = run_reference(cut.files[cut.part.artifact], [feeds], trace=1).traces[0]
     rewritten = {b.name: computed[b.artifact] for b in cut.values}
     return {**computed, **sample, **known}, rewritten
+
+
+def _behind_views(canonical: ir.Model, known: Arrays) -> dict[str, np.ndarray[Any, Any]]:
+    """Values that the source lacks, but of which it has a reshape or transpose: that undone.
+
+    Otherwise the value is what the canonical graph computes, its view what the source does,
+    and a faultless view would differ from its own operand by the rounding of a rewrite.
+    """
+    found: dict[str, np.ndarray[Any, Any]] = {}
+    for node in reversed(list(canonical.graph)):
+        x, out = node.inputs[0] if node.inputs else None, str(node.outputs[0].name)
+        if x is None or x.producer() is None or node.op_type not in ("Reshape", "Transpose"):
+            continue
+        array = known[out] if out in known else found.get(out)
+        if array is None or str(x.name) in known:
+            continue
+        if node.op_type == "Transpose":
+            perm = [int(axis) for axis in node.attributes["perm"].as_ints()]
+            found[str(x.name)] = array.transpose(np.argsort(perm))
+        else:
+            found[str(x.name)] = array.reshape(shape_of(x))
+    return found
