@@ -65,7 +65,7 @@ def verify_parts(
     candidate = subject.run(subject.root, subject.entry, samples)
     metrics = _whole(expected.outputs, candidate)
     figures = tuple(worst_of(metrics, gate)[1] for gate in subject.gates)
-    replays = tuple(replay(subject, expected.values))
+    replays = tuple(replay(subject, expected))
     found = [*rewrites(subject, expected), *replays]
     past = [d for d in found if d.ratio > 1]
     return Parity(
