@@ -100,35 +100,47 @@ def _matmul_rank(node: ir.Node) -> str | None:
 
 
 def _attention(ctx: Context, group: Group) -> None:
-    """softmax(scale q k^T + mask) v; the scale goes to q, the smallest of the tensors."""
+    """softmax(scale q k^T + mask) v; the scale goes to q, the smallest of the tensors.
+
+    The query heads that share a head of k and v are neighbors: as one head with their rows
+    below each other they meet it in one product.
+    """
     q, k, v = (data_of(group.head, i) for i in range(3))
     b, h, s, d = shape_of(q)
-    t, e = shape_of(v)[2:]
-    query = ctx.read(q)
+    shared, t, e = shape_of(v)[1:]
+    stacked = (b, shared, h // shared * s)
+    query = ctx.read(q, None, (*stacked, d))
     scale = attribute(group.head, "scale", d**-0.5)
     if scale != 1.0:
         factor = scalar(ctx, scale)
-        query = ctx.emit("MUL", [query, factor], (b, h, s, d), options=schema.MulOptionsT())
+        options = schema.MulOptionsT()
+        query = ctx.emit("MUL", [query, factor], (*stacked, d), options=options)
     # K is wanted as [D, T]: for K [T, D] that is the adjoint, so prefer what lies there.
     keys, adjoint = _right(ctx, k, 4)
     product = schema.BatchMatMulOptionsT(adjX=False, adjY=not adjoint)
-    scores = ctx.emit("BATCH_MATMUL", [query, keys], (b, h, s, t), options=product)
+    scores = ctx.emit("BATCH_MATMUL", [query, keys], (*stacked, t), options=product)
     mask = optional(group.head, 3)
     if mask is not None:
-        added = [scores, ctx.read(mask)]
+        added = [ctx.reshape(scores, (b, h, s, t)), ctx.read(mask)]
         scores = ctx.emit("ADD", added, (b, h, s, t), options=schema.AddOptionsT())
+        scores = ctx.reshape(scores, (*stacked, t))
     soft = schema.SoftmaxOptionsT(beta=1.0)
-    weights = ctx.emit("SOFTMAX", [scores], (b, h, s, t), options=soft)
+    weights = ctx.emit("SOFTMAX", [scores], (*stacked, t), options=soft)
     values, swapped = _right(ctx, v, 4)
     options = schema.BatchMatMulOptionsT(adjX=False, adjY=swapped)
     plain = identity_perm(4)
     ctx.result(
-        "BATCH_MATMUL", [weights, values], options=options, perm=plain, shape=(b, h, s, e)
+        "BATCH_MATMUL", [weights, values], options=options, perm=plain, shape=(*stacked, e)
     )
+
+
+def _heads(node: ir.Node) -> str | None:
+    q, k, v = (shape_of(data_of(node, i))[1] for i in range(3))
+    return None if k == v and q % k == 0 else f"{q} heads do not share {k} keys, {v} values"
 
 
 OPS = {
     "MatMul": Op(_matmul, _rule, all_of(floats, _matmul_rank)),
-    "Attention": Op(_attention, _PRODUCTS, all_of(floats, rank(4))),
+    "Attention": Op(_attention, _PRODUCTS, all_of(floats, rank(4), _heads)),
 }
 _: Mapping[str, Op] = OPS

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 from ai_edge_litert import schema_py_generated as schema
 
 from edgevit.model import shape_of
@@ -40,8 +42,26 @@ def _options(window: Window, padding: str, activation: str) -> Any:
     )
 
 
+def _pool_window(node: ir.Node) -> Window:
+    """The window of a pooling; ``ceil_mode`` becomes the pads that give its result's size.
+
+    What is past the pads lies in no average and is no maximum, as padding is.
+    """
+    window = window_of(node)
+    if not whole(node, "ceil_mode", 0):
+        return window
+    size, out = shape_of(data_of(node))[2:], shape_of(node.outputs[0])[2:]
+    top, left, bottom, right = window.pads
+    needed = [
+        (out[i] - 1) * window.strides[i] + window.extent[i] - size[i] - start
+        for i, start in enumerate((top, left))
+    ]
+    ends = (max(bottom, needed[0]), max(right, needed[1]))
+    return dataclasses.replace(window, pads=(top, left, *ends))
+
+
 def _max_pool(ctx: Context, group: Group) -> None:
-    window = window_of(group.head)
+    window = _pool_window(group.head)
     tensor = ctx.read(data_of(group.head), _NHWC)
     _, h, w, _ = ctx.writer.shape(tensor)
     name = scheme(window, (h, w))
@@ -84,7 +104,7 @@ def _average_pool(ctx: Context, group: Group) -> None:
     Other pads are made explicit; if they are not to be counted, each window's mean is
     divided by the share of it that lies inside.
     """
-    node, window = group.head, window_of(group.head)
+    node, window = group.head, _pool_window(group.head)
     tensor = ctx.read(data_of(node), _NHWC)
     _, h, w, _ = ctx.writer.shape(tensor)
     if group.activation == "NONE" and _is_sampling(window, (h, w)):
@@ -110,9 +130,24 @@ def _average_pool(ctx: Context, group: Group) -> None:
     ctx.result("MUL", [mean, grid], options=scaled, perm=_NHWC)
 
 
-_CHECK = all_of(floats, rank(4))
+def _dense(node: ir.Node) -> str | None:
+    dilations = window_of(node).dilations
+    return (
+        None if dilations == (1, 1) else f"dilations {dilations}: pooling has no such kernel"
+    )
+
+
+def _divisor(node: ir.Node) -> str | None:
+    """Counted padding ends where the pads end; ``ceil_mode`` may reach past it."""
+    past = _pool_window(node).pads != window_of(node).pads
+    if past and whole(node, "count_include_pad", 0):
+        return "count_include_pad=1 with ceil_mode=1: a window reaches past the counted pads"
+    return None
+
+
+_CHECK = all_of(floats, rank(4), _dense)
 
 OPS: Mapping[str, Op] = {
     "MaxPool": Op(_max_pool, _RULE, _CHECK),
-    "AveragePool": Op(_average_pool, _RULE, _CHECK),
+    "AveragePool": Op(_average_pool, _RULE, all_of(_CHECK, _divisor)),
 }

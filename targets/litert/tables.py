@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from edgevit.model import dtype_of
+from edgevit.model import dtype_of, shape_of
 from edgevit.targets.litert import (
     activation,
     convolution,
@@ -51,6 +51,9 @@ OPS: Mapping[str, Op] = _merged(
 )
 
 
+_WHOLE = frozenset({"Split", "TopK"})  # operators whose every output is written
+
+
 def key(node: ir.Node) -> str:
     """Name of a node's operator in the tables."""
     return f"{node.domain}.{node.op_type}" if node.domain else node.op_type
@@ -68,8 +71,27 @@ def refusal(node: ir.Node) -> str | None:
     if op is None:
         return f"operator {key(node)} has no lowering to TFLite"
     for value in (*node.inputs, *node.outputs):
-        if value is not None and dtype_of(value).name not in DTYPES:
-            return (
-                f"value {value.name!r} has dtype {dtype_of(value).name}, which is not lowered"
-            )
-    return op.check(node)
+        found = None if value is None else _value_refusal(node, value)
+        if found is not None:
+            return found
+    return _output_refusal(node) or op.check(node)
+
+
+def _value_refusal(node: ir.Node, value: ir.Value) -> str | None:
+    dtype = dtype_of(value).name
+    if dtype not in DTYPES:
+        return f"value {value.name!r} has dtype {dtype}, which is not lowered"
+    # An absent roi or scales of Resize is an empty constant that nothing reads.
+    unread = node.op_type == "Resize" and value.const_value is not None
+    if 0 in shape_of(value) and not unread:
+        return f"value {value.name!r} of shape {shape_of(value)} has no elements"
+    return None
+
+
+def _output_refusal(node: ir.Node) -> str | None:
+    if key(node) in _WHOLE:
+        return None
+    for out in node.outputs[1:]:
+        if out.uses() or out.is_graph_output():
+            return f"output {out.name!r} is used: only the first of {key(node)} is lowered"
+    return None

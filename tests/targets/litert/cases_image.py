@@ -46,11 +46,11 @@ def _transposed(
 
 def _pool(
     g: GraphBuilder, op: str, size: Pair, kernel: Pair, strides: Pair, pads: Pads,
-    act: str = "", **attrs: Any,
+    act: str = "", ceil_mode: int = 0, **attrs: Any,
 ) -> list[str]:  # fmt: skip
     x = g.input("x", (2, 3, *size))
     y = g.op(op, x, kernel_shape=list(kernel), strides=list(strides), pads=list(pads),
-             ceil_mode=0, **attrs)  # fmt: skip
+             ceil_mode=ceil_mode, **attrs)  # fmt: skip
     return [g.op(act, y) if act else y]
 
 
@@ -107,6 +107,12 @@ _POOLS: tuple[tuple[Pair, Pair, Pair, Pads], ...] = (
     ((8, 9), (1, 1), (2, 3), _NONE),
     ((7, 9), (1, 1), (2, 3), _NONE),
 )
+_CEILED: tuple[tuple[Pair, Pair, Pair, Pads], ...] = (  # a last window past the pads, or none
+    ((8, 8), (3, 3), (2, 2), _NONE),
+    ((8, 9), (3, 2), (2, 2), (1, 0, 1, 0)),
+    ((8, 9), (3, 2), (3, 3), (1, 0, 0, 1)),
+    ((7, 7), (3, 3), (2, 2), _ONE),
+)
 _COORDINATES = (
     "half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric",
     "half_pixel_symmetric",
@@ -149,6 +155,11 @@ def _all() -> dict[str, Case]:
         inside = seeded(_pool, "AveragePool", *pool, count_include_pad=0)
         cases[f"average-pool-counted-{i}"] = Case(counted, ROUNDED)
         cases[f"average-pool-inside-{i}"] = Case(inside, ROUNDED)
+    for i, pool in enumerate(_CEILED):
+        reach = seeded(_pool, "MaxPool", *pool, ceil_mode=1)
+        cases[f"max-pool-ceil-{i}"] = Case(reach, EXACT)
+        inside = seeded(_pool, "AveragePool", *pool, ceil_mode=1, count_include_pad=0)
+        cases[f"average-pool-ceil-{i}"] = Case(inside, ROUNDED)
     return cases
 
 

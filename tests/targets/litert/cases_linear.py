@@ -70,6 +70,14 @@ def _attention(g: GraphBuilder, transposed: bool, mask: str) -> list[str]:
     return [g.op("Attention", q, k, v, *masks, scale=0.3)]
 
 
+def _grouped(g: GraphBuilder, masked: bool) -> list[str]:
+    """Six query heads, three of which share a head of keys and values."""
+    q = g.input("q", (2, 6, 4, 5))
+    k, v = g.input("k", (2, 2, 7, 5)), g.input("v", (2, 2, 7, 6))
+    masks = [g.const(noise(4, 7))] if masked else []
+    return [g.op("Attention", q, k, v, *masks, scale=0.3)]
+
+
 def _layer_norm(g: GraphBuilder, shape: Shape, plain: bool = False) -> list[str]:
     n = shape[-1]
     scale = np.ones(n) if plain else noise(n)
@@ -151,6 +159,9 @@ def _products() -> dict[str, Case]:
         for transposed in (True, False):
             name = f"attention-{mask}-{'kt' if transposed else 'k'}"
             cases[name] = Case(seeded(_attention, transposed, mask), accumulated(5 + 7))
+    for masked in (False, True):
+        made = Case(seeded(_grouped, masked), accumulated(5 + 7))
+        cases[f"attention-grouped-{masked}"] = made
     return cases
 
 
