@@ -31,9 +31,9 @@ from edgevit.parity import compare
 from edgevit.passes.order import canonicalize
 from edgevit.reference import Arrays, run_reference
 from edgevit.runtimes.chain import Chain
+from edgevit.subject import Expected, LoweredPart, Subject, expect
 from edgevit.target import load_target
 from edgevit.verify import verify_parts
-from edgevit.subject import Expected, LoweredPart, Subject, expect
 
 TARGETS = {"onnx": "onnx", "litert": "raspberry-pi-5", "coreml": "iphone-npu"}
 SAMPLES = 2
@@ -51,6 +51,8 @@ class Row:
         expected: Value that the faulty node makes.
         named: Value that verification names first; empty if none.
         group: Values that the artifact computes together with it (fused operators).
+        node: Source node that verification names; empty if none.
+        nodes: Source nodes that may be named: those that make a value of the group.
     """
 
     backend: str
@@ -62,6 +64,8 @@ class Row:
     expected: str
     named: str
     group: tuple[str, ...]
+    node: str
+    nodes: tuple[str, ...]
 
     @property
     def caught(self) -> bool:
@@ -71,7 +75,7 @@ class Row:
     @property
     def right(self) -> bool:
         """Whether the faulty node is the one named, or is fused into it."""
-        return self.expected in self.group
+        return self.expected in self.group and self.node in self.nodes
 
 
 @dataclass(frozen=True)
@@ -153,7 +157,15 @@ def check(backend: str, precision: str, name: str, fault: Any, effect: float) ->
         expected=expected_node,
         named=first.value if first is not None else "",
         group=first.group if first is not None else (),
+        node=first.node if first is not None else "",
+        nodes=source_nodes(first.group if first is not None else ()),
     )
+
+
+def source_nodes(values: Sequence[str]) -> tuple[str, ...]:
+    """Names of the source's own nodes that make these values, read from the source model."""
+    proto = mutation_model(seed=0)
+    return tuple(n.name for n in proto.graph.node if set(n.output) & set(values))
 
 
 def float32_rows() -> list[Row]:

@@ -133,9 +133,9 @@ def compile(
         made = describe.Made(plan, source, canonical, records, covered, staged, parity, data)
         bundles.write_files(folder, {RECORD: describe.record(made)})
         manifest = describe.manifest(made)
+        if save_recipe is not None:
+            _save_recipe(plan.recipe, Path(save_recipe))
         manifest, path = _seal(folder, manifest, plan, parity, dry_run, keep_failed, made)
-    if save_recipe is not None:
-        _save_recipe(plan.recipe, Path(save_recipe))
     seconds = time.perf_counter() - start
     return Bundle(path, manifest, describe.result(made, manifest, path, seconds))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import subprocess
 import sys
 import tempfile
@@ -81,13 +82,15 @@ class _Worker:
     """A child process that runs one subject once per request."""
 
     def __init__(self, subject: Subject, threads: int) -> None:
-        command = [sys.executable, "-m", "edgevit.runtimes.bench_worker"]
+        command = [sys.executable, "-P", "-m", "edgevit.runtimes.bench_worker"]
         command += [subject.path, str(threads), *subject.shapes]
         self._label = subject.label
         # Engines write to stderr what nobody asked for; it is shown only after a crash.
         self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115  (closed in close)
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         self._process = subprocess.Popen(
             command,
+            env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,

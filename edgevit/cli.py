@@ -11,7 +11,13 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from edgevit import __version__
-from edgevit.errors import EdgevitError, GateError, UsageError
+from edgevit.errors import (
+    BackendMissingError,
+    EdgevitError,
+    GateError,
+    InternalError,
+    UsageError,
+)
 
 __all__ = ["build_parser", "main"]
 
@@ -134,10 +140,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = build_parser().parse_args(arguments)
         return _dispatch(options)
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted; nothing was written\n")
-        return INTERRUPTED
+        return _interrupted(command, as_json)
     except EdgevitError as e:
         return _fail(e, command, as_json)
+    except ModuleNotFoundError as e:
+        return _fail(_missing(e), command, as_json)
     except Exception as e:  # noqa: BLE001  (the last resort: any other exception is our bug)
         return _bug(e, command, as_json, "-v" in arguments or "--verbose" in arguments)
 
@@ -152,6 +159,26 @@ def _dispatch(options: argparse.Namespace) -> int:
     elif not options.quiet and answer.text:
         sys.stdout.write(answer.text.rstrip("\n") + "\n")
     return 0 if answer.ok else GateError.exit_code
+
+
+def _missing(error: ModuleNotFoundError) -> EdgevitError:
+    """A package of an extra that is not installed; of ours, it is a bug."""
+    name = (error.name or "").partition(".")[0]
+    if name in ("", "edgevit"):
+        return InternalError(f"{error}", hint="please report this")
+    return BackendMissingError(
+        f"this command needs the package {name!r}, which is not installed",
+        hint="pip install 'edgevit[compile]'",
+    )
+
+
+def _interrupted(command: str, as_json: bool) -> int:
+    if as_json:
+        described = {"code": "interrupted", "message": "interrupted", "hint": ""}
+        _print_json(command, "error", {}, described)
+    else:
+        sys.stderr.write("interrupted; nothing was left half-written\n")
+    return INTERRUPTED
 
 
 def _fail(error: EdgevitError, command: str, as_json: bool) -> int:

@@ -35,7 +35,7 @@ def parse_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
     for text in texts:
         name, equals, dims = text.rpartition("=")
         numbers = dims.split(",")
-        if not equals or not name or not all(n.strip().isdigit() and int(n) for n in numbers):
+        if not equals or not name or not all(_is_size(n.strip()) for n in numbers):
             raise UsageError(
                 f"--shape {text!r}: expected name=D0,D1,... with positive integers",
                 hint="for example --shape x=1,3,224,224",
@@ -44,6 +44,10 @@ def parse_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
             raise UsageError(f"--shape: input {name!r} is given twice")
         shapes[name] = tuple(int(n) for n in numbers)
     return shapes
+
+
+def _is_size(text: str) -> bool:
+    return text.isascii() and text.isdigit() and int(text) > 0
 
 
 def _progress(options: argparse.Namespace) -> Any:

@@ -207,6 +207,7 @@ def parity_json(parity: Parity) -> dict[str, Any]:
         "first_divergent": None if first is None else first.to_json(),
         **_accumulation(parity),
         "replayed": len(parity.replays),
+        "unjudged": list(parity.unjudged),
         "samples": parity.samples,
         "synthetic": parity.synthetic,
         "top1_agreement": parity.top1_agreement,

@@ -116,6 +116,11 @@ def plan(
     _check_precision(target, precision)
     preprocess = Preprocess.parse(merged.preprocess) if merged.preprocess else None
     out = Path(output) if output else Path(f"{model.stem}-{target.name}.edgevit")
+    if out.name.endswith(bundles.FAILED_SUFFIX):
+        raise UsageError(
+            f"{out}: names ending in {bundles.FAILED_SUFFIX} are for bundles that failed",
+            hint="choose another name for -o",
+        )
     bundles.check_output(out, overwrite)
     return Plan(model, merged, target, precision, preprocess, out, overwrite)
 

@@ -15,6 +15,8 @@ __all__ = ["RESERVED", "check", "check_entry", "check_path"]
 
 # Files of a bundle that the manifest does not list: itself, and the signature over it.
 RESERVED = frozenset({"manifest.json", "manifest.sig"})
+# What a gate can be on (edgevit.parity.Metrics); named here because numpy is not.
+METRICS = frozenset({"max_rel", "psnr_db", "sqnr_db", "cosine"})
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -69,6 +71,7 @@ def check(manifest: Manifest) -> None:
     )
     _check_files(manifest)
     _check_figures(manifest)
+    _check_selfcheck(manifest)
     paths = [f.path for f in manifest.files]
     for i, entry in enumerate(manifest.entries):
         where = f"entries[{i}]"
@@ -102,6 +105,16 @@ def _check_figures(manifest: Manifest) -> None:
             _check_figure(figure, f"parity {output} {metric}".replace("  ", " "))
     passed = all(f["pass"] for f in manifest.parity.figures.values())
     _require(passed or not manifest.verified, "verified", "is true, but a figure did not pass")
+
+
+def _check_selfcheck(manifest: Manifest) -> None:
+    """A self-check without gates or outputs would pass whatever the device computes."""
+    gates = manifest.selfcheck.gates
+    _require(bool(gates), "selfcheck.gates", "expected at least one gate, found none")
+    for metric in gates:
+        _require(metric in METRICS, "selfcheck.gates", f"unknown metric {metric!r}")
+    for i, entry in enumerate(manifest.entries):
+        _require(bool(entry.outputs), f"entries[{i}]", "expected outputs, found none")
 
 
 def _check_figure(figure: Mapping[str, Any], where: str) -> None:

@@ -46,7 +46,7 @@ class Recipe(BaseModel):
     preprocess: str | None = None
     shapes: dict[str, tuple[int, ...]] = {}
     io: Literal["source", "native"] = "source"
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     bundle_version: int = Field(default=1, ge=1)
     allow_fallback: bool = False
     head: str | None = None

@@ -7,6 +7,7 @@ that child's program: ``python -m edgevit.reference DIRECTORY``.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -43,7 +44,10 @@ class Reference:
 
 
 def run_reference(
-    model: bytes, samples: Sequence[Mapping[str, np.ndarray[Any, Any]]], trace: int = 0
+    model: bytes,
+    samples: Sequence[Mapping[str, np.ndarray[Any, Any]]],
+    trace: int = 0,
+    what: str = "source",
 ) -> Reference:
     """Run a serialized ONNX model on every sample.
 
@@ -51,6 +55,7 @@ def run_reference(
         model: ONNX model with its weights inside, at its own opset.
         samples: One mapping input name -> array per sample.
         trace: Number of leading samples for which every node output is kept.
+        what: Which model this is, for errors: the ``source``, or one made from it.
 
     Raises:
         InputError: ONNX Runtime refuses the model, fails on a sample, or crashes.
@@ -60,7 +65,7 @@ def run_reference(
         (folder / "model.onnx").write_bytes(model)
         for i, sample in enumerate(samples):
             np.savez(folder / f"in{i}.npz", **_named(sample))
-        _call(folder, len(samples), min(trace, len(samples)))
+        _call(folder, len(samples), min(trace, len(samples)), what)
         outputs = tuple(_load(folder / f"out{i}.npz") for i in range(len(samples)))
         traces = tuple(_load(folder / f"trace{i}.npz") for i in range(trace))
         return Reference(outputs, traces, (folder / "version").read_text())
@@ -78,11 +83,15 @@ def _load(path: Path) -> Arrays:
         return {str(name): data[f"a{i}"] for i, name in enumerate(data["names"])}
 
 
-def _call(folder: Path, count: int, trace: int) -> None:
-    command = [sys.executable, "-m", "edgevit.reference", str(folder), str(count), str(trace)]
+def _call(folder: Path, count: int, trace: int, what: str) -> None:
+    # -P and PYTHONPATH: the child imports what the parent does, never the working directory.
+    arguments = [str(folder), str(count), str(trace)]
+    command = [sys.executable, "-P", "-m", "edgevit.reference", *arguments]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:
         done = subprocess.run(
             command,
+            env=environment,
             capture_output=True,
             text=True,
             timeout=TIMEOUT_S,
@@ -97,7 +106,7 @@ def _call(folder: Path, count: int, trace: int) -> None:
         said = done.stderr.strip().splitlines()[-1:]
         why = said or [f"it ended with status {done.returncode}"]
         raise InputError(
-            f"ONNX Runtime cannot run the source model: {why[0]}",
+            f"ONNX Runtime cannot run the {what} model: {why[0]}",
             hint="check that the model runs in ONNX Runtime by itself",
         )
 

@@ -49,7 +49,9 @@ class Divergence:
 
     @property
     def ratio(self) -> float:
-        """Error over limit; above 1 fails."""
+        """Error over limit; above 1 fails. Without an error there is nothing to fail."""
+        if self.error == 0:
+            return 0.0
         return self.error / self.limit if self.limit > 0 else float("inf")
 
     def to_json(self) -> dict[str, Any]:
@@ -117,6 +119,8 @@ def replay(subject: Subject, expected: Expected) -> list[Divergence]:
     values, rewritten = expected.values, frozenset(expected.rewritten)
     origin = Origin(subject)
     for part in subject.parts:
+        if not part.lowered.values:
+            continue  # nothing that the artifact shares with the source but its outputs
         cut = frozenset(b.name for b in part.lowered.values)
         backend = registry.load("backends", part.backend)()
         arithmetic = backend.arithmetic(subject.precision)
@@ -153,7 +157,9 @@ def _narrowed(
     shared = tuple(b for b in whole.values if b.name in cut)
     variant = backend.replay(replace(whole, values=shared))
     fed = {b.artifact: feeds[b.name] for b in variant.part.inputs}
-    computed = run_reference(variant.files[variant.part.artifact], [fed], trace=1).traces[0]
+    computed = run_reference(
+        variant.files[variant.part.artifact], [fed], trace=1, what="canonical"
+    ).traces[0]
     return {**feeds, **computed, **{b.name: computed[b.artifact] for b in variant.values}}
 
 

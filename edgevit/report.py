@@ -87,6 +87,8 @@ def _replay_line(parity: Mapping[str, Any]) -> str:
             f"first past its tolerance: {first['op']} {first['node']!r} "
             f"(error {first['error']}, limit {first['limit']})"
         )
+    if parity.get("unjudged"):  # a manifest keeps the judged ones only
+        return f"{len(parity['unjudged'])} without a derived tolerance: not judged"
     if not parity["worst"]:
         return "none comparable"
     worst = parity["worst"][0]

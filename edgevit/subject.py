@@ -115,7 +115,9 @@ def _canonical_values(
     shared = tuple(b for b in whole.values if b.name in known)
     cut = backend.replay(replace(whole, values=shared))
     feeds = {b.artifact: {**known, **sample}[b.name] for b in cut.part.inputs}
-    computed = run_reference(cut.files[cut.part.artifact], [feeds], trace=1).traces[0]
+    computed = run_reference(
+        cut.files[cut.part.artifact], [feeds], trace=1, what="canonical"
+    ).traces[0]
     rewritten = {b.name: computed[b.artifact] for b in cut.values}
     return {**computed, **sample, **known}, rewritten
 

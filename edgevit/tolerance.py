@@ -78,24 +78,33 @@ def bounds(
         unit: Roundoffs of the engine.
 
     Returns:
-        Value name -> bound on the absolute error of any element.
+        Value name -> bound on the absolute error of any element; infinite where an operator
+        has no rule, so that such a value is reported as not judged and never as passed.
     """
     error: dict[str, float] = {}
     limit: dict[str, float] = {}
     for node in model.graph:
         operands = [_operand(v, values, error) for v in node.inputs if v is not None]
-        rule = _RULES.get(node.op_type, _pointwise)
+        rule = _RULES.get(node.op_type, _unknown)
         for out in node.outputs:
             name = str(out.name)
             if name not in values:
                 continue
             made = rule(node, operands, values[name], unit)
             peak = _peak(values[name])
+            storage = max(unit.storage, _roundoff_of(values[name].dtype))
             # Storing rounds to nearest: at most one unit roundoff of the value itself; a
             # second one covers the neighbor that an error before the rounding can choose.
-            limit[name] = made + 2 * unit.storage * peak
+            bound = made + 2 * storage * peak
+            # Behind an operator without a rule nothing can be bounded (inf times 0 is nan).
+            limit[name] = bound if bound < math.inf else math.inf
             error[name] = 0.0 if name in cut else limit[name]
     return limit
+
+
+def _roundoff_of(dtype: np.dtype[Any]) -> float:
+    """Unit roundoff of a float dtype that the source itself stores values in; else 0."""
+    return float(np.finfo(dtype).eps) / 2 if dtype.kind == "f" else 0.0
 
 
 def _peak(array: Array) -> float:
@@ -273,6 +282,10 @@ def _slope(node: ir.Node, ops: list[_Operand]) -> float:
     return max(abs(alpha), 1.13)
 
 
+def _unknown(node: ir.Node, ops: list[_Operand], out: Array, unit: Roundoff) -> float:
+    return math.inf
+
+
 _MOVES = (
     *("Reshape", "Transpose", "Concat", "Split", "Slice", "Gather", "GatherND"),
     *("GatherElements", "Pad", "Expand", "Tile", "DepthToSpace", "SpaceToDepth", "Where"),
@@ -280,8 +293,28 @@ _MOVES = (
     *("ArgMax", "Identity", "ScatterND", "Cast", "Floor", "Ceil", "Round", "Sign"),
 )
 
+_ACTIVATIONS = (
+    *(
+        "Sigmoid",
+        "Tanh",
+        "Erf",
+        "Gelu",
+        "HardSwish",
+        "HardSigmoid",
+        "Silu",
+        "Mish",
+        "Softplus",
+    ),
+    *("LeakyRelu", "Elu", "PRelu", "Sin", "Cos"),
+)
+
+# Truth values: replayed on the reference's own inputs they are equal.
+_LOGIC = ("Not", "And", "Or", "Equal", "Less", "Greater", "LessOrEqual", "GreaterOrEqual")
+
 _RULES: dict[str, _Rule] = {
     **dict.fromkeys(_MOVES, _move),
+    **dict.fromkeys(_ACTIVATIONS, _pointwise),
+    **dict.fromkeys(_LOGIC, _move),
     "MatMul": _matmul,
     "Conv": _convolution,
     "ConvTranspose": _convolution,

@@ -42,6 +42,11 @@ class Parity:
     reference: str
 
     @property
+    def unjudged(self) -> tuple[str, ...]:
+        """Replayed values without a derived tolerance: an operator has no rule for one."""
+        return tuple(d.value for d in self.replays if d.limit == float("inf"))
+
+    @property
     def passed(self) -> bool:
         """All whole-network gates kept and no replayed value past its tolerance."""
         return all(f.passed for f in self.figures) and self.first_divergent is None
@@ -85,16 +90,18 @@ def verify_parts(
 def _check_alive(outputs: Sequence[Arrays]) -> None:
     for name in outputs[0]:
         arrays = [o[name] for o in outputs]
-        if not any(np.any(a[np.isfinite(a)]) for a in arrays if a.dtype.kind == "f"):
-            if arrays[0].dtype.kind != "f":
-                continue
+        if arrays[0].dtype.kind != "f":
+            continue
+        if not any(np.any(np.isfinite(a)) for a in arrays):
+            raise GateError(f"output {name!r} of the source model is not finite on any sample")
+        if not any(np.any(a[np.isfinite(a)]) for a in arrays):
             raise GateError(
                 f"output {name!r} of the source model is zero on every sample",
                 hint="the model has dead weights; parity would be vacuous. Use real weights "
                 "or real --inputs",
             )
         peak = max(float(np.abs(a[np.isfinite(a)]).max(initial=0)) for a in arrays)
-        if arrays[0].dtype.kind == "f" and peak < ALIVE:
+        if peak < ALIVE:
             raise GateError(
                 f"output {name!r} of the source model is denormal: peak {peak:.1e}"
             )

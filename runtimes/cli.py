@@ -115,8 +115,14 @@ def _describe(session: Session, path: Path, found: Mapping[str, Array]) -> dict[
         described["head"] = session.head.kind
         described["answers"] = [_answer(a) for a in session.head.apply(found[first])]
     else:
-        described["values"] = [float(v) for v in found[first].ravel()[:SHOWN]]
+        described["values"] = [_finite(v) for v in found[first].ravel()[:SHOWN]]
     return described
+
+
+def _finite(value: Any) -> float | None:
+    """As a number that JSON has; ``None`` for NaN and infinity."""
+    number = float(value)
+    return number if np.isfinite(number) else None
 
 
 def _answer(answer: Any) -> Any:
@@ -144,7 +150,7 @@ def _text(described: Mapping[str, Any]) -> str:
     if head == "mask":
         return f"{described['input']}: mask covers {described['answers'][0]['covered']:.1%}"
     tensors = ", ".join(f"{t['name']} {t['dtype']} {t['shape']}" for t in described["tensors"])
-    values = " ".join(f"{v:.5g}" for v in described["values"])
+    values = " ".join("-" if v is None else f"{v:.5g}" for v in described["values"])
     return f"{described['input']}: {tensors}\n  first values: {values}"
 
 

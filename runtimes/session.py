@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,13 +43,18 @@ class SelfCheckResult:
         return all(f.passed for f in self.figures)
 
     def to_json(self) -> dict[str, Any]:
-        """``parity`` over all and ``outputs`` one by one, metric -> figure; and ``pass``."""
+        """``parity`` over all, ``outputs`` one by one, and ``pass``.
+
+        A self-check replays nothing: ``worst`` is empty and ``first_divergent`` is null.
+        """
         return {
             "parity": {f.metric: f.to_json() for f in self.figures},
-            "outputs": {
-                name: {f.metric: f.to_json() for f in figures}
+            "outputs": [
+                {"name": name, **{f.metric: f.to_json() for f in figures}}
                 for name, figures in self.outputs.items()
-            },
+            ],
+            "worst": [],
+            "first_divergent": None,
             "pass": self.passed,
         }
 
@@ -246,7 +252,7 @@ def read_selfcheck(root: Path, manifest: Manifest) -> list[tuple[Arrays, Arrays]
     try:
         with np.load(root / SELFCHECK, allow_pickle=False) as data:
             arrays = {key: data[key] for key in data.files}
-    except (OSError, ValueError, EOFError) as e:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as e:
         raise ArtifactError(f"{root / SELFCHECK}: cannot be read: {e}") from e
     return [_sample(i, entry, arrays) for i, entry in enumerate(manifest.entries)]
 

@@ -62,7 +62,7 @@ def test_nothing_is_left(tmp_path: Path, step: str, number: signal.Signals) -> N
     (tmp_path / "tmp").mkdir()
     code, said = _interrupt(tmp_path / "work", step, number)
     assert code == 130
-    assert said.splitlines()[-1] == "interrupted; nothing was written"
+    assert said.splitlines()[-1] == "interrupted; nothing was left half-written"
     assert "Traceback" not in said
     assert list((tmp_path / "work").iterdir()) == []
     # tempfile.mkdtemp may be interrupted between making a directory and returning its name.

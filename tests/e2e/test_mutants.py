@@ -62,6 +62,7 @@ def test_a_fault_is_caught_and_named(
     assert row["replay"], "the per-node replay missed it"
     assert row["named"] in row["group"]
     assert row["expected"] in row["group"], f"{row['named']!r} was named instead"
+    assert row["node"] in row["nodes"], "the source node that a user reads is another one"
     # A group is what one native operator computes: naming half the network is no answer.
     assert len(row["group"]) <= 3
 

@@ -167,9 +167,14 @@ def test_self_check_passes_on_what_was_recorded(out: Path) -> None:
     assert found.passed
     assert found.to_json() == {
         "parity": {"max_rel": {"value": None, "limit": 1e-6, "pass": True, "exact": True}},
-        "outputs": {
-            "y": {"max_rel": {"value": None, "limit": 1e-6, "pass": True, "exact": True}}
-        },
+        "outputs": [
+            {
+                "name": "y",
+                "max_rel": {"value": None, "limit": 1e-6, "pass": True, "exact": True},
+            }
+        ],
+        "worst": [],
+        "first_divergent": None,
         "pass": True,
     }
 
