@@ -15,7 +15,7 @@ from edgevit.targets.coreml.arranged import Arranged
 from edgevit.targets.coreml.choose import VIEWS, flexible, is_linear, viewed, working_layout
 from edgevit.targets.coreml.op_linear import FusedLinear, fused_linear
 from edgevit.targets.coreml.table import RULES, key
-from edgevit.targets.litert.views import identity
+from edgevit.targets.views import identity
 
 __all__ = ["Walk"]
 

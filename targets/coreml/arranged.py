@@ -20,7 +20,7 @@ from edgevit.targets.coreml.context import Array, Context
 from edgevit.targets.coreml.layouts import Layout, plain
 from edgevit.targets.coreml.moving import Move, moves
 from edgevit.targets.coreml.rule import i32
-from edgevit.targets.litert.views import View, identity
+from edgevit.targets.views import View, identity
 
 __all__ = ["Arranged", "Held", "extended"]
 

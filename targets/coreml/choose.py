@@ -17,7 +17,7 @@ from edgevit.model import constant, shape_of
 from edgevit.targets.coreml.arranged import Arranged, extended
 from edgevit.targets.coreml.layouts import HEADS, KEYS, Layout, channels, plain, swapped
 from edgevit.targets.coreml.rule import fixed, ints, ints_in, text
-from edgevit.targets.litert.views import View, identity
+from edgevit.targets.views import View, identity
 
 __all__ = [
     "VIEWS",

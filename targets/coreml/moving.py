@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edgevit.targets.coreml.layouts import Layout
-from edgevit.targets.litert.views import View
+from edgevit.targets.views import View
 
 __all__ = ["MAX_RANK", "Move", "moves"]
 

@@ -18,8 +18,8 @@ from edgevit.targets.litert.layout import Layout
 from edgevit.targets.litert.movement import MAX_RANK
 from edgevit.targets.litert.rules import Perm, identity_perm
 from edgevit.targets.litert.sinking import Refined
-from edgevit.targets.litert.views import View, identity, joined, order_perm
 from edgevit.targets.litert.writer import Writer
+from edgevit.targets.views import View, identity, joined, order_perm
 
 __all__ = ["Context", "Held", "permuted"]
 

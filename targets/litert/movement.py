@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from edgevit.model import shape_of
-from edgevit.targets.litert.views import View
+from edgevit.targets.views import View
 
 __all__ = ["MAX_RANK", "is_movement", "moved"]
 

@@ -16,7 +16,7 @@ from edgevit.model import shape_of
 from edgevit.targets.litert.grouping import Group
 from edgevit.targets.litert.movement import is_movement, moved
 from edgevit.targets.litert.rules import Perm, Rule, channels_last, identity_perm
-from edgevit.targets.litert.views import Factor, View, identity, joined, order_perm
+from edgevit.targets.views import Factor, View, identity, joined, order_perm
 
 __all__ = ["OVERHEAD", "Problem", "Reader"]
 

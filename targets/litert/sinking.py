@@ -17,7 +17,7 @@ from edgevit.model import constant, shape_of
 from edgevit.targets.litert.grouping import Group
 from edgevit.targets.litert.movement import MAX_RANK
 from edgevit.targets.litert.problem import OVERHEAD, Problem
-from edgevit.targets.litert.views import Factor, identity, squeezed
+from edgevit.targets.views import Factor, identity, squeezed
 
 __all__ = ["Refined", "sunk_splits"]
 

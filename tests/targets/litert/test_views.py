@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgevit.targets.litert.views import View, contiguous, identity
+from edgevit.targets.views import View, contiguous, identity
 
 Shape = tuple[int, ...]
 
