@@ -14,6 +14,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from edgevit.errors import InputError
+from edgevit.model import fresh_name
 from edgevit.opcheck import check_nodes
 from edgevit.opset import raise_opset, settle_axes
 from edgevit.protocheck import check_structure
@@ -109,6 +110,7 @@ def load(path: Path, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Sou
     _normalize(model, file)
     bind_shapes(model, shapes or {}, file)
     _check_finite(model, file)
+    _produce_outputs(model)
     raise_opset(model, version, file)
     infer_shapes(model, file)
     settle_axes(model, version, file)
@@ -234,6 +236,25 @@ def _normalize(model: ir.Model, file: str) -> None:
         taken.add(node.name)
     if not model.graph.inputs:
         raise InputError(f"{file}: the graph has no inputs")
+
+
+def _produce_outputs(model: ir.Model) -> None:
+    """Give an output that is a constant an ``Identity``: backends need a node to emit."""
+    graph = model.graph
+    constants = [v for v in graph.outputs if v.const_value is not None and v.name]
+    for value in dict.fromkeys(constants):
+        name = value.name or ""
+        stored = fresh_name(graph, f"{name}.stored")
+        del graph.initializers[name]
+        value.name = stored
+        graph.register_initializer(value)
+        node = ir.node("Identity", [value], name=fresh_name(graph, f"{name}.output"))
+        out = node.outputs[0]
+        out.name, out.shape, out.type = name, value.shape, value.type
+        graph.append(node)
+        for i, old in enumerate(graph.outputs):
+            if old is value:
+                graph.outputs[i] = out
 
 
 def _check_finite(model: ir.Model, file: str) -> None:

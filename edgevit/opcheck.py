@@ -17,10 +17,15 @@ from edgevit.model import constant
 __all__ = ["check_nodes"]
 
 _AUTO_PAD = ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")
-_CHOICES = {
+# Attribute -> what it may be; one name may mean other things in other operators.
+_CHOICES: Mapping[str, tuple[str, ...]] = {
     "auto_pad": _AUTO_PAD,
     "approximate": ("none", "tanh"),
-    "direction": ("LEFT", "RIGHT"),
+}
+_RECURRENT = ("forward", "reverse", "bidirectional")
+_DIRECTIONS: Mapping[str, tuple[str, ...]] = {
+    "BitShift": ("LEFT", "RIGHT"),
+    **dict.fromkeys(("GRU", "LSTM", "RNN"), _RECURRENT),
 }
 
 
@@ -44,7 +49,9 @@ def check_nodes(model: ir.Model, file: str) -> None:
 
 
 def _choices(node: ir.Node) -> str | None:
-    for name, allowed in _CHOICES.items():
+    direction = _DIRECTIONS.get(node.op_type)
+    choices = _CHOICES if direction is None else {**_CHOICES, "direction": direction}
+    for name, allowed in choices.items():
         attribute = node.attributes.get(name)
         if attribute is None or attribute.type != ir.AttributeType.STRING:
             continue

@@ -18,6 +18,8 @@ __all__ = ["bind_shapes", "infer_shapes"]
 
 # Constants up to this size (elements) are seen by shape inference: shapes, axes, sizes.
 _SMALL = 1024
+# Operators whose output is like their first input, and for which ONNX infers nothing.
+_LIKE_INPUT = frozenset({"GroupNormalization"})
 # No tensor of an edge model is larger; a wrong shape quickly is (bytes).
 _MAX_BYTES = 1 << 32
 
@@ -47,7 +49,8 @@ def bind_shapes(model: ir.Model, shapes: Mapping[str, tuple[int, ...]], file: st
     for value in model.graph.inputs:
         _bind_rest(value, symbols, file)
     for value in model.graph.outputs:
-        value.shape = None
+        if value.producer() is not None:  # else an input or a constant: its shape is known
+            value.shape = None
 
 
 def _bind_given(
@@ -178,6 +181,12 @@ def _take(value: ir.Value, proto: object, where: str) -> None:
     _check_size(sizes, value, where)
 
 
+def _stand_in(node: onnx.NodeProto) -> None:
+    """Turn a node into one whose shape inference is known to work."""
+    node.op_type = "Identity"
+    del node.input[1:], node.attribute[:]
+
+
 def _skeleton(model: ir.Model) -> onnx.ModelProto:
     """The model as protobuf with its large constants turned into inputs."""
     import onnx
@@ -199,6 +208,8 @@ def _skeleton(model: ir.Model) -> onnx.ModelProto:
             serde.serialize_value_into(graph.input.add(), value)
     for node in model.graph:
         serde.serialize_node_into(graph.node.add(), node)
+        if node.op_type in _LIKE_INPUT and not node.domain:
+            _stand_in(graph.node[-1])
     for value in model.graph.outputs:
         serde.serialize_value_into(graph.output.add(), value)
     return proto
