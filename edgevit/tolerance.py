@@ -90,21 +90,22 @@ def bounds(
             name = str(out.name)
             if name not in values:
                 continue
-            made = rule(node, operands, values[name], unit)
+            own = _wider(unit, values[name].dtype)
+            made = rule(node, operands, values[name], own)
             peak = _peak(values[name])
-            storage = max(unit.storage, _roundoff_of(values[name].dtype))
             # Storing rounds to nearest: at most one unit roundoff of the value itself; a
             # second one covers the neighbor that an error before the rounding can choose.
-            bound = made + 2 * storage * peak
+            bound = made + 2 * own.storage * peak
             # Behind an operator without a rule nothing can be bounded (inf times 0 is nan).
             limit[name] = bound if bound < math.inf else math.inf
             error[name] = 0.0 if name in cut else limit[name]
     return limit
 
 
-def _roundoff_of(dtype: np.dtype[Any]) -> float:
-    """Unit roundoff of a float dtype that the source itself stores values in; else 0."""
-    return float(np.finfo(dtype).eps) / 2 if dtype.kind == "f" else 0.0
+def _wider(unit: Roundoff, dtype: np.dtype[Any]) -> Roundoff:
+    """The roundoffs where the source itself stores a narrow float: it may sum in it too."""
+    narrow = float(np.finfo(dtype).eps) / 2 if dtype.kind == "f" else 0.0
+    return Roundoff(max(unit.storage, narrow), max(unit.compute, narrow))
 
 
 def _peak(array: Array) -> float:
