@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgevit.model import constant, dtype_of, shape_of
+from edgevit.passes.facts import static
 from edgevit.passes.sites import closed_match, has_static_shape, require_opset
 from edgevit.pipeline import Effect
 from edgevit.rewrite import Builder, Match, Refused, RewritePass, Rule
@@ -19,10 +20,14 @@ __all__ = ["NormalizeLayerNorm"]
 
 @dataclass(frozen=True)
 class _Facts:
-    """Shape with the normalized axes flattened, and their size."""
+    """The normalized axes, and the whole shape with them flattened."""
 
+    tail: tuple[int, ...]
     flat: tuple[int, ...]
-    size: int
+
+    @property
+    def size(self) -> int:
+        return self.flat[-1]
 
 
 class CanonicalLayerNorm(Rule):
@@ -43,10 +48,10 @@ class CanonicalLayerNorm(Rule):
         rank = len(shape_of(x))
         axis = node.attributes.get_int("axis", -1)
         explicit = "epsilon" in node.attributes
-        scale = node.inputs[1]
-        rank_one = scale is not None and scale.shape is not None and len(scale.shape) == 1
-        bias = len(node.inputs) > 2 and node.inputs[2] is not None
-        if axis == rank - 1 and explicit and bias and rank_one and len(node.outputs) == 1:
+        last = shape_of(x)[-1:]
+        affine = [static(v) for v in node.inputs[1:]]
+        vectors = affine == [last, last]
+        if axis == rank - 1 and explicit and vectors and len(node.outputs) == 1:
             return None
         return closed_match(node.outputs[0], [node], {"x": x, "node": node})
 
@@ -57,11 +62,15 @@ class CanonicalLayerNorm(Rule):
         if node.attributes.get_int("stash_type", 1) != 1:
             return Refused("statistics in another dtype than float32 (stash_type)")
         bias = node.inputs[2] if len(node.inputs) > 2 else None
-        if constant(node.inputs[1]) is None or (bias is not None and constant(bias) is None):
-            return Refused("scale and bias are not both constant")
-        axis = node.attributes.get_int("axis", -1) % len(shape)
-        size = int(np.prod(shape[axis:]))
-        return _Facts((*shape[:axis], size), size)
+        given = [constant(v) for v in (node.inputs[1], bias) if v is not None]
+        axis = (node.attributes.get_int("axis", -1) or 0) % len(shape)
+        tail = shape[axis:]
+        for array in given:
+            if array is None:
+                return Refused("scale and bias are not both constant")
+            if not _fits(array.shape, tail):  # case 2
+                return Refused(f"a scale or bias of shape {array.shape} is not one of {tail}")
+        return _Facts(tail, (*shape[:axis], int(np.prod(tail))))
 
     def rewrite(self, op: Builder, m: Match, facts: _Facts) -> ir.Value:
         """The same over one axis."""
@@ -98,12 +107,14 @@ def _vector(
         return value
     if array is None:
         return op.constant(np.full(facts.size, default, kind))
-    tail = np.broadcast_to(array, _tail(array, facts.size))
+    tail = np.broadcast_to(array, facts.tail)
     return op.constant(np.ascontiguousarray(tail.reshape(-1)))
 
 
-def _tail(array: np.ndarray[Any, Any], size: int) -> tuple[int, ...]:
-    return (size,) if array.size == 1 else tuple(array.shape)
+def _fits(small: tuple[int, ...], large: tuple[int, ...]) -> bool:
+    """Whether ``small`` broadcasts to ``large`` without changing it."""
+    pairs = zip(reversed(small), reversed(large), strict=False)
+    return len(small) <= len(large) and all(a in (1, b) for a, b in pairs)
 
 
 @dataclass(frozen=True)
@@ -116,8 +127,7 @@ class NormalizeLayerNorm(RewritePass):
     Conditions:
 
     1. Only the first output is used.
-    2. Scale and bias are constant and have the shape of the normalized axes (or one
-       element).
+    2. Scale and bias are constant and broadcast to the shape of the normalized axes.
     3. ``stash_type`` is float32, which the canonical form implies.
     """
 
