@@ -216,7 +216,9 @@ def _target_json(found: OnTarget | None) -> dict[str, Any]:
     covered = {
         "nodes": found.coverage.nodes,
         "on_target": found.coverage.on_target,
-        "fallback": [asdict(f) for f in found.coverage.fallback],
+        "fallback": [
+            {"node": f.node, "op": f.op, "reason": f.reason} for f in found.coverage.fallback
+        ],
     }
     return {
         "target": found.name,

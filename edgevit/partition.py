@@ -10,6 +10,7 @@ import onnx_ir as ir
 from edgevit import registry
 from edgevit.backend import Backend
 from edgevit.errors import UnsupportedModelError
+from edgevit.passes.facts import static
 from edgevit.target import Target
 
 __all__ = ["Coverage", "Fallback", "Partition", "check", "coverage", "partition"]
@@ -19,11 +20,19 @@ FALLBACK_BACKEND = "onnx"
 
 @dataclass(frozen=True)
 class Fallback:
-    """A node that the target's backend cannot run, and why."""
+    """A node that the target's backend cannot run, and why.
+
+    Attributes:
+        node: Name of its first output.
+        op: Its operator.
+        reason: Why.
+        nowhere: No other backend can be given it either.
+    """
 
     node: str
     op: str
     reason: str
+    nowhere: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,10 +67,22 @@ def coverage(model: ir.Model, backend: Backend, target: Target, precision: str) 
     """Ask the backend and the device file about every node."""
     fallback = []
     for node in model.graph:
-        reason = _refusal(node, backend, target, precision)
+        nowhere = _open(node)
+        reason = nowhere or _refusal(node, backend, target, precision)
         if reason is not None:
-            fallback.append(Fallback(str(node.outputs[0].name), node.op_type, reason))
+            name = str(node.outputs[0].name)
+            fallback.append(Fallback(name, node.op_type, reason, nowhere is not None))
     return Coverage(len(model.graph), len(model.graph) - len(fallback), tuple(fallback))
+
+
+def _open(node: ir.Node) -> str | None:
+    """Why no backend can be given this node; fallback does not help."""
+    for out in node.outputs:
+        if out.name and static(out) is None:
+            return f"the shape of {out.name!r} depends on data"
+        if out.name and out.dtype is None:
+            return f"the dtype of {out.name!r} is not known"
+    return None
 
 
 def _refusal(node: ir.Node, backend: Backend, target: Target, precision: str) -> str | None:
@@ -74,7 +95,10 @@ def _refusal(node: ir.Node, backend: Backend, target: Target, precision: str) ->
             and len(value.shape) > target.max_rank
         ):
             return f"rank {len(value.shape)} of {value.name!r} exceeds {target.max_rank}"
-    return backend.unsupported(node, target, precision)
+    reason = backend.unsupported(node, target, precision)
+    if reason is not None and node.op_type == "Identity" and not node.domain:
+        return f"the output is a constant or an input of the model, and {reason}"
+    return reason
 
 
 def check(found: Coverage, target: Target, allow_fallback: bool) -> None:
@@ -83,22 +107,26 @@ def check(found: Coverage, target: Target, allow_fallback: bool) -> None:
     Raises:
         UnsupportedModelError: Nodes are left over and fallback is off or impossible.
     """
-    if not found.fallback or (allow_fallback and target.fallback):
+    nowhere = any(f.nowhere for f in found.fallback)
+    if not found.fallback or (allow_fallback and target.fallback and not nowhere):
         return
     lines = [f"  {f.op} {f.node!r}: {f.reason}" for f in found.fallback[:20]]
     more = len(found.fallback) - len(lines)
     if more > 0:
         lines.append(f"  ... and {more} more")
-    hint = (
-        "--allow-fallback runs them with ONNX Runtime on the device"
-        if target.fallback
-        else f"{target.name} has no fallback engine; change the model or the target"
-    )
     raise UnsupportedModelError(
         f"{len(found.fallback)} of {found.nodes} nodes cannot run on {target.name}:\n"
         + "\n".join(lines),
-        hint=hint,
+        hint=_hint(target, nowhere),
     )
+
+
+def _hint(target: Target, nowhere: bool) -> str:
+    if nowhere:
+        return "sizes that depend on data cannot be compiled; export with fixed ones"
+    if target.fallback:
+        return "--allow-fallback runs them with ONNX Runtime on the device"
+    return f"{target.name} has no fallback engine; change the model or the target"
 
 
 def partition(model: ir.Model, backend: str, fallback: Coverage) -> tuple[Partition, ...]:

@@ -208,3 +208,33 @@ def test_the_device_file_refuses_too() -> None:
     (only,) = _coverage(model, target=excluding).fallback
     assert only.node == "b"
     assert only.reason == "the device file of linux-x86 excludes Neg"
+
+
+def _sized_by_data() -> ir.Model:
+    """``Relu(Tile(x, n))`` with ``n`` a model input."""
+    g = GraphBuilder()
+    x, n = g.input("x", (2, 4)), g.input("n", (2,), np.int64)
+    return g.model(g.op("Relu", g.op("Tile", x, n, out="t"), out="y"))
+
+
+@pytest.mark.parametrize("fallback", [False, True])
+def test_a_shape_that_depends_on_data_is_refused_before_the_backend_is_asked(
+    fallback: bool,
+) -> None:
+    found = _coverage(_sized_by_data())
+    assert [f.reason for f in found.fallback] == [
+        "the shape of 't' depends on data",
+        "the shape of 'y' depends on data",
+    ]
+    with pytest.raises(UnsupportedModelError) as caught:
+        check(found, TARGET, allow_fallback=fallback)
+    assert "Tile 't': the shape of 't' depends on data" in caught.value.message
+    assert "--allow-fallback" not in caught.value.hint
+
+
+def test_a_missing_identity_is_explained_by_the_output_it_makes() -> None:
+    g = GraphBuilder()
+    g.input("x", (2,))
+    model = g.model(g.op("Identity", g.const([1.0, 2.0]), out="y"), g.op("Relu", "x", out="z"))
+    (first,) = _coverage(model, "y").fallback
+    assert first.reason.startswith("the output is a constant or an input of the model")
