@@ -7,6 +7,7 @@ Source: the operator changelog of ONNX, https://onnx.ai/onnx/operators/.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -106,9 +107,7 @@ def _check_lowerable(node: ir.Node, version: int, where: str) -> None:
 
 
 def _int_constant(node: ir.Node, name: str, values: list[int]) -> ir.Value:
-    graph = node.graph
-    if not isinstance(graph, ir.Graph):
-        raise TypeError(f"node {node.name!r} is not in a graph")
+    graph = _graph(node)
     full = fresh_name(graph, f"{node.outputs[0].name}.opset.{name}")
     tensor = ir.tensor(np.array(values, np.int64), name=full)
     value = ir.val(full, ir.DataType.INT64, [len(values)], const_value=tensor)
@@ -137,9 +136,10 @@ def _attribute_to_input(attribute: str, index: int) -> Callable[[ir.Node, str], 
 def _softmax_13(node: ir.Node, where: str) -> None:
     """Until 13 the input was coerced to 2-D at ``axis`` (default 1).
 
-    With ``axis`` the last one, or only ones behind it, that is the new meaning.
+    With ``axis`` the last one, or only ones behind it, that is the new meaning; else the
+    axes are merged for it.
     """
-    axis = node.attributes.get_int("axis", 1)
+    axis = node.attributes.get_int("axis", 1) or 0
     x = node.inputs[0]
     shape = None if x is None else x.shape
     if shape is None:
@@ -151,13 +151,53 @@ def _softmax_13(node: ir.Node, where: str) -> None:
     axis = axis + rank if axis < 0 else axis
     wide = [i for i in range(axis, rank) if shape[i] != 1]
     if len(wide) > 1:
-        raise InputError(
-            f"{where}: normalizes over axes {wide} at once, as before opset 13; "
-            "expected one axis",
-            hint="export the model with opset 13 or later",
-        )
+        _merge_axes(node, shape, axis, where)
+        return
     # Over axes of size one only, any of them means the same.
     node.attributes["axis"] = ir.AttrInt64("axis", wide[0] if wide else rank - 1)
+
+
+def _merge_axes(node: ir.Node, shape: ir.Shape, axis: int, where: str) -> None:
+    """Reshape the axes from ``axis`` on to one, normalize over it, and reshape back."""
+    if not shape.is_static():
+        raise InputError(
+            f"{where}: normalizes over axes {axis} to {len(shape) - 1} at once, as before "
+            f"opset 13, and their sizes {shape} are not known",
+            hint="export the model with opset 13 or later",
+        )
+    sizes = [int(d) for d in shape.numpy()]
+    flat = [*sizes[:axis], math.prod(sizes[axis:])]
+    node.attributes["axis"] = ir.AttrInt64("axis", axis)
+    out = node.outputs[0]
+    ahead = _reshape(node, "flat", flat)
+    behind = _reshape(node, "shape", sizes)
+    back = behind.outputs[0]
+    out.replace_all_uses_with(back, replace_graph_outputs=True)
+    ahead.replace_input_with(0, node.inputs[0])
+    node.replace_input_with(0, ahead.outputs[0])
+    behind.replace_input_with(0, out)
+    node.prepend(ahead)
+    node.append(behind)
+    name = back.name = out.name
+    out.name = None
+    out.name = fresh_name(_graph(node), f"{name}.opset.merged")
+    out.shape = ir.Shape(flat)
+
+
+def _reshape(node: ir.Node, role: str, sizes: list[int]) -> ir.Node:
+    """A Reshape to ``sizes`` without its data input, of the dtype of ``node``."""
+    made = ir.node("Reshape", [None, _int_constant(node, role, sizes)])
+    made.name = f"{node.name}.{role}"
+    out = made.outputs[0]
+    out.name = fresh_name(_graph(node), f"{node.outputs[0].name}.opset.{role}.data")
+    out.shape, out.type = ir.Shape(sizes), node.outputs[0].type
+    return made
+
+
+def _graph(node: ir.Node) -> ir.Graph:
+    if not isinstance(node.graph, ir.Graph):
+        raise TypeError(f"node {node.name!r} is not in a graph")
+    return node.graph
 
 
 def _split_18(node: ir.Node, where: str) -> None:
@@ -212,9 +252,7 @@ def _group_norm_21(node: ir.Node, where: str) -> None:
 
 
 def _replace_constant(node: ir.Node, index: int, array: np.ndarray[Any, Any]) -> None:
-    graph = node.graph
-    if not isinstance(graph, ir.Graph):
-        raise TypeError(f"node {node.name!r} is not in a graph")
+    graph = _graph(node)
     name = fresh_name(graph, f"{node.outputs[0].name}.opset.{index}")
     tensor = ir.tensor(array, name=name)
     value = ir.val(name, tensor.dtype, list(array.shape), const_value=tensor)

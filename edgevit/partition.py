@@ -10,7 +10,6 @@ import onnx_ir as ir
 from edgevit import registry
 from edgevit.backend import Backend
 from edgevit.errors import UnsupportedModelError
-from edgevit.passes.facts import static
 from edgevit.target import Target
 
 __all__ = ["Coverage", "Fallback", "Partition", "check", "coverage", "partition"]
@@ -78,7 +77,7 @@ def coverage(model: ir.Model, backend: Backend, target: Target, precision: str) 
 def _open(node: ir.Node) -> str | None:
     """Why no backend can be given this node; fallback does not help."""
     for out in node.outputs:
-        if out.name and static(out) is None:
+        if out.name and (out.shape is None or not out.shape.is_static()):
             return f"the shape of {out.name!r} depends on data"
         if out.name and out.dtype is None:
             return f"the dtype of {out.name!r} is not known"
