@@ -20,6 +20,15 @@ def _reshape(ctx: Context, node: ir.Node) -> None:
     ctx.emit(out, "reshape", x=ctx.get(node.inputs[0]), shape=i32(ctx.shape(out)))
 
 
+def _identity(ctx: Context, node: ir.Node) -> None:
+    """A graph output that repeats an input, a constant or another output."""
+    x, out = ctx.get(node.inputs[0]), node.outputs[0]
+    if tuple(x.shape) == ctx.shape(out):
+        ctx.emit(out, "identity", x=x)
+        return
+    ctx.emit(out, "reshape", x=x, shape=i32(ctx.shape(out)))  # a constant without axes
+
+
 def _transpose(ctx: Context, node: ir.Node) -> None:
     perm = i32(ints(node, "perm"))
     ctx.emit(node.outputs[0], "transpose", x=ctx.get(node.inputs[0]), perm=perm)
@@ -185,6 +194,7 @@ def _volume(node: ir.Node) -> str | None:
 
 
 TABLE: dict[str, Rule] = {
+    "Identity": Rule(_identity),
     "Reshape": Rule(_reshape, _volume, numbers=1),
     "Transpose": Rule(_transpose, needs=("perm",)),
     "Concat": Rule(_concat, needs=("axis",)),

@@ -171,13 +171,21 @@ def _rename_defaults(function: Any, ctx: Context) -> None:
         operation.outputs[0].name = name
 
 
-def _values(ctx: Context, graph: ir.Graph) -> tuple[Binding, ...]:
-    """Source values that the program holds, in execution order; no alias."""
+def _values(
+    ctx: Context, graph: ir.Graph, outputs: tuple[Binding, ...]
+) -> tuple[Binding, ...]:
+    """Source values that the program holds, in execution order; no alias.
+
+    Core ML functions take and give no bool and no int8: of those, the ones that leave the
+    model are mapped as the int32 tensor that leaves.
+    """
+    leaving = {b.name: b for b in outputs if b.dtype == "bool"}
     seen = {ctx.values[str(v.name)].name for v in graph.inputs}
     found = []
     for out in (out for node in graph for out in node.outputs):
         var = ctx.values.get(str(out.name))
-        # Core ML functions take and give no bool and no int8.
+        if str(out.name) in leaving:
+            found.append(leaving[str(out.name)])
         if var is None or var.name in seen or dtype_of(out).itemsize == 1:
             continue
         if var.op is None or var.op.op_type.startswith("const"):
@@ -214,7 +222,7 @@ def build(mb: Any, model: ir.Model, form: Form, opset: Any) -> Built:
     written = {b.name: b.artifact for b in outputs}
     ctx = kind(mb, dtype, names, form.system, external, outputs=written)
     program = _program(ctx, graph, inputs, outputs, opset)
-    return Built(program, inputs, outputs, _values(ctx, graph))
+    return Built(program, inputs, outputs, _values(ctx, graph, outputs))
 
 
 def _program(

@@ -252,6 +252,12 @@ def _movement(ctx: Context, group: Group) -> None:
     ctx.copy(tensor, made)
 
 
+def _identity(ctx: Context, group: Group) -> None:
+    """A graph output that repeats an input, a constant or another output: its own tensor."""
+    tensor = ctx.read(data_of(group.head), ctx.perm)
+    ctx.copy(tensor, ctx.target(group.output, ctx.perm))
+
+
 def _transposable(node: ir.Node) -> str | None:
     moving = math.prod(shape_of(data_of(node))) > 1
     axes = sum(dim > 1 for dim in shape_of(data_of(node)))
@@ -295,6 +301,7 @@ OPS: Mapping[str, Op] = {
     "Pad": Op(_pad, _SAME, all_of(_known(1, 2), _pads, _at_most(_SLICED, "PAD"))),
     "Expand": Op(_expand, _ANY),
     "Tile": Op(_tile, _SAME, _known(1)),
+    "Identity": Op(_identity, _SAME),
     "Reshape": Op(_movement, _PLAIN, _known(1)),
     "Transpose": Op(_movement, _PLAIN, _transposable),
     "DepthToSpace": Op(_depth_to_space, _IMAGE, rank(4)),

@@ -198,6 +198,31 @@ REDUCE = [
 ]
 
 SHAPE = [
+    Case("Identity_input", f"{X} {{ y = Identity(x) }}", ("identity",)),
+    Case(
+        "Identity_twice",
+        "(float[2,3,4] x) => (float[2,3,4] y, float[2,3,4] z)"
+        "{ y = Identity(x) z = Identity(x) }",
+        ("identity", "identity"),
+    ),
+    Case(
+        "Identity_constant",
+        "(float[2,3] x) => (float[2,3] y, float[4] z) { y = Relu(x) z = Identity(c) }",
+        ("relu", "identity"),
+        {"c": normal(1, 4)},
+    ),
+    Case(
+        "Identity_scalar",
+        "(float[2,3] x) => (float[2,3] y, float z) { y = Relu(x) z = Identity(c) }",
+        ("relu", "reshape"),
+        {"c": f32(2.5)},
+    ),
+    Case(
+        "Identity_bool",
+        "(bool[4] x) => (bool[4] y) { y = Identity(x) }",
+        ("not_equal", "identity", "cast"),
+        inputs={"x": np.array([1, 0, 0, 1], bool)},
+    ),
     Case(
         "Reshape",
         "(float[2,3,4] x) => (float[6,4] y) { y = Reshape(x, s) }",

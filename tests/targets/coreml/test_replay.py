@@ -16,6 +16,7 @@ from edgevit.targets.coreml.lower import CoreMLBackend
 from edgevit.targets.coreml.package import WEIGHTS
 from tests.targets.coreml.harness import (
     Array,
+    Case,
     lower,
     model_path,
     spec_of,
@@ -112,3 +113,20 @@ def test_a_debug_map_of_another_program_is_an_error() -> None:
     stranger = replace(lowered.values[0], artifact="nowhere")
     with pytest.raises(ArtifactError, match="nowhere"):
         CoreMLBackend().replay(replace(lowered, values=(stranger,)))
+
+
+def test_a_bool_output_is_mapped_as_the_tensor_that_leaves(tmp_path: Path) -> None:
+    case = Case("g", "(float[2,3] a, float[2,3] b) => (bool[2,3] y) { y = Greater(a, b) }", ())
+    lowered = lower(case.model(), "fp16")
+    (binding,) = lowered.values
+    assert binding == lowered.part.outputs[0]
+    assert (binding.dtype, binding.artifact_dtype) == ("bool", "int32")
+    a = np.arange(6, dtype=np.float32).reshape(2, 3)
+    values = {"a": a, "b": np.full_like(a, 3.0), "y": a > 3}
+    for cut in (CoreMLBackend().replay(lowered), CoreMLBackend().expose(lowered)):
+        package = write(cut, tmp_path / cut.part.artifact)
+        feeds = {b.artifact: values[b.name].astype(b.artifact_dtype) for b in cut.part.inputs}
+        with CoreMLEngine().open(package, cut.part, threads=None) as executor:
+            (found,) = executor.run(feeds).values()
+        assert found.dtype == np.int32
+        np.testing.assert_array_equal(found, values["y"])

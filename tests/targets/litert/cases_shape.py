@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tests.support.graphs import GraphBuilder
-from tests.targets.litert.case import EXACT, Build, Case, noise, seeded
+from tests.targets.litert.case import EXACT, Build, Case, accumulated, noise, seeded
 
 __all__ = ["CASES"]
 
@@ -104,6 +104,34 @@ _SLICES: tuple[tuple[Shape, list[int], list[int], list[int], list[int]], ...] = 
 )
 
 
+def _repeated(g: GraphBuilder, source: str, dtype: Any = np.float32) -> list[str]:
+    """Two outputs that repeat an input, a constant or another output."""
+    x = g.input("x", (2, 3, 4, 5), dtype)
+    again = {"input": x, "output": x, "constant": ""}[source]
+    if source == "output":
+        conv: dict[str, Any] = {
+            "strides": [1, 1],
+            "pads": [0] * 4,
+            "dilations": [1, 1],
+            "group": 1,
+        }
+        weight = g.const(noise(6, 3, 1, 1))
+        again = g.op("Conv", x, weight, kernel_shape=[1, 1], **conv)
+    if source == "constant":
+        again = g.const(noise(2, 3, 4, 20) * 9, dtype=dtype)
+    copies = [g.op("Identity", again), g.op("Identity", again)]
+    return (
+        [*copies, again]
+        if source == "output"
+        else [*copies, g.op("Transpose", x, perm=[3, 0, 2, 1])]
+    )
+
+
+def _scalar(g: GraphBuilder) -> list[str]:
+    """An input and a constant without axes."""
+    return [g.op("Identity", g.input("x", ())), g.op("Identity", g.const(2.5))]
+
+
 def _builds() -> dict[str, Build]:
     builds: dict[str, Build] = {
         "split-even": seeded(_split, [3, 3]),
@@ -114,6 +142,7 @@ def _builds() -> dict[str, Build]:
         "expand": seeded(_shaped, "Expand", (3, 1), [2, 3, 4]),
         "expand-rank-5": seeded(_shaped, "Expand", (1, 2, 1, 3), [2, 2, 2, 4, 3]),
         "tile": seeded(_shaped, "Tile", (2, 1, 3), [1, 3, 2]),
+        "identity-scalar": _scalar,
         "reshape": seeded(_shaped, "Reshape", (2, 6), [3, 4]),
         "transpose-rank-6": seeded(_with, "Transpose", (2, 3, 2, 3, 2, 3),
                                    perm=[5, 0, 4, 1, 3, 2]),
@@ -133,6 +162,10 @@ def _builds() -> dict[str, Build]:
         "gather-elements": _gather_elements,
         "scatter-nd": _scatter_nd,
     }  # fmt: skip
+    for dtype in (np.float32, np.int32, np.int64, np.bool_, np.uint8):
+        for source in ("input", "constant"):
+            name = f"identity-{source}-{np.dtype(dtype).name}"
+            builds[name] = seeded(_repeated, source, dtype)
     for axis in range(4):
         builds[f"concat-{axis}"] = seeded(_concat, axis)
     for i, how in enumerate(_SLICES):
@@ -149,3 +182,4 @@ def _builds() -> dict[str, Build]:
 
 
 CASES = {name: Case(build, EXACT) for name, build in _builds().items()}
+CASES["identity-output"] = Case(seeded(_repeated, "output"), accumulated(3))
