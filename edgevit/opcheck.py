@@ -17,6 +17,10 @@ from edgevit.model import constant
 __all__ = ["check_nodes"]
 
 _AUTO_PAD = ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")
+_RANDOM = frozenset(
+    {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
+     "RandomUniformLike"}
+)  # fmt: skip
 # Attribute -> what it may be; one name may mean other things in other operators.
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "auto_pad": _AUTO_PAD,
@@ -37,8 +41,15 @@ def check_nodes(model: ir.Model, file: str) -> None:
         file: Named in errors.
 
     Raises:
-        InputError: The first node that contradicts itself.
+        InputError: The first node that contradicts itself, or whose result is random.
     """
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        problem = _random(node)
+        if problem is not None:
+            raise InputError(
+                f"{file}: node {node.name!r} ({node.op_type}): {problem}",
+                hint="nothing can be compared with it; make the number a model input",
+            )
     for node in model.graph:
         problem = _choices(node)
         check = _CHECKS.get(node.op_type)
@@ -46,6 +57,23 @@ def check_nodes(model: ir.Model, file: str) -> None:
             problem = check(node)
         if problem is not None:
             raise InputError(f"{file}: node {node.name!r} ({node.op_type}): {problem}")
+
+
+def _random(node: ir.Node) -> str | None:
+    if node.domain:
+        return None
+    if node.op_type in _RANDOM or (node.op_type == "Dropout" and _drops(node)):
+        return "its result is random"
+    return None
+
+
+def _drops(node: ir.Node) -> bool:
+    """Whether a Dropout is in training mode and its ratio is not 0."""
+    given = [constant(v) for v in node.inputs[1:3]]
+    if len(given) < 2 or given[1] is None or not given[1].any():
+        return False
+    ratio = node.inputs[1]
+    return ratio is None or given[0] is None or bool(given[0].any())
 
 
 def _choices(node: ir.Node) -> str | None:

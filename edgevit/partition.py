@@ -10,6 +10,7 @@ import onnx_ir as ir
 from edgevit import registry
 from edgevit.backend import Backend
 from edgevit.errors import UnsupportedModelError
+from edgevit.model import constant
 from edgevit.target import Target
 
 __all__ = ["Coverage", "Fallback", "Partition", "check", "coverage", "partition"]
@@ -81,6 +82,10 @@ def _open(node: ir.Node) -> str | None:
             return f"the shape of {out.name!r} depends on data"
         if out.name and out.dtype is None:
             return f"the dtype of {out.name!r} is not known"
+    if node.op_type == "Dropout" and not node.domain and len(node.inputs) > 2:
+        mode = constant(node.inputs[2])
+        if node.inputs[2] is not None and (mode is None or mode.any()):
+            return "its result is random: training mode is not constantly off"
     return None
 
 
@@ -122,7 +127,7 @@ def check(found: Coverage, target: Target, allow_fallback: bool) -> None:
 
 def _hint(target: Target, nowhere: bool) -> str:
     if nowhere:
-        return "sizes that depend on data cannot be compiled; export with fixed ones"
+        return "a compiled model has fixed sizes and fixed results; change the model"
     if target.fallback:
         return "--allow-fallback runs them with ONNX Runtime on the device"
     return f"{target.name} has no fallback engine; change the model or the target"

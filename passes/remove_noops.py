@@ -26,7 +26,7 @@ class RemoveNoops(NodePass):
     ``Dropout(Identity(x)) * 1``  ->  ``x``
 
     1. ``Identity``, except from a constant or an input to a graph output, which needs a node.
-    2. ``Dropout`` outside training, when its mask is not read.
+    2. ``Dropout`` outside training or of the ratio 0, when its mask is not read.
     3. ``Cast`` to the dtype at hand; ``Expand``, ``Tile``, ``Pad``, ``Slice`` (by positive
        steps) to the same shape; ``Concat``, ``Sum``, ``Max``, ``Min``, ``Mean`` and ``Split``
        of one.
@@ -61,12 +61,18 @@ def _identity(node: ir.Node) -> Result:
 def _dropout(node: ir.Node) -> Result:
     mode = given(node, 2)
     training = None if mode is None else constant(mode)
-    if mode is not None and (training is None or bool(training)):
+    if mode is not None and (training is None or bool(training)) and _ratio(node) != 0:
         return Refused("training mode is not constantly false")
     if any(o.uses() or o.is_graph_output() for o in node.outputs[1:]):
         return Refused("the mask is read")
     source = operand(node, 0)
     return (source, *node.outputs[1:]) if len(node.outputs) > 1 else source
+
+
+def _ratio(node: ir.Node) -> float | None:
+    """The share that is dropped; 0.5 is ONNX's default; ``None`` if it is not constant."""
+    ratio = given(node, 1)
+    return 0.5 if ratio is None else scalar(ratio)
 
 
 def _neutral(node: ir.Node) -> ir.Value | None:

@@ -129,3 +129,56 @@ def test_a_layer_norm_with_a_broadcast_scale_gets_the_whole_one(tmp_path: Path) 
     assert found is not None
     assert found.const_value is not None
     np.testing.assert_array_equal(found.const_value.numpy(), np.tile(scale, 3))
+
+
+def _random(folder: Path, op: str, **attributes: Any) -> Path:
+    inputs = [] if op in ("RandomNormal", "RandomUniform") else ["x"]
+    nodes = [
+        helper.make_node(op, inputs, ["r"], "noise", **attributes),
+        helper.make_node("Cast", ["r"], ["f"], "cast", to=TensorProto.FLOAT),
+        helper.make_node("Add", ["x", "f"], ["y"], "add"),
+    ]
+    return _write(folder, nodes, {"x": (2, 4)}, {"y": (2, 4)})
+
+
+@pytest.mark.parametrize(
+    ("op", "attributes"),
+    [
+        ("RandomNormal", {"shape": [2, 4]}),
+        ("RandomUniform", {"shape": [2, 4]}),
+        ("RandomNormalLike", {}),
+        ("RandomUniformLike", {}),
+        ("Bernoulli", {}),
+        ("Multinomial", {"sample_size": 4}),
+    ],
+)
+def test_random_numbers_are_refused(
+    tmp_path: Path, op: str, attributes: dict[str, Any]
+) -> None:
+    with pytest.raises(InputError) as caught:
+        load(_random(tmp_path, op, **attributes))
+    assert f"node 'noise' ({op}): its result is random" in caught.value.message
+
+
+def _dropout(folder: Path, training: bool, ratio: float | None) -> Path:
+    node = helper.make_node("Dropout", ["x", "" if ratio is None else "r", "t"], ["d"], "drop")
+    constants: dict[str, Array] = {"t": np.array(training)}
+    if ratio is not None:
+        constants["r"] = np.array(ratio, np.float32)
+    nodes = [node, helper.make_node("Relu", ["d"], ["y"], "relu")]
+    return _write(folder, nodes, {"x": (2, 4)}, {"y": (2, 4)}, constants)
+
+
+@pytest.mark.parametrize("ratio", [0.3, None])
+def test_dropout_in_training_mode_is_refused(tmp_path: Path, ratio: float | None) -> None:
+    with pytest.raises(InputError, match=r"\(Dropout\): its result is random"):
+        load(_dropout(tmp_path, True, ratio))
+
+
+@pytest.mark.parametrize(("training", "ratio"), [(False, 0.3), (False, None), (True, 0.0)])
+def test_dropout_that_drops_nothing_disappears(
+    tmp_path: Path, training: bool, ratio: float | None
+) -> None:
+    model = load(_dropout(tmp_path, training, ratio)).model
+    canonicalize(model)
+    assert [n.op_type for n in model.graph] == ["Relu"]

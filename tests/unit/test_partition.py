@@ -238,3 +238,12 @@ def test_a_missing_identity_is_explained_by_the_output_it_makes() -> None:
     model = g.model(g.op("Identity", g.const([1.0, 2.0]), out="y"), g.op("Relu", "x", out="z"))
     (first,) = _coverage(model, "y").fallback
     assert first.reason.startswith("the output is a constant or an input of the model")
+
+
+def test_dropout_that_an_input_may_switch_on_is_refused_everywhere() -> None:
+    g = GraphBuilder()
+    x, training = g.input("x", (2, 4)), g.input("t", (), np.bool_)
+    model = g.model(g.op("Dropout", x, g.const(0.3), training, out="y"))
+    (found,) = _coverage(model).fallback
+    assert found.nowhere
+    assert found.reason.startswith("its result is random")
