@@ -39,6 +39,13 @@ CASES = [
     Case("max-same", "normalize-pool", "float[1,3,7,8] x => float[1,3,4,4] y",
          "y = MaxPool <kernel_shape = [3,3], strides = [2,2], auto_pad = \"SAME_LOWER\"> (x)",
          "MaxPool"),
+    Case("max-dilated", "normalize-pool", "float[1,3,7,8] x => float[1,3,3,4] y",
+         "y = MaxPool <kernel_shape = [2,2], dilations = [3,2], strides = [2,2], "
+         "ceil_mode = 1> (x)", "MaxPool"),
+    Case("max-indices", "normalize-pool",
+         "float[1,3,7,8] x => float[1,3,4,4] y, int64[1,3,4,4] i",
+         "y, i = MaxPool <kernel_shape = [2,2], strides = [2,2], ceil_mode = 1, "
+         "storage_order = 1> (x)", "MaxPool"),
     Case("average-ceil", "normalize-pool", "float[1,3,7,8] x => float[1,3,4,4] y",
          "y = AveragePool <kernel_shape = [2,2], strides = [2,2], ceil_mode = 1> (x)",
          "AveragePool", limit=LIMIT),
@@ -100,8 +107,9 @@ REFUSALS = [
     Refusal("dead-channel", "fold-batchnorm", "float[1,4,5,6] x => float[1,4,5,6] y",
             f"y = {BN_BODY.format('x')}", "not positive",
             {**BN, "v": np.array([-1, 1, 1, 1], np.float32)}),
-    Refusal("dilated", "normalize-pool", "float[1,3,7,8] x => float[1,3,5,6] y",
-            "y = MaxPool <kernel_shape = [2,2], dilations = [2,2]> (x)", "dilated"),
+    Refusal("dilated", "normalize-pool", "float[1,3,7,8] x => float[1,3,7,8] y",
+            "y = MaxPool <kernel_shape = [2,2], dilations = [2,2], "
+            "auto_pad = \"SAME_UPPER\"> (x)", "dilated"),
     Refusal("counted", "normalize-pool", "float[1,3,7,8] x => float[1,3,4,4] y",
             "y = AveragePool <kernel_shape = [2,2], strides = [2,2], ceil_mode = 1, "
             "count_include_pad = 1> (x)", "counted padding"),
