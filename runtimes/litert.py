@@ -40,7 +40,8 @@ class LiteRTExecutor(Closing):
             Artifact output name -> array, owned by the caller.
 
         Raises:
-            InputError: A name, shape or dtype is not the artifact's.
+            InputError: A name, shape or dtype is not the artifact's, or the engine fails on
+                these values (an index outside of its axis).
         """
         if self._interpreter is None:
             raise InputError("this LiteRT session is closed")
@@ -56,7 +57,10 @@ class LiteRTExecutor(Closing):
                     f"{array.dtype} {np.shape(feeds[name])}"
                 )
             self._interpreter.set_tensor(detail["index"], array.reshape(shape))
-        self._interpreter.invoke()
+        try:
+            self._interpreter.invoke()
+        except RuntimeError as e:
+            raise InputError(f"LiteRT fails on these inputs: {e}") from e
         return {
             name: np.array(self._interpreter.get_tensor(detail["index"]))
             for name, detail in self._outputs.items()

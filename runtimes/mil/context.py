@@ -10,7 +10,7 @@ import numpy as np
 
 from edgevit.runtimes.mil.spec import Array, TensorType
 
-__all__ = ["Context", "Kernel", "Tensors", "axes_of", "integers"]
+__all__ = ["Context", "Kernel", "OutOfRange", "Tensors", "axes_of", "integers"]
 
 Tensors = tuple[Array, ...]
 Kernel = Callable[..., Any]
@@ -20,6 +20,10 @@ The keyword names are MIL's parameter names, and an optional parameter has a def
 signature is the schema. A parameter annotated ``Tensors`` takes a tuple. A kernel raises
 ``ValueError`` for arguments that MIL does not allow; the evaluator adds the operation's name.
 """
+
+
+class OutOfRange(ValueError):  # noqa: N818 - says what the index is
+    """An index lies outside of its axis."""
 
 
 @dataclass(frozen=True)

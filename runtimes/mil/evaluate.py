@@ -9,16 +9,19 @@ a particular accelerator.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from edgevit.errors import InputError
 from edgevit.runtimes.mil.execute import execute
 from edgevit.runtimes.mil.feeds import check_feeds
 from edgevit.runtimes.mil.prepare import Prepared, prepare
 from edgevit.runtimes.mil.spec import Array, Program
+from edgevit.runtimes.mil.step import IndicesError, Step
 from edgevit.runtimes.mil.values import hold
 
 __all__ = ["Accumulate", "Evaluation", "evaluate", "run"]
@@ -58,9 +61,21 @@ def evaluate(
 
     Raises:
         ArtifactError: The program holds an operator that is not known, or is inconsistent.
-        InputError: The feeds do not fit the function's inputs.
+        InputError: The feeds do not fit the function's inputs, or give an index outside of
+            its axis.
     """
     return run(prepare(program), feeds, accumulate, keep)
+
+
+@contextmanager
+def _blaming(step: Step, constants: Collection[str]) -> Iterator[None]:
+    """A computed index outside of its axis is the inputs' fault, a constant one is not."""
+    try:
+        yield
+    except IndicesError as e:
+        if all(name in constants for name in step.arguments["indices"]):
+            raise
+        raise InputError(f"the inputs give an index that does not exist: {e}") from e
 
 
 def run(
@@ -80,7 +95,8 @@ def run(
     half = accumulate == "float16"
     with np.errstate(all="ignore"):  # overflow is a result here, and is recorded
         for step in prepared.steps:
-            written = execute(step, values, prepared.opset, half=half, large=large)
+            with _blaming(step, prepared.constants.keys()):
+                written = execute(step, values, prepared.opset, half=half, large=large)
             values.update(written)
             kept.update({name: v.export() for name, v in written.items() if name in keep})
             for name in step.free:

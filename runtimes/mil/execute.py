@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from edgevit.runtimes.mil.arithmetic import round_half
-from edgevit.runtimes.mil.context import Context
+from edgevit.runtimes.mil.context import Context, OutOfRange
 from edgevit.runtimes.mil.spec import Array, TensorType
-from edgevit.runtimes.mil.step import Step, failure
+from edgevit.runtimes.mil.step import IndicesError, Step, failure
 from edgevit.runtimes.mil.values import Value
 
 __all__ = ["LARGE", "execute"]
@@ -37,6 +37,7 @@ def execute(
         large: Where float16 results above ``LARGE`` are recorded.
 
     Raises:
+        IndicesError: An index lies outside of its axis.
         ArtifactError: The arguments are not what MIL allows, or a result is not as declared.
     """
     operation = step.operation
@@ -51,6 +52,8 @@ def execute(
             declared.name: _written(np.asarray(result), declared, large)
             for declared, result in zip(operation.outputs, results, strict=True)
         }
+    except OutOfRange as e:
+        raise IndicesError(failure(operation, str(e)).message) from e
     except (ValueError, IndexError, TypeError, AttributeError, ArithmeticError) as e:
         raise failure(operation, f"{type(e).__name__}: {e}") from e
 

@@ -9,7 +9,11 @@ from edgevit.errors import ArtifactError
 from edgevit.runtimes.mil.context import Kernel
 from edgevit.runtimes.mil.spec import Operation
 
-__all__ = ["Step", "failure"]
+__all__ = ["IndicesError", "Step", "failure"]
+
+
+class IndicesError(ArtifactError):
+    """An index lies outside of its axis: the program's fault, or that of what was fed."""
 
 
 @dataclass(frozen=True)

@@ -41,8 +41,22 @@ def _run(path: Path) -> None:
         _say(type(e).__name__, e.message)
 
 
+def _gather(path: Path) -> None:
+    """Indices within the axis, past its end, and within it again."""
+    with LiteRTEngine().open(path, PART, threads=1) as session:
+        for last in (1, 7, 0):
+            try:
+                found = session.run({"i": np.array([0, last], np.int64)})["y"]
+                _say("rows", *found[:, 0])
+            except EdgevitError as e:
+                _say(type(e).__name__, e.message)
+
+
 def main() -> None:
-    """``run PATH`` or ``open PATH...``."""
+    """``run PATH``, ``gather PATH`` or ``open PATH...``."""
+    if sys.argv[1] == "gather":
+        _gather(Path(sys.argv[2]))
+        return
     if sys.argv[1] == "run":
         _run(Path(sys.argv[2]))
         heavy = {"onnx", "onnx_ir", "networkx", "onnxruntime", "pydantic"} & sys.modules.keys()

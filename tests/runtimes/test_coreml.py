@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,10 +17,23 @@ from edgevit.bundle import Binding, Part
 from edgevit.errors import ArtifactError, InputError
 from edgevit.registry import load
 from edgevit.runtimes.coreml import CoreMLEngine, Evaluator, NativeModel
+from edgevit.runtimes.mil.evaluate import _blaming
 from edgevit.runtimes.mil.spec import Array
+from edgevit.runtimes.mil.step import IndicesError
 from tests.support.mil import built
 
 Feeds = Mapping[str, Array]
+
+
+def _saved(body: Callable[[Any, Any], Any], inputs: Feeds, folder: Path) -> Path:
+    model, _ = built(body, inputs)
+    path = folder / "m.mlpackage"
+    (path / "Data").mkdir(parents=True)
+    (path / "Data" / "m.mlmodel").write_bytes(model)
+    (path / "Manifest.json").write_text(
+        '{"rootModelIdentifier": "a", "itemInfoEntries": {"a": {"path": "m.mlmodel"}}}'
+    )
+    return path
 
 
 @pytest.fixture
@@ -30,14 +43,7 @@ def package(tmp_path: Path) -> Path:
     def body(mb: Any, v: Any) -> Any:
         return mb.softmax(x=mb.mul(x=v["x"], y=np.float16(8192), name="big"), name="y")
 
-    model, _ = built(body, {"x": np.zeros((1, 4), np.float16)})
-    path = tmp_path / "m.mlpackage"
-    (path / "Data").mkdir(parents=True)
-    (path / "Data" / "m.mlmodel").write_bytes(model)
-    (path / "Manifest.json").write_text(
-        '{"rootModelIdentifier": "a", "itemInfoEntries": {"a": {"path": "m.mlmodel"}}}'
-    )
-    return path
+    return _saved(body, {"x": np.zeros((1, 4), np.float16)}, tmp_path)
 
 
 def _part(inputs: str = "x", outputs: str = "y") -> Part:
@@ -129,3 +135,23 @@ def test_the_evaluator_loads_no_compiler_and_no_coremltools() -> None:
         [sys.executable, "-c", code], check=True, capture_output=True, text=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_a_fed_index_outside_of_its_axis_is_an_input_error(tmp_path: Path) -> None:
+    def body(mb: Any, v: Any) -> Any:
+        table = np.array([1, 2], np.float16)
+        return mb.gather(x=table, indices=v["i"], axis=0, validate_indices=False, name="y")
+
+    package = _saved(body, {"i": np.zeros(2, np.int32)}, tmp_path)
+    executor = Evaluator(package)
+    assert executor.run({"i": np.array([1, 0], np.int32)})["y"].tolist() == [2, 1]
+    with pytest.raises(InputError, match=r"'y'.*within \[0, 2\), found 0 to 7"):
+        executor.run({"i": np.array([0, 7], np.int32)})
+
+
+def test_a_constant_index_outside_of_its_axis_is_the_artifacts_fault() -> None:
+    step: Any = SimpleNamespace(arguments={"x": ("x",), "indices": ("c",)})
+    with pytest.raises(ArtifactError, match="far"), _blaming(step, {"c"}):
+        raise IndicesError("far")
+    with pytest.raises(InputError, match="far"), _blaming(step, {"other"}):
+        raise IndicesError("far")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgevit.runtimes.litert import LiteRTEngine
@@ -62,3 +63,15 @@ def test_what_is_no_artifact_is_an_artifact_error(artifact: Path, tmp_path: Path
             (tmp_path / name).write_bytes(content)
     lines = _child("open", *(str(tmp_path / name) for name in broken), str(artifact))
     assert [line.split()[0] for line in lines] == ["ArtifactError"] * len(broken) + ["opened"]
+
+
+def test_an_index_outside_of_its_axis_is_an_input_error(tmp_path: Path) -> None:
+    g = GraphBuilder()
+    table = g.const([[1, 2], [3, 4]])
+    y = g.op("Gather", table, g.input("i", (2,), np.int64), axis=0, out="y")
+    path = tmp_path / "m.tflite"
+    path.write_bytes(lower(g.model(y)).files["m.tflite"])
+    before, outside, after = _child("gather", str(path))
+    assert (before, after) == ("rows 1.0 3.0", "rows 1.0 1.0")
+    assert outside.startswith("InputError LiteRT fails on these inputs: ")
+    assert "GATHER" in outside.upper()

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from edgevit.runtimes.mil.context import Context, Kernel, integers
+from edgevit.runtimes.mil.context import Context, Kernel, OutOfRange, integers
 from edgevit.runtimes.mil.spec import Array
 
 __all__ = ["OPERATORS"]
@@ -25,7 +25,7 @@ def _indices(ctx: Context, indices: Array, size: int) -> Array:
     wide = indices.astype(np.int64)
     lowest = 0 if ctx.opset >= 17 else -size
     if wide.size and (int(wide.min()) < lowest or int(wide.max()) >= size):
-        raise ValueError(
+        raise OutOfRange(
             f"expected indices within [{lowest}, {size}), found"
             f" {int(wide.min())} to {int(wide.max())}"
         )
