@@ -20,6 +20,7 @@ __all__ = [
     "UnsupportedModelError",
     "UsageError",
     "probe_package",
+    "probe_packages",
 ]
 
 
@@ -123,6 +124,22 @@ class Availability:
                 f"{self.name} is needed here and is not available: {self.reason}",
                 hint=f"pip install 'edgevit[{self.extra}]'",
             )
+
+
+def probe_packages(
+    name: str, extra: str, distribution: str, *others: tuple[str, str]
+) -> Availability:
+    """Say whether several distributions are installed; the version is the first one's.
+
+    Args:
+        name: Backend or engine name used in messages.
+        extra: The edgevit extra that installs ``distribution``.
+        distribution: Name on the package index.
+        others: More distributions, each with the extra that installs it.
+    """
+    found = probe_package(name, distribution, extra)
+    rest = (probe_package(name, other, its_extra) for other, its_extra in others)
+    return next((a for a in (found, *rest) if not a.ok), found)
 
 
 def probe_package(name: str, distribution: str, extra: str) -> Availability:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from edgevit.backend import Arithmetic, Lowered, LowerOptions
 from edgevit.bundle import Part
-from edgevit.errors import Availability, UnsupportedModelError, UsageError, probe_package
+from edgevit.errors import Availability, UnsupportedModelError, UsageError, probe_packages
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -74,7 +74,7 @@ class CoreMLBackend:
 
     def probe(self) -> Availability:
         """Whether coremltools is installed."""
-        return probe_package(self.name, "coremltools", "coreml")
+        return probe_packages(self.name, "coreml", "coremltools", ("onnx-ir", "compile"))
 
     def unsupported(self, node: ir.Node, target: Target, precision: str) -> str | None:
         """Why this canonical node cannot be lowered; ``None`` if it can."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from edgevit.backend import Arithmetic, Lowered, LowerOptions
-from edgevit.errors import Availability, UsageError, probe_package
+from edgevit.errors import Availability, UsageError, probe_packages
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -23,7 +23,7 @@ class LiteRTBackend:
 
     def probe(self) -> Availability:
         """Whether this machine can lower."""
-        return probe_package(self.name, "ai-edge-litert", "litert")
+        return probe_packages(self.name, "litert", "ai-edge-litert", ("onnx-ir", "compile"))
 
     def unsupported(self, node: ir.Node, target: Target, precision: str) -> str | None:
         """Why this canonical node cannot be lowered; ``None`` if it can."""

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from edgevit.backend import Arithmetic, Lowered, LowerOptions
 from edgevit.bundle import Binding, Part
-from edgevit.errors import Availability, probe_package
+from edgevit.errors import Availability, probe_packages
 from edgevit.model import constant, dtype_of, shape_of
 from edgevit.target import Target
 
@@ -34,7 +34,7 @@ class OnnxBackend:
 
     def probe(self) -> Availability:
         """Lowering needs the ``onnx`` package."""
-        return probe_package(self.name, "onnx", "compile")
+        return probe_packages(self.name, "compile", "onnx", ("onnx-ir", "compile"))
 
     def unsupported(self, node: ir.Node, target: Target, precision: str) -> str | None:
         """Every ONNX operator and every ``ai.edgevit`` function runs in ONNX Runtime."""
