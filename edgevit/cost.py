@@ -125,11 +125,12 @@ def peak_activation_bytes(model: ir.Model) -> int:
     alive = sum(_nbytes(v) for v in left)
     peak = alive
     for node in model.graph:
-        for out in node.outputs:
+        outputs = [out for out in node.outputs if out.name]  # an empty name: not computed
+        for out in outputs:
             left[out] = len(out.uses())
             alive += _nbytes(out)
         peak = max(peak, alive)
-        done = {v for v in (*_consumed(node, left), *node.outputs) if not left[v]}
+        done = {v for v in (*_consumed(node, left), *outputs) if not left[v]}
         alive -= sum(_nbytes(v) for v in done if not v.is_graph_output())
     return peak
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from ai_edge_litert import schema_py_generated as schema
 
-from edgevit.model import constant, shape_of
+from edgevit.model import constant, dtype_of, shape_of
 from edgevit.targets.litert.context import Context, permuted
 from edgevit.targets.litert.elementwise import fused
 from edgevit.targets.litert.grouping import Group, is_linear
@@ -134,6 +134,20 @@ def _attention(ctx: Context, group: Group) -> None:
     )
 
 
+_EXTRAS = ("is_causal", "softcap", "q_num_heads", "kv_num_heads", "qk_matmul_output_mode")
+
+
+def _bare(node: ir.Node) -> str | None:
+    """What changes the function beyond the canonical attention."""
+    for name in _EXTRAS:
+        if attribute(node, name, 0):
+            return f"attribute {name} is not canonical (docs/canonical.md)"
+    mask = optional(node, 3)
+    if mask is not None and dtype_of(mask).name != "float32":
+        return f"the mask is {dtype_of(mask).name}, not added"
+    return "past keys and values are not canonical" if len(node.inputs) > 4 else None
+
+
 def _heads(node: ir.Node) -> str | None:
     q, k, v = (shape_of(data_of(node, i))[1] for i in range(3))
     return None if k == v and q % k == 0 else f"{q} heads do not share {k} keys, {v} values"
@@ -141,6 +155,6 @@ def _heads(node: ir.Node) -> str | None:
 
 OPS = {
     "MatMul": Op(_matmul, _rule, all_of(floats, _matmul_rank)),
-    "Attention": Op(_attention, _PRODUCTS, all_of(floats, rank(4), _heads)),
+    "Attention": Op(_attention, _PRODUCTS, all_of(floats, rank(4), _heads, _bare)),
 }
 _: Mapping[str, Op] = OPS

@@ -159,6 +159,12 @@ def _varied(node: ir.Node) -> str | None:
     return "normalization over a single element" if alone else None
 
 
+def _over_last(node: ir.Node) -> str | None:
+    last = len(shape_of(data_of(node))) - 1
+    axis = whole(node, "axis", last)
+    return None if axis in (last, -1) else f"axis {axis}: only the last one is canonical"
+
+
 def _softmax(op: str, options: Any) -> Any:
     def lower(ctx: Context, group: Group) -> None:
         shape = permuted(shape_of(data_of(group.head)), ctx.perm)
@@ -174,8 +180,8 @@ _CHANNELS = all_of(_SCALED, constant_input(2, "the bias"), _varied)
 OPS: Mapping[str, Op] = {
     "Softmax": Op(_softmax("SOFTMAX", lambda: schema.SoftmaxOptionsT(1.0)), _AXIS, floats),
     "LogSoftmax": Op(_softmax("LOG_SOFTMAX", schema.LogSoftmaxOptionsT), _AXIS, floats),
-    "LayerNormalization": Op(_layer_norm, _LAST, _SCALED),
-    "RMSNormalization": Op(_rms_norm, _LAST, _SCALED),
+    "LayerNormalization": Op(_layer_norm, _LAST, all_of(_SCALED, _over_last)),
+    "RMSNormalization": Op(_rms_norm, _LAST, all_of(_SCALED, _over_last)),
     "InstanceNormalization": Op(_instance_norm, _FREE, _CHANNELS),
     "GroupNormalization": Op(_group_norm, _FREE, _CHANNELS),
 }
