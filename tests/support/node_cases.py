@@ -160,8 +160,10 @@ def _run(model: Any, arrays: Mapping[str, Array], target: str, folder: Path) -> 
 
 
 def judge(case: Any, found: Iterable[Array], expected: Sequence[Array]) -> Outcome:
-    """Hold outputs against the expected ones, by the tolerance that the case itself states,
-    and some roundings of the largest one.
+    """Hold outputs against the expected ones.
+
+    The tolerance is the one that the case itself states, beside some roundings of the
+    largest output.
 
     Args:
         case: Has ``rtol`` and ``atol``, of each element.
