@@ -64,7 +64,9 @@ def test_a_fault_is_caught_and_named(
     assert row["expected"] in row["group"], f"{row['named']!r} was named instead"
     assert row["node"] in row["nodes"], "the source node that a user reads is another one"
     # A group is what one native operator computes: naming half the network is no answer.
-    assert len(row["group"]) <= 3
+    # The longest is an attention's way out in the neural-engine layout: transpose, reshape,
+    # projection and bias become one convolution.
+    assert len(row["group"]) <= 4
 
 
 _NO_FAULT = """

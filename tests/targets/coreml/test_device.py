@@ -13,9 +13,10 @@ def test_every_lowered_operator_has_a_placement_rule() -> None:
     assert placed - lowered == set()
 
 
-def test_rank_decides_before_the_operator() -> None:
-    first = target().placement[0]
-    assert (first.min_rank, first.unit, first.ops) == (6, "CPU", ())
+def test_precision_and_rank_decide_before_the_operator() -> None:
+    precision, rank = target().placement[:2]
+    assert (precision.precisions, precision.unit, precision.ops) == (("fp32",), "GPU", ())
+    assert (rank.min_rank, rank.unit, rank.ops) == (6, "CPU", ())
 
 
 def test_what_nobody_published_says_so() -> None:
