@@ -16,10 +16,17 @@ from typing import Any, ClassVar, Protocol
 
 import onnx_ir as ir
 
-from edgevit.errors import UsageError
+from edgevit.errors import ArtifactError, UsageError
+
+if typing.TYPE_CHECKING:
+    from edgevit.calibration import DataSource
+    from edgevit.edits import Edit
+    from edgevit.target import Target
 
 __all__ = [
+    "CalibratedPass",
     "Change",
+    "Context",
     "Effect",
     "Observer",
     "Outcome",
@@ -89,6 +96,66 @@ class Pass(ir.passes.InPlacePass):
             if getattr(self, f.name) != f.default
         ]
         return f"{self.name}{{{','.join(parts)}}}" if parts else self.name
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a calibrated pass may ask for besides the model.
+
+    Attributes:
+        samples: Calibration samples; ``None`` if none were given.
+        target: Whose scheme decides dtypes and operators.
+        precision: Name of the precision that is made.
+        seed: Of everything random.
+        reload: Plans by pass spec, in order of use: performed instead of planning again.
+    """
+
+    samples: DataSource | None
+    target: Target | None
+    precision: str
+    seed: int = 0
+    reload: tuple[tuple[str, tuple[Edit, ...]], ...] = ()
+
+    def data(self, spec: str) -> DataSource:
+        """The calibration samples.
+
+        Raises:
+            UsageError: There are none.
+        """
+        if self.samples is None:
+            raise UsageError(
+                f"{spec} needs calibration data", hint="give --calib DIR|FILE.npz|synthetic"
+            )
+        return self.samples
+
+
+NO_CONTEXT = Context(None, None, "fp32")
+
+
+@dataclass(frozen=True)
+class CalibratedPass(Pass):
+    """Base of passes that decide on data: a plan of edits, then a performance without choice.
+
+    Attributes:
+        quantizes: A recipe that names it replaces the precision's pipeline.
+        needs_samples: Planning runs the model on calibration samples.
+    """
+
+    effect: ClassVar[Effect] = Effect.CALIBRATED
+    quantizes: ClassVar[bool] = False
+    needs_samples: ClassVar[bool] = True
+
+    def plan(self, model: ir.Model, context: Context) -> tuple[Edit, ...]:
+        """Decide; changes nothing."""
+        raise NotImplementedError(f"{type(self).__name__} does not define plan()")
+
+    def perform(self, model: ir.Model, edits: Sequence[Edit]) -> Outcome:
+        """Apply a plan in place; ``modified`` is exact."""
+        raise NotImplementedError(f"{type(self).__name__} does not define perform()")
+
+    def call(self, model: ir.Model) -> Outcome:
+        """Plan without data and perform; ``Pipeline.run`` gives data."""
+        return self.perform(model, self.plan(model, NO_CONTEXT))
 
 
 def _format(value: object) -> str:
@@ -173,6 +240,7 @@ class PassRecord:
     changes: tuple[Change, ...]
     refusals: tuple[Refusal, ...]
     seconds: float = field(compare=False)
+    edits: tuple[Edit, ...] = field(default=(), compare=False)
 
 
 class Observer(Protocol):
@@ -201,14 +269,17 @@ class Pipeline:
         return cls(tuple(built), rounds)
 
     def run(
-        self, model: ir.Model, observers: Sequence[Observer] = ()
+        self,
+        model: ir.Model,
+        observers: Sequence[Observer] = (),
+        context: Context = NO_CONTEXT,
     ) -> tuple[PassRecord, ...]:
         """Run in place; one record per executed pass, in order."""
         records: list[PassRecord] = []
         for _ in range(self.rounds):
             modified = False
             for p in self.passes:
-                record, changed = _run_one(p, model)
+                record, changed = _run_one(p, model, context)
                 modified |= changed
                 records.append(record)
                 for observer in observers:
@@ -218,13 +289,29 @@ class Pipeline:
         return tuple(records)
 
 
-def _run_one(p: Pass, model: ir.Model) -> tuple[PassRecord, bool]:
+def _run_one(p: Pass, model: ir.Model, context: Context) -> tuple[PassRecord, bool]:
     before, start = len(model.graph), time.perf_counter()
-    outcome = p(model)
+    edits: tuple[Edit, ...] = ()
+    if isinstance(p, CalibratedPass):
+        edits = _planned(p, model, context)
+        outcome: ir.passes.PassResult = p.perform(model, edits)
+    else:
+        outcome = p(model)
     if not isinstance(outcome, Outcome):
         raise TypeError(f"pass {p.name!r} returned {type(outcome).__name__}, expected Outcome")
     seconds = time.perf_counter() - start
+    changes, refusals = outcome.changes, outcome.refusals
     record = PassRecord(
-        str(p), p.effect, before, len(model.graph), outcome.changes, outcome.refusals, seconds
+        str(p), p.effect, before, len(model.graph), changes, refusals, seconds, edits
     )
     return record, outcome.modified
+
+
+def _planned(p: CalibratedPass, model: ir.Model, context: Context) -> tuple[Edit, ...]:
+    """The edits: those of a sealed bundle, else planned now."""
+    if not context.reload:
+        return p.plan(model, context)
+    for spec, edits in context.reload:
+        if spec == str(p):
+            return edits
+    raise ArtifactError(f"the bundle has no edits of the pass {str(p)!r}")

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from edgevit import registry
 from edgevit.errors import UsageError
 
-__all__ = ["Figure", "PlacementRule", "Target", "load_target", "parse_target"]
+__all__ = ["Figure", "PlacementRule", "QuantScheme", "Target", "load_target", "parse_target"]
 
 
 class _Strict(BaseModel):
@@ -62,6 +62,34 @@ class Tolerance(_Strict):
 
     max_rel: float | None = None
     psnr_db: float | None = None
+    sqnr_db: float | None = None
+    top1_agreement: float | None = None
+
+
+class QuantScheme(_Strict):
+    """How a precision is quantized for an engine (docs/adr/0009-quantization.md).
+
+    Attributes:
+        weights: Stored dtype of weight codes.
+        weight_bits: Fewer bits than the dtype has; 0: all of them.
+        activations: Stored dtype of activation codes; empty: activations stay float.
+        activation_bits: Fewer bits than the dtype has; 0: all of them.
+        scheme: Of activations.
+        block: Weights that share a scale along the contracted axis; 0: per output channel.
+        operators: Canonical operators with constant weights that are quantized.
+        outputs: Those of them whose integer kernel needs an integer result.
+        source: Where the choice comes from.
+    """
+
+    weights: Literal["int4", "int8"] = "int8"
+    weight_bits: int = 0
+    activations: Literal["", "int8", "uint8", "int16"] = ""
+    activation_bits: int = 0
+    scheme: Literal["symmetric", "asymmetric"] = "asymmetric"
+    block: int = 0
+    operators: tuple[str, ...] = ("Conv", "MatMul")
+    outputs: tuple[str, ...] = ()
+    source: str
 
 
 class Target(_Strict):
@@ -79,6 +107,8 @@ class Target(_Strict):
         precisions: Those that can be executed.
         exclude_ops: Canonical operators the device cannot run though the backend can.
         pipeline: Extra passes after canonicalization.
+        pipelines: Passes that make a precision, by its name.
+        quantization: Quantization scheme by precision.
         tolerance: Gates by precision.
         figures: Numbers for the cost model, by name; a file that extends another has its own.
         placement: Rules, first match decides.
@@ -96,6 +126,8 @@ class Target(_Strict):
     precisions: tuple[str, ...]
     exclude_ops: tuple[str, ...] = ()
     pipeline: tuple[str, ...] = ()
+    pipelines: dict[str, tuple[str, ...]] = {}
+    quantization: dict[str, QuantScheme] = {}
     tolerance: dict[str, Tolerance]
     figures: dict[str, Figure] = {}
     placement: tuple[PlacementRule, ...] = ()
@@ -130,7 +162,7 @@ def _extend(data: dict[str, Any], where: str) -> dict[str, Any]:
     merged = {**base, **{k: v for k, v in data.items() if k != "extends"}}
     # What one device was timed at says nothing about another.
     merged["figures"] = data.get("figures", {})
-    for table in ("tolerance", "overridable", "options"):
+    for table in ("tolerance", "overridable", "options", "pipelines", "quantization"):
         merged[table] = {**base.get(table, {}), **data.get(table, {})}
     return merged
 

@@ -11,13 +11,45 @@ import pytest
 from tests.packaging.sources import ROOMS, Import, imports, modules
 
 # Shapes is a part of model in a file of its own; the registry holds strings only.
-PASSES = {
-    f"edgevit.{m}"
-    for m in ("model", "shapes", "views", "rewrite", "pipeline", "calibration", "reference")
-} | {
-    f"edgevit.{m}"
-    for m in ("target", "cost", "bridges", "flow", "mixing", "errors", "registry", "passes")
-}
+PASSES = (
+    {
+        f"edgevit.{m}"
+        for m in (
+            "model",
+            "shapes",
+            "views",
+            "rewrite",
+            "pipeline",
+            "calibration",
+            "reference",
+        )
+    }
+    | {
+        f"edgevit.{m}"
+        for m in (
+            "target",
+            "cost",
+            "bridges",
+            "flow",
+            "mixing",
+            "errors",
+            "registry",
+            "passes",
+        )
+    }
+    | {
+        f"edgevit.{m}"
+        for m in (
+            "quantization",
+            "integer",
+            "observers",
+            "statistics",
+            "edits",
+            "estimate",
+            "parity",
+        )
+    }
+)
 RUNTIMES = {
     f"edgevit.{m}"
     for m in ("bundle", "manifest", "preprocess", "errors", "registry", "parity", "runtimes")

@@ -1,0 +1,157 @@
+"""Edits that a calibrated pass plans: plain values, written to a bundle and read back.
+
+A plan is what tests assert, and what lets a bundle be verified without calibration data.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgevit.errors import ArtifactError
+from edgevit.quantization import QParams
+
+__all__ = [
+    "Edit",
+    "KeepFloat",
+    "QuantizeActivation",
+    "QuantizeWeight",
+    "ReplaceConstant",
+    "dump",
+    "parse",
+]
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class QuantizeActivation:
+    """Put a QuantizeLinear/DequantizeLinear pair (and a Clip, if narrow) behind a value.
+
+    Attributes:
+        value: Value name.
+        params: Per tensor.
+        consumers: Consuming nodes, each by the name of its first output; empty: all (an
+            output quantizer).
+    """
+
+    value: str
+    params: QParams
+    consumers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class QuantizeWeight:
+    """Store a constant as codes behind a DequantizeLinear.
+
+    Attributes:
+        value: Name of the constant.
+        params: Per tensor, per axis or block-wise.
+        consumers: As above; empty: all.
+        codes: Codes chosen by an algorithm, in the constant's shape; ``None``: the nearest.
+    """
+
+    value: str
+    params: QParams
+    consumers: tuple[str, ...] = ()
+    codes: Array | None = None
+
+
+@dataclass(frozen=True)
+class ReplaceConstant:
+    """Give nodes another constant (a folded scale, a corrected bias).
+
+    Attributes:
+        value: Name of the constant it replaces.
+        array: Same dtype; the same shape unless the consumer broadcasts.
+        consumers: As above; empty: all.
+    """
+
+    value: str
+    array: Array
+    consumers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class KeepFloat:
+    """A layer that stays float, and why; it becomes a refusal in the report.
+
+    Attributes:
+        node: Name of the layer's result.
+        reason: One line.
+    """
+
+    node: str
+    reason: str
+
+
+Edit = QuantizeActivation | QuantizeWeight | ReplaceConstant | KeepFloat
+_KINDS: dict[str, type[Any]] = {
+    kind.__name__: kind
+    for kind in (QuantizeActivation, QuantizeWeight, ReplaceConstant, KeepFloat)
+}
+
+
+def dump(plans: Sequence[tuple[str, Sequence[Edit]]]) -> dict[str, Array]:
+    """Arrays that ``numpy.savez`` can hold: one JSON text, and the codes and constants.
+
+    Args:
+        plans: (pass spec, its edits) in the order of the pipeline.
+    """
+    arrays: dict[str, Array] = {}
+    listed = [
+        {"pass": spec, "edits": [_to_json(edit, arrays) for edit in edits]}
+        for spec, edits in plans
+    ]
+    text = json.dumps(listed, sort_keys=True, separators=(",", ":"))
+    return {"plan": np.frombuffer(text.encode(), np.uint8), **arrays}
+
+
+def _to_json(edit: Edit, arrays: dict[str, Array]) -> dict[str, Any]:
+    data: dict[str, Any] = {"kind": type(edit).__name__}
+    for name, field in vars(edit).items():
+        if isinstance(field, QParams):
+            data[name] = field.to_json()
+        elif isinstance(field, np.ndarray):
+            key = f"a{len(arrays)}"
+            arrays[key], data[name] = field, {"array": key}
+        else:
+            data[name] = field
+    return data
+
+
+def parse(content: bytes) -> tuple[tuple[str, tuple[Edit, ...]], ...]:
+    """The inverse of ``dump`` on the bytes of the ``.npz``.
+
+    Raises:
+        ArtifactError: It is no such file.
+    """
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as found:
+            arrays = {key: found[key] for key in found.files}
+        listed = json.loads(arrays["plan"].tobytes())
+        return tuple(
+            (str(p["pass"]), tuple(_from_json(e, arrays) for e in p["edits"])) for p in listed
+        )
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise ArtifactError(f"the bundle's edits cannot be read: {e}") from e
+
+
+def _from_json(data: dict[str, Any], arrays: dict[str, Array]) -> Edit:
+    given: dict[str, Any] = {}
+    for name, field in data.items():
+        if name == "params":
+            given[name] = QParams.from_json(field)
+        elif isinstance(field, dict):
+            given[name] = arrays[field["array"]]
+        elif isinstance(field, list):
+            given[name] = tuple(field)
+        elif name != "kind":
+            given[name] = field
+    made: Edit = _KINDS[data["kind"]](**given)
+    return made
