@@ -26,6 +26,8 @@ class SlicesToSplit(Pass):
 
     1. Each slice cuts one and the same axis, by step one.
     2. In order of their starts, they cover the axis without gap or overlap.
+    3. Each slice is read: a part that nothing reads does not count, because a ``Split`` with
+       such a part is slices (``normalize-split``).
     """
 
     name: ClassVar[str] = "slices-to-split"
@@ -45,6 +47,9 @@ def _partitions(graph: ir.Graph) -> list[tuple[ir.Value, int, Parts]]:
     groups: dict[tuple[ir.Value, int], Parts] = {}
     for node in graph:
         if node.op_type != "Slice" or node.domain or node.inputs[0] is None:
+            continue
+        out = node.outputs[0]
+        if not (out.uses() or out.is_graph_output()):  # case 3
             continue
         cuts = cuts_of(node)
         if cuts is None or len(cuts) != 1:
