@@ -18,6 +18,7 @@ from edgevit.quantization import QParams
 
 __all__ = [
     "Edit",
+    "FoldChannels",
     "KeepFloat",
     "QuantizeActivation",
     "QuantizeWeight",
@@ -78,6 +79,25 @@ class ReplaceConstant:
 
 
 @dataclass(frozen=True)
+class FoldChannels:
+    """Divide the channels of a layer's input, and undo it in the layers that read it.
+
+    Attributes:
+        layer: The layer, by the name of its result.
+        scale: Positive, one number per input channel: ``x' = (x - offset) / scale``.
+        offset: One number per input channel, in units of the activation.
+        explicit: Whether operators of its own are put in where nothing in front can take it.
+        detail: What it gains, for the report.
+    """
+
+    layer: str
+    scale: Array
+    offset: Array
+    explicit: bool = False
+    detail: str = ""
+
+
+@dataclass(frozen=True)
 class KeepFloat:
     """A layer that stays float, and why; it becomes a refusal in the report.
 
@@ -90,10 +110,10 @@ class KeepFloat:
     reason: str
 
 
-Edit = QuantizeActivation | QuantizeWeight | ReplaceConstant | KeepFloat
+Edit = QuantizeActivation | QuantizeWeight | ReplaceConstant | FoldChannels | KeepFloat
 _KINDS: dict[str, type[Any]] = {
     kind.__name__: kind
-    for kind in (QuantizeActivation, QuantizeWeight, ReplaceConstant, KeepFloat)
+    for kind in (QuantizeActivation, QuantizeWeight, ReplaceConstant, FoldChannels, KeepFloat)
 }
 
 
