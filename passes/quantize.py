@@ -1,0 +1,211 @@
+"""Static quantization of layers with constant weights, as the engine wants it."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import onnx_ir as ir
+
+from edgevit.edits import Edit, KeepFloat, QuantizeActivation, QuantizeWeight
+from edgevit.errors import UsageError
+from edgevit.model import constant
+from edgevit.observers import TensorStatistics
+from edgevit.passes.apply_quantizers import apply
+from edgevit.passes.quantizable import Quantizable, quantizable, stored
+from edgevit.passes.weight_parameters import weight_parameters
+from edgevit.pipeline import CalibratedPass, Context, Outcome
+from edgevit.quantization import QParams
+from edgevit.ranges import METHODS, activation_parameters
+from edgevit.statistics import Statistics, collect
+from edgevit.target import QuantScheme
+
+__all__ = ["Quantize", "excluded", "scheme_of"]
+
+
+@dataclass(frozen=True)
+class Quantize(CalibratedPass):
+    """Quantize weights and activations of linear layers and convolutions.
+
+    ``Layer(X, W)`` -> ``Layer(DQ(Q(X)), DQ(W.codes))``, and ``DQ(Q(.))`` behind the result of
+    operators in the scheme's ``outputs``.
+
+    1. The operator is in the device's scheme, its weight constant, the layer not excluded.
+    2. A weight or input that is dequantized already is left as it is.
+    3. Values that are only constant zero in calibration keep their layer float: nothing says
+       what their range is.
+
+    Attributes:
+        weights: Bits of weight codes; 0: the device's scheme decides.
+        activations: Bits of activation codes; 0: the device's scheme decides; -1: float.
+        observer: ``minmax``, ``percentile``, ``mse`` or ``entropy``, of activations.
+        percentile: Share kept on each side by ``percentile``, in percent.
+        weight_observer: ``minmax`` or ``mse``.
+        weight_axis: ``channel`` or ``tensor``.
+        scheme: ``symmetric`` or ``asymmetric`` activations; empty: the device's.
+        exclude: Patterns of layer names that stay float, separated by ``|``.
+        operators: Operators, separated by ``|``; empty: the device's.
+    """
+
+    name: ClassVar[str] = "quantize"
+    quantizes: ClassVar[bool] = True
+
+    weights: int = 0
+    activations: int = 0
+    observer: str = "mse"
+    percentile: float = 99.99
+    weight_observer: str = "mse"
+    weight_axis: str = "channel"
+    scheme: str = ""
+    exclude: str = ""
+    operators: str = ""
+
+    def plan(self, model: ir.Model, context: Context) -> tuple[Edit, ...]:
+        """Weights first, then the activations they meet."""
+        self._check()
+        scheme = self._scheme(context)
+        chosen, kept = self._split(list(quantizable(model)), scheme)
+        edits: list[Edit] = [*kept, *self._weights(chosen, scheme)]
+        if scheme.activations:
+            wanted = _wanted(chosen, scheme)
+            seen = collect(model, context.data(str(self)), dict.fromkeys(wanted))
+            edits += self._activations(wanted, seen, scheme)
+        return tuple(edits)
+
+    def perform(self, model: ir.Model, edits: Sequence[Edit]) -> Outcome:
+        """Put the quantizers in."""
+        return apply(model, edits, self.name)
+
+    def _check(self) -> None:
+        for field, known in (
+            ("observer", METHODS),
+            ("weight_observer", ("minmax", "mse")),
+            ("weight_axis", ("channel", "tensor")),
+            ("scheme", ("", "symmetric", "asymmetric")),
+        ):
+            if getattr(self, field) not in known:
+                raise UsageError(
+                    f"pass 'quantize': {field.replace('_', '-')} is {getattr(self, field)!r}",
+                    hint="it can be: " + ", ".join(known),
+                )
+
+    def _scheme(self, context: Context) -> QuantScheme:
+        given = scheme_of(context)
+        changes: dict[str, object] = {}
+        if self.weights:
+            changes["weight_bits"] = self.weights
+        if self.activations > 0:
+            changes["activation_bits"] = self.activations
+        if self.activations < 0:
+            changes["activations"] = ""
+        if self.scheme:
+            changes["scheme"] = self.scheme
+        if self.operators:
+            changes["operators"] = tuple(self.operators.split("|"))
+        return given.model_copy(update=changes)
+
+    def _split(
+        self, layers: Sequence[Quantizable], scheme: QuantScheme
+    ) -> tuple[list[Quantizable], list[KeepFloat]]:
+        chosen, kept = [], []
+        for layer in layers:
+            reason = self._reason(layer, scheme)
+            if reason is None:
+                chosen.append(layer)
+            else:
+                kept.append(KeepFloat(layer.key, reason))
+        return chosen, kept
+
+    def _reason(self, layer: Quantizable, scheme: QuantScheme) -> str | None:
+        """Why a layer stays float; ``None`` if it does not."""
+        if layer.node.op_type not in scheme.operators:
+            return f"{layer.node.op_type} is not quantized here: {scheme.source}"
+        pattern = excluded(layer, self.exclude)
+        return None if pattern is None else f"excluded by {pattern!r}"
+
+    def _weights(
+        self, layers: Sequence[Quantizable], scheme: QuantScheme
+    ) -> Iterable[QuantizeWeight]:
+        done: set[str] = set()
+        for layer in layers:
+            array, name = constant(layer.weight), str(layer.weight.name)
+            if layer.ready or array is None or name in done:
+                continue
+            done.add(name)
+            readers = [x for x in layers if x.weight is layer.weight]
+            consumers = tuple(x.key for x in readers)
+            params = weight_parameters(
+                array,
+                layer,
+                scheme,
+                per_tensor=self.weight_axis == "tensor",
+                search=self.weight_observer == "mse",
+            )
+            yield QuantizeWeight(name, params, consumers)
+
+    def _activations(
+        self, wanted: dict[str, tuple[str, ...]], seen: Statistics, scheme: QuantScheme
+    ) -> Iterable[Edit]:
+        for name, consumers in wanted.items():
+            found = seen.values[name]
+            if found.count and not (found.low == found.high == 0):
+                yield QuantizeActivation(name, self._params(found, scheme), consumers)
+                continue
+            yield KeepFloat(name, "zero on every calibration sample: its range is unknown")
+
+    def _params(self, seen: TensorStatistics, scheme: QuantScheme) -> QParams:
+        return activation_parameters(
+            seen,
+            self.observer,
+            scheme.activations,
+            scheme.scheme,
+            scheme.activation_bits or None,
+            self.percentile,
+        )
+
+
+def scheme_of(context: Context) -> QuantScheme:
+    """The device's scheme for the precision that is made.
+
+    Raises:
+        UsageError: It has none.
+    """
+    target, precision = context.target, context.precision
+    if target is not None and precision in target.quantization:
+        return target.quantization[precision]
+    name = "no target" if target is None else target.name
+    known = [] if target is None else sorted(target.quantization)
+    raise UsageError(
+        f"{name} has no quantization scheme for precision {precision!r}",
+        hint="give --precision; it has: " + (", ".join(known) or "none"),
+    )
+
+
+def excluded(layer: Quantizable, patterns: str) -> str | None:
+    """The pattern that names a layer: by its node, its output or its result."""
+    names = (str(layer.node.name), layer.key, str(layer.result.name))
+    for pattern in filter(None, patterns.split("|")):
+        if any(fnmatch.fnmatchcase(name, pattern) for name in names):
+            return pattern
+    return None
+
+
+def _wanted(layers: Sequence[Quantizable], scheme: QuantScheme) -> dict[str, tuple[str, ...]]:
+    """Value -> the layers that read its quantized form; none named: everything does."""
+    found: dict[str, tuple[str, ...]] = {}
+    everywhere: set[str] = set()
+    for layer in layers:
+        if not _dequantized(layer.x):
+            name = str(layer.x.name)
+            found[name] = (*found.get(name, ()), layer.key)
+        if layer.node.op_type in scheme.outputs:
+            everywhere.add(str(layer.result.name))
+            found.setdefault(str(layer.result.name), ())
+    return {name: () if name in everywhere else found[name] for name in found}
+
+
+def _dequantized(value: ir.Value) -> bool:
+    node = value.producer()
+    return node is not None and node.op_type == "DequantizeLinear" and not stored(value)
