@@ -1,0 +1,102 @@
+"""Outlier channels of activations made smaller, their weights larger by as much."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import onnx_ir as ir
+
+from edgevit.edits import Edit, FoldChannels
+from edgevit.errors import UsageError
+from edgevit.passes.channel_folds import FoldSite
+from edgevit.passes.channel_ranges import ChannelRange, channel_ranges
+from edgevit.passes.facts import Array
+from edgevit.passes.fold_channels import FoldPass, Place, gain_db, places
+from edgevit.pipeline import Context
+from edgevit.statistics import stream
+
+__all__ = ["SmoothQuant", "smoothing"]
+
+_LIMIT = 1e3  # a channel that hardly moves is not worth more than this factor
+
+
+@dataclass(frozen=True)
+class SmoothQuant(FoldPass):
+    """Share the difficulty of a channel between activation and weight.
+
+    ``x' = (x - b) / s``, ``s_c = max|x_c - b_c|^a / max|W_c|^(1-a)``: Xiao et al.,
+    "SmoothQuant" (arXiv 2211.10438), eq. 4, with the offset ``b_c`` that centers channel c of
+    MPTQ-ViT's SQ-b (Tai et al., arXiv 2401.14895).
+
+    1. The change goes into a norm or a layer in front that only layers read.
+    2. With ``explicit``, where there is none (an activation function, a residual), it becomes
+       one ``Mul`` (and one ``Add``) of its own.
+    3. Depthwise readers have a scale for every channel anyway: they take all of it (a = 1).
+    4. No offset where a reader pads.
+
+    Attributes:
+        alpha: Share of the activation; 0.5 splits evenly.
+        bias: Whether channels are centered.
+        explicit: Case 2.
+        least: Smallest predicted gain in decibels for which an explicit change is made.
+    """
+
+    name: ClassVar[str] = "smooth-quant"
+
+    alpha: float = 0.5
+    bias: bool = True
+    explicit: bool = False
+    least: float = 1.0
+
+    def plan(self, model: ir.Model, context: Context) -> tuple[Edit, ...]:
+        """Choose scale and offset of every site from the ranges of its channels."""
+        if not 0.0 <= self.alpha <= 1.0:
+            raise UsageError(f"{self.name}: alpha expects 0 to 1, found {self.alpha}")
+        found = [p for p in places(model, self.explicit) if isinstance(p, Place)]
+        if not found:
+            return ()
+        axes = {str(p.site.value.name): p.site.axis for p in found}
+        samples = context.data(str(self))
+        ranges = channel_ranges(stream(model, samples=samples, values=list(axes)), axes)
+        edits = (self._edit(p, ranges[str(p.site.value.name)]) for p in found)
+        return tuple(edit for edit in edits if edit is not None)
+
+    def _edit(self, place: Place, seen: ChannelRange) -> FoldChannels | None:
+        site = place.site
+        scale, offset = smoothing(site, seen, self.alpha, self.bias and site.shifts)
+        gain = _gain(site, seen, scale, offset)
+        own = site.norm is None and site.layer is None
+        if own and gain < self.least:
+            return None
+        detail = f"noise of activations, predicted: {-gain:+.1f} dB"
+        return FoldChannels(place.layer.name, scale, offset, own, detail)
+
+
+def smoothing(
+    site: FoldSite, seen: ChannelRange, alpha: float, shifts: bool
+) -> tuple[Array, Array]:
+    """Scale and offset of every channel, float64 ``[C]``; scales have geometric mean 1."""
+    offset = (seen.low + seen.high) / 2 if shifts else np.zeros_like(seen.low)
+    peak = np.maximum(np.abs(seen.high - offset), np.abs(seen.low - offset))
+    weight = np.max([reader.input_peaks() for reader in site.readers], axis=0)
+    share = 1.0 if all(reader.depthwise for reader in site.readers) else alpha
+    alive = (peak > 0) & (weight > 0)
+    if not alive.any():
+        return np.ones_like(peak), offset
+    logs = np.zeros_like(peak)
+    logs[alive] = share * np.log(peak[alive]) - (1 - share) * np.log(weight[alive])
+    logs[alive] -= logs[alive].mean()
+    bound = np.log(_LIMIT)
+    return np.exp(np.clip(logs, -bound, bound)), offset
+
+
+def _gain(site: FoldSite, seen: ChannelRange, scale: Array, offset: Array) -> float:
+    before = np.full(len(scale), _extent(seen.low, seen.high))
+    after = _extent((seen.low - offset) / scale, (seen.high - offset) / scale)
+    return gain_db(site, before, scale * after)
+
+
+def _extent(low: Array, high: Array) -> float:
+    return float(max(high.max(), 0.0) - min(low.min(), 0.0))
