@@ -34,7 +34,8 @@ class FoldConstants(Pass):
 
     1. All inputs are constant; the operator has no sub-graph and is not random.
     2. ``Shape`` and ``Size`` need only the static shape of their input.
-    3. ``DequantizeLinear`` is kept: folding it would widen a stored integer weight.
+    3. ``DequantizeLinear`` is kept: folding it would widen a stored integer weight. That of
+       a vector or scalar (bias, norm, factor) is no weight, and is folded.
     4. The result is not larger than its inputs together, or not larger than ``grow`` bytes:
        a small constant does not become a huge one.
     5. A constant graph output is an ``Identity`` of an initializer: outputs need a node.
@@ -84,12 +85,18 @@ class FoldConstants(Pass):
         known = [a for a in inputs if a is not None]
         if len(known) < sum(v is not None for v in node.inputs) or _has_graph(node):
             return None
-        if node.op_type in _KEPT:  # cases 1 and 3
+        if node.op_type in _KEPT and not _vector(node):  # cases 1 and 3
             return Refused(f"{node.op_type} of a constant is kept")
         limit = max(self.grow, sum(a.nbytes for a in known))
         if any(_nbytes(o) > limit for o in node.outputs):
             return Refused(f"the result would be larger than {limit} bytes")
         return _run(node, inputs, model.opset_imports.get("", 23), limit)
+
+
+def _vector(node: ir.Node) -> bool:
+    """A dequantized constant of less than two axes."""
+    shape = static(node.outputs[0])
+    return node.op_type == "DequantizeLinear" and shape is not None and len(shape) < 2
 
 
 def _dims(node: ir.Node) -> tuple[Array, ...] | None:

@@ -47,6 +47,8 @@ CANONICAL: tuple[str, ...] = (
     "normalize-expand",
     "remove-expand",
     "gemm-to-matmul",
+    # After gemm-to-matmul, because it transposes stored weights.
+    "move-stored",
     "normalize-gather",
     "normalize-slice",
     "normalize-split",

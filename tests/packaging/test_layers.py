@@ -41,6 +41,7 @@ PASSES = (
         f"edgevit.{m}"
         for m in (
             "quantization",
+            "quantizers",
             "integer",
             "observers",
             "statistics",
