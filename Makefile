@@ -13,10 +13,15 @@ ORACLES_KEY := $(shell cat requirements/oracles.lock 2>/dev/null | sha256sum | c
 ORACLES_STAMP := .venv-oracles/.stamp-$(ORACLES_KEY)
 TFLITE_KEY := $(shell sha256sum requirements/tflite-runtime.lock | cut -c1-16)
 TFLITE_STAMP := .venv-tflite/.stamp-$(TFLITE_KEY)
+# onnx2tf 2.x needs a newer Python than we do.
+PYTHON312 ?= python3.12
+ONNX2TF_KEY := $(shell sha256sum requirements/onnx2tf.lock | cut -c1-16)
+ONNX2TF_STAMP := .venv-onnx2tf/.stamp-$(ONNX2TF_KEY)
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test test-all lint format bench bench-five bench-latency bench-mutants bench-cost models \
-	oracles env clean test-arm64 test-tflite-runtime tflite-env
+	oracles env clean test-arm64 test-tflite-runtime tflite-env \
+	bench-peers bench-peers-latency bench-compile-time onnx2tf-env
 
 env: $(STAMP)
 
@@ -49,7 +54,20 @@ $(TFLITE_STAMP): requirements/tflite-runtime.lock
 	@rm -f .venv-tflite/.stamp-*
 	@touch $@
 
+$(ONNX2TF_STAMP): requirements/onnx2tf.lock
+	@echo "setting up .venv-onnx2tf (once; onnx2tf as a peer)"
+	@test -x .venv-onnx2tf/bin/python || $(PYTHON312) -m venv .venv-onnx2tf
+	@.venv-onnx2tf/bin/python $(PIP_INSTALL) -r requirements/onnx2tf.lock
+	@rm -f .venv-onnx2tf/.stamp-*
+	@touch $@
+
 tflite-env: $(TFLITE_STAMP)
+
+# Without Python 3.12 there is no peer; the benchmarks then say so and measure nothing.
+onnx2tf-env:
+	@if test -x .venv-onnx2tf/bin/python || command -v $(PYTHON312) >/dev/null; \
+	then $(MAKE) --no-print-directory $(ONNX2TF_STAMP); \
+	else echo "skipped: needs Python 3.12 (PYTHON312=/path/to/python3.12)"; fi
 
 demo: $(STAMP)
 	@$(BIN)/python -m examples.demo
@@ -106,6 +124,14 @@ bench-mutants: $(STAMP)
 
 bench-latency: $(STAMP) models
 	@$(BIN)/python -m benchmarks.latency
+
+bench-peers: bench-peers-latency bench-compile-time
+
+bench-peers-latency: $(STAMP) zoo-models onnx2tf-env
+	@$(BIN)/python -m benchmarks.peers_latency
+
+bench-compile-time: $(STAMP) $(ORACLES_STAMP) models onnx2tf-env
+	@$(BIN)/python -m benchmarks.compile_time
 
 bench-cost: $(STAMP) $(TORCH_STAMP)
 	@.venv-torch/bin/python -m benchmarks.corpus.phone_models

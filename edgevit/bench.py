@@ -22,7 +22,7 @@ from typing import Any
 
 from edgevit.errors import EdgevitError, InputError, UsageError
 
-__all__ = ["Subject", "Timing", "bench", "median_interval"]
+__all__ = ["Rounds", "Subject", "Timing", "bench", "median_interval", "rounds"]
 
 # Engines keep their threads spinning for some milliseconds after a run, on the cores that
 # the next subject needs: each turn waits until they sleep.
@@ -35,7 +35,7 @@ class Subject:
 
     Attributes:
         label: Shown in the table.
-        path: A bundle or an ONNX file.
+        path: A bundle, an ONNX file or a bare ``.tflite`` file.
         shapes: ``name=1,3,224,224`` texts for an ONNX file with symbolic dimensions.
     """
 
@@ -172,13 +172,48 @@ def _percentile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)]
 
 
-def bench(
-    subjects: Sequence[Subject], threads: int, runs: int, warmup: int = 5
-) -> tuple[Timing, ...]:
-    """Time all subjects, interleaved.
+@dataclass(frozen=True)
+class Rounds:
+    """What the workers answered.
+
+    Attributes:
+        subjects: In the order in which each round runs them.
+        threads: Threads given to every engine.
+        about: For each subject, its ``engine`` and ``version``.
+        answers: For each round, each subject's ``wall_ms``, ``cpu_ms`` and ``rss_mb``.
+    """
+
+    subjects: tuple[Subject, ...]
+    threads: int
+    about: tuple[dict[str, Any], ...]
+    answers: tuple[tuple[dict[str, Any], ...], ...]
+
+    def ratio(self, one: int, other: int) -> tuple[float, float, float]:
+        """Wall time of subject ``one`` to that of ``other``: low, median, high, paired."""
+        return median_interval([r[one]["wall_ms"] / r[other]["wall_ms"] for r in self.answers])
+
+    def timing(self, index: int) -> Timing:
+        """The figures of one subject; its ratio is to the first."""
+        mine = [r[index] for r in self.answers]
+        wall = [a["wall_ms"] for a in mine]
+        return Timing(
+            label=self.subjects[index].label,
+            engine=self.about[index]["engine"],
+            version=self.about[index]["version"],
+            threads=self.threads,
+            p50_ms=_percentile(wall, 0.5),
+            p90_ms=_percentile(wall, 0.9),
+            cpu_ms=_percentile([a["cpu_ms"] for a in mine], 0.5),
+            rss_mb=max(a["rss_mb"] for a in mine),
+            ratio_to_first=self.ratio(index, 0),
+        )
+
+
+def rounds(subjects: Sequence[Subject], threads: int, runs: int, warmup: int = 5) -> Rounds:
+    """Run all subjects in turn, ``runs`` times.
 
     Args:
-        subjects: At least one; ratios are to the first.
+        subjects: At least one.
         threads: Threads given to every engine.
         runs: Timed rounds.
         warmup: Rounds before, not counted.
@@ -194,35 +229,17 @@ def bench(
     workers: list[_Worker] = []
     try:
         workers.extend(_Worker(s, threads) for s in subjects)
-        answers = [[w.once() for w in workers] for _ in range(warmup + runs)][warmup:]
+        answers = [tuple(w.once() for w in workers) for _ in range(warmup + runs)][warmup:]
     finally:
         for worker in workers:
             worker.close()
-    return tuple(
-        _timing(
-            subjects[i], workers[i], [a[i] for a in answers], [a[0] for a in answers], threads
-        )
-        for i in range(len(subjects))
-    )
+    about = tuple(w.about for w in workers)
+    return Rounds(tuple(subjects), threads, about, tuple(answers))
 
 
-def _timing(
-    subject: Subject,
-    worker: _Worker,
-    mine: list[dict[str, Any]],
-    first: list[dict[str, Any]],
-    threads: int,
-) -> Timing:
-    wall = [a["wall_ms"] for a in mine]
-    ratios = [a["wall_ms"] / b["wall_ms"] for a, b in zip(mine, first, strict=True)]
-    return Timing(
-        label=subject.label,
-        engine=worker.about["engine"],
-        version=worker.about["version"],
-        threads=threads,
-        p50_ms=_percentile(wall, 0.5),
-        p90_ms=_percentile(wall, 0.9),
-        cpu_ms=_percentile([a["cpu_ms"] for a in mine], 0.5),
-        rss_mb=max(a["rss_mb"] for a in mine),
-        ratio_to_first=median_interval(ratios),
-    )
+def bench(
+    subjects: Sequence[Subject], threads: int, runs: int, warmup: int = 5
+) -> tuple[Timing, ...]:
+    """Time all subjects, interleaved; arguments and errors are those of ``rounds``."""
+    found = rounds(subjects, threads, runs, warmup)
+    return tuple(found.timing(i) for i in range(len(subjects)))

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from edgevit import registry
-from edgevit.errors import EdgevitError, InputError
+from edgevit.errors import EdgevitError, InputError, probe_package
 from edgevit.runtimes.ort import onnxruntime
 from edgevit.runtimes.session import load
 
@@ -78,6 +78,36 @@ def _draw(shape: tuple[int, ...], dtype: str) -> np.ndarray[Any, Any]:
     return np.random.default_rng(0).random(shape).astype(dtype)
 
 
+class _TfliteSubject:
+    """A bare ``.tflite`` file, whoever wrote it: inputs in, invoke, outputs out."""
+
+    engine = "litert"
+
+    def __init__(self, path: Path, threads: int) -> None:
+        availability = probe_package(self.engine, "ai-edge-litert", "litert")
+        availability.require()
+        from ai_edge_litert.interpreter import Interpreter
+
+        self.version = availability.version
+        try:
+            self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
+            self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as e:
+            raise InputError(f"LiteRT refuses {path}: {str(e).splitlines()[0]}") from e
+        self._feeds = [
+            (d["index"], _draw(tuple(d["shape"].tolist()), np.dtype(d["dtype"]).name))
+            for d in self._interpreter.get_input_details()
+        ]
+        self._outputs = [d["index"] for d in self._interpreter.get_output_details()]
+
+    def run(self) -> None:
+        for index, array in self._feeds:
+            self._interpreter.set_tensor(index, array)
+        self._interpreter.invoke()
+        for index in self._outputs:
+            self._interpreter.get_tensor(index)
+
+
 class _BundleSubject:
     """A bundle through its own runtime, as a device would run it."""
 
@@ -117,6 +147,14 @@ def _once(subject: Any) -> dict[str, float]:
     }
 
 
+def _open(path: Path, threads: int, shapes: dict[str, tuple[int, ...]]) -> Any:
+    if path.is_dir():
+        return _BundleSubject(path, threads)
+    if path.suffix == ".tflite":
+        return _TfliteSubject(path, threads)
+    return _OnnxSubject(path, threads, shapes)
+
+
 def main(argv: list[str]) -> int:
     """Serve runs until stdin closes; a failure to open is one JSON line with ``error``."""
     path, threads = Path(argv[0]), int(argv[1])
@@ -125,10 +163,7 @@ def main(argv: list[str]) -> int:
         for name, _, dims in (text.partition("=") for text in argv[2:])
     }
     try:
-        bundle = path.is_dir()
-        subject: Any = (
-            _BundleSubject(path, threads) if bundle else _OnnxSubject(path, threads, shapes)
-        )
+        subject = _open(path, threads, shapes)
     except EdgevitError as e:
         print(json.dumps({"error": e.message, "hint": e.hint}), flush=True)  # noqa: T201
         return e.exit_code

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from edgevit import bench as benches
-from edgevit.bench import Subject, bench, median_interval
+from edgevit.bench import Subject, bench, median_interval, rounds
 from edgevit.bench_subjects import subjects_of
 from edgevit.errors import InputError, UsageError
 from tests.support.graphs import GraphBuilder
@@ -102,6 +102,19 @@ def test_subjects_take_turns_and_warm_up_rounds_do_not_count(
     assert b.ratio_to_first == (1.0, 1.5, 3.0)
     assert b.engine == "engine-b"
     assert b.to_json()["ratio_to_first"] == {"median": 1.5, "low": 1.0, "high": 3.0}
+
+
+def test_ratios_between_any_two_subjects_are_paired(
+    clock: type[Clock], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = {"a": [1.0, 1.0, 1.0], "b": [2.0, 4.0, 8.0], "c": [1.0, 4.0, 16.0]}
+    monkeypatch.setattr(clock, "times", times, raising=False)
+    subjects = [Subject(name, "") for name in times]
+    found = rounds(subjects, threads=1, runs=3, warmup=0)
+    assert found.ratio(2, 1) == (0.5, 1.0, 2.0)
+    assert found.ratio(1, 2) == (0.5, 1.0, 2.0)
+    assert found.ratio(2, 0) == (1.0, 4.0, 16.0)
+    assert found.timing(2).ratio_to_first == (1.0, 4.0, 16.0)
 
 
 def test_a_subject_that_breaks_ends_the_others_too(
