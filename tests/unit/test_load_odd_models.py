@@ -182,3 +182,55 @@ def test_dropout_that_drops_nothing_disappears(
     model = load(_dropout(tmp_path, training, ratio)).model
     canonicalize(model)
     assert [n.op_type for n in model.graph] == ["Relu"]
+
+
+def _outer_product(folder: Path, rows: tuple[int, ...]) -> Path:
+    """Positions times frequencies, written as exporters do; ``rows`` is the last target."""
+    node = helper.make_node
+    nodes = [
+        node("Expand", ["positions", "twice"], ["all"]),
+        node("Reshape", ["all", "flat"], ["line"]),
+        node("Unsqueeze", ["line", "one"], ["column"]),
+        node("Cast", ["column"], ["numbers"], to=TensorProto.FLOAT),
+        node("Unsqueeze", ["frequencies", "zero"], ["row"]),
+        node("Mul", ["numbers", "row"], ["angles"]),
+        node("Reshape", ["angles", "target"], ["table"]),
+        node("Add", ["x", "table"], ["y"]),
+    ]
+    constants = {
+        "positions": np.arange(6)[:, None],
+        "twice": np.array([6, 2]),
+        "flat": np.array([-1]),
+        "one": np.array([1]),
+        "zero": np.array([0]),
+        "frequencies": np.linspace(0, 1, 4, dtype=np.float32),
+        "target": np.array(rows),
+    }
+    return _write(folder, nodes, {"x": (12, 4)}, {"y": (12, 4)}, constants)
+
+
+def test_a_column_times_a_row_is_no_contradiction(tmp_path: Path) -> None:
+    path = _outer_product(tmp_path, (12, 4))
+    model = load(path).model
+    _check_same(path, model)
+    canonicalize(model)
+    assert not open_values(model)
+    assert [n.op_type for n in model.graph] == ["Add"]
+    _check_same(path, model)
+
+
+def test_a_true_contradiction_beside_one_is_still_found(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="contradicts itself"):
+        load(_outer_product(tmp_path, (12, 5)))
+
+
+def test_a_split_with_a_part_that_nothing_reads_settles(tmp_path: Path) -> None:
+    split = helper.make_node("Split", ["x", "sizes"], ["a", "b"], axis=1)
+    nodes = [split, helper.make_node("Tanh", ["b"], ["y"])]
+    path = _write(
+        tmp_path, nodes, {"x": (1, 5, 4)}, {"y": (1, 4, 4)}, {"sizes": np.array([1, 4])}
+    )
+    model = load(path).model
+    canonicalize(model)
+    assert [n.op_type for n in model.graph] == ["Slice", "Tanh"]
+    _check_same(path, model)
