@@ -188,22 +188,20 @@ def _outer_product(folder: Path, rows: tuple[int, ...]) -> Path:
     """Positions times frequencies, written as exporters do; ``rows`` is the last target."""
     node = helper.make_node
     nodes = [
-        node("Expand", ["positions", "twice"], ["all"]),
-        node("Reshape", ["all", "flat"], ["line"]),
-        node("Unsqueeze", ["line", "one"], ["column"]),
+        node("Unsqueeze", ["positions", "one"], ["column"]),
         node("Cast", ["column"], ["numbers"], to=TensorProto.FLOAT),
+        node("Pow", ["base", "exponents"], ["frequencies"]),
         node("Unsqueeze", ["frequencies", "zero"], ["row"]),
         node("Mul", ["numbers", "row"], ["angles"]),
         node("Reshape", ["angles", "target"], ["table"]),
         node("Add", ["x", "table"], ["y"]),
     ]
     constants = {
-        "positions": np.arange(6)[:, None],
-        "twice": np.array([6, 2]),
-        "flat": np.array([-1]),
+        "positions": np.arange(12),
         "one": np.array([1]),
         "zero": np.array([0]),
-        "frequencies": np.linspace(0, 1, 4, dtype=np.float32),
+        "base": np.array(10000.0, np.float32),
+        "exponents": -np.linspace(0, 1, 4, dtype=np.float32),
         "target": np.array(rows),
     }
     return _write(folder, nodes, {"x": (12, 4)}, {"y": (12, 4)}, constants)
