@@ -1,11 +1,12 @@
 """The zoo: every transformer family on every backend, compiled and verified.
 
     python -m benchmarks.zoo [--models NAME ...] [--backends NAME ...] [--json FILE]
-                             [--page FILE] [--trained FOLDER] [--redo failed|all]
+                             [--page FILE] [--trained FOLDER] [--redo failed|all] [--resume]
 
 Each cell runs in a process of its own under a time limit and is kept as a line of
-``build/zoo/cells.jsonl``; a second run measures only what is not there. Exits 1 if a cell
-failed or a model cannot be had.
+``build/zoo/cells.jsonl``; a second run measures only what is not there of the same model file
+and the same code, with ``--resume`` of any code. Exits 1 if a cell failed or a model cannot be
+had.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import json
 import shutil
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -28,6 +30,7 @@ from benchmarks.zoo_cells import (
     measure_compile,
     measure_form,
 )
+from benchmarks.zoo_code import code_digest
 from benchmarks.zoo_page import HEAD, page, rows
 from edgevit.report import table
 
@@ -36,14 +39,13 @@ __all__ = ["main"]
 FOLDER = ROOT / "build" / "zoo"
 
 
-def _is_current(case: ZooCase, record: Record | None, redo: str) -> bool:
-    """Whether a kept record speaks of the file at hand and need not be measured again."""
-    if (
-        record is None
-        or record.skipped
-        or redo == "all"
-        or (redo == "failed" and record.error)
-    ):
+def _is_current(case: ZooCase, record: Record | None, options: argparse.Namespace) -> bool:
+    """Whether a kept record speaks of what is at hand and need not be measured again."""
+    if record is None or record.skipped or options.redo == "all":
+        return False
+    if options.redo == "failed" and record.error:
+        return False
+    if not options.resume and record.code != code_digest():
         return False
     try:
         return record.source == sha256(case.find())
@@ -52,9 +54,13 @@ def _is_current(case: ZooCase, record: Record | None, redo: str) -> bool:
 
 
 def _measure(
-    store: Store, case: ZooCase, what: str, redo: str, make: Callable[[], Record]
+    store: Store,
+    case: ZooCase,
+    what: str,
+    options: argparse.Namespace,
+    make: Callable[[], Record],
 ) -> None:
-    if _is_current(case, store.read().get((case.name, what)), redo):
+    if _is_current(case, store.read().get((case.name, what)), options):
         return
     record = make()
     store.add(record)
@@ -68,17 +74,17 @@ def _measure(
 def _run(
     store: Store, case: ZooCase, settings: Sequence[Setting], options: argparse.Namespace
 ) -> None:
-    redo, limit = options.redo, options.timeout
-    _measure(store, case, "form", redo, lambda: measure_form(case, limit))
-    for s in settings:
+    limit = options.timeout
+    _measure(store, case, "form", options, lambda: measure_form(case, limit))
+    for s in (s for s in settings if case.takes(s)):
         bundle = FOLDER / f"{case.name}-{s.label.replace(' ', '-')}.edgevit"
         _measure(
-            store, case, f"compile {s.label}", redo,
+            store, case, f"compile {s.label}", options,
             lambda s=s, b=bundle: measure_compile(case, s, b, limit),  # type: ignore[misc]
         )  # fmt: skip
         if case.trained and options.samples:
             _measure(
-                store, case, f"accuracy {s.label}", redo,
+                store, case, f"accuracy {s.label}", options,
                 lambda s=s, b=bundle: measure_accuracy(  # type: ignore[misc]
                     case, s, b, options.samples, options.task_timeout
                 ),
@@ -98,6 +104,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--timeout", type=float, default=900, help="seconds a compile")
     parser.add_argument("--task-timeout", type=float, default=7200, help="seconds an accuracy")
     parser.add_argument("--redo", choices=("none", "failed", "all"), default="none")
+    parser.add_argument("--resume", action="store_true", help="keep what other code measured")
     parser.add_argument("--json", metavar="FILE", help="also write all records there")
     parser.add_argument("--page", metavar="FILE", help="also write the table as HTML")
     return parser.parse_args()
@@ -112,7 +119,7 @@ def main() -> int:
         raise SystemExit(str(e)) from e
     wanted = tuple(options.backends)
     settings = [s for s in BACKENDS if not wanted or s.label.startswith(wanted)]
-    store = Store(FOLDER / "cells.jsonl")
+    store, start = Store(FOLDER / "cells.jsonl"), time.perf_counter()
     for case in cases:
         _run(store, case, settings, options)
     found = store.read()
@@ -127,6 +134,8 @@ def main() -> int:
         Path(options.json).write_text(text + "\n", encoding="utf-8")
     if options.page:
         Path(options.page).write_text(page(made, failures), encoding="utf-8")
+    other = sum(r.code != code_digest() for r in chosen)
+    print(f"{time.perf_counter() - start:.0f} s; {len(chosen)} cells, {other} of other code")
     print(f"{'FAIL' if failures else 'PASS'}: {len(made)} artifacts, {len(failures)} misses")
     return 1 if failures else 0
 

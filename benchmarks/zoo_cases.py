@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks.corpus.packages import fetch_model
 from benchmarks.corpus.store import CACHE, CorpusUnavailableError
 from benchmarks.corpus.zoo_list import ZOO, exports
-from benchmarks.five.cases import Case
+from benchmarks.five.cases import Case, Setting
 
 __all__ = ["TRAINED", "ZooCase", "choose", "zoo_cases"]
 
@@ -32,11 +32,17 @@ class ZooCase(Case):
 
     Attributes:
         trained: Whether its accuracy on Fashion-MNIST is measured.
+        wide: Whether Core ML gets it in float32 too, beside the precision of the device.
         at_most: Canonical nodes that it may have; ``None`` for no demand.
     """
 
     trained: bool = False
+    wide: bool = False
     at_most: int | None = field(default=None)
+
+    def takes(self, setting: Setting) -> bool:
+        """Whether a column of the table is measured for this model."""
+        return self.wide or setting.label != "coreml fp32"
 
 
 def zoo_cases(trained: Path) -> tuple[ZooCase, ...]:
@@ -48,8 +54,10 @@ def zoo_cases(trained: Path) -> tuple[ZooCase, ...]:
     text = {"x": (1, 3, 48, 320)}
     image = {"input_image": (1, 3, 224, 224)}
     return (
-        ZooCase("ppocrv4_rec", lambda: fetch_model("ppocrv4_rec"), text),
-        ZooCase("ppocrv6_rec_small", lambda: fetch_model("ppocrv6_rec_small"), text),
+        ZooCase("ppocrv4_rec", lambda: fetch_model("ppocrv4_rec"), text, wide=True),
+        ZooCase(
+            "ppocrv6_rec_small", lambda: fetch_model("ppocrv6_rec_small"), text, wide=True
+        ),
         ZooCase(
             "vit_s_focus",
             lambda: fetch_model("vit_s_focus"),
@@ -59,7 +67,7 @@ def zoo_cases(trained: Path) -> tuple[ZooCase, ...]:
         ),
         *(ZooCase(e.file.removesuffix(".onnx"), _exported(e.file)) for e in exports(ZOO)),
         *(
-            ZooCase(f"{name}_fashion", _trained(trained, name), trained=True)
+            ZooCase(f"{name}_fashion", _trained(trained, name), trained=True, wide=True)
             for name in TRAINED
         ),
     )

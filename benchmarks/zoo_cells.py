@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from benchmarks.edgevit_json import call
 from benchmarks.five.cases import Setting
 from benchmarks.five.cells import compile_cell
 from benchmarks.zoo_cases import ZooCase
+from benchmarks.zoo_code import code_digest
 from benchmarks.zoo_tasks import accuracy
 
 __all__ = ["Record", "Store", "measure_accuracy", "measure_compile", "measure_form"]
@@ -31,6 +32,7 @@ class Record:
         error: Why it failed; empty if it passed.
         skipped: Whether the model or the data cannot be had here.
         figures: What was measured.
+        code: Digest of the code that measured it, see ``zoo_code``.
     """
 
     model: str
@@ -39,6 +41,7 @@ class Record:
     error: str
     skipped: bool
     figures: dict[str, Any]
+    code: str = field(default_factory=code_digest)
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Store:
         if not self.path.is_file():
             return
         for line in self.path.read_text(encoding="utf-8").splitlines():
-            yield Record(**json.loads(line))
+            yield Record(**{"code": "", **json.loads(line)})
 
     def add(self, record: Record) -> None:
         """Append one record."""
