@@ -38,7 +38,7 @@ class Quantize(CalibratedPass):
        what their range is.
 
     Attributes:
-        weights: Bits of weight codes; 0: the device's scheme decides.
+        weights: Bits of weight codes; 0: the device's scheme decides; -1: float.
         activations: Bits of activation codes; 0: the device's scheme decides; -1: float.
         observer: ``minmax``, ``percentile``, ``mse`` or ``entropy``, of activations.
         percentile: Share kept on each side by ``percentile``, in percent.
@@ -67,7 +67,8 @@ class Quantize(CalibratedPass):
         self._check()
         scheme = self._scheme(context)
         chosen, kept = self._split(list(quantizable(model)), scheme)
-        edits: list[Edit] = [*kept, *self._weights(chosen, scheme)]
+        weights = self._weights(chosen, scheme) if self.weights >= 0 else ()
+        edits: list[Edit] = [*kept, *weights]
         if scheme.activations:
             wanted = _wanted(chosen, scheme)
             seen = collect(model, context.data(str(self)), dict.fromkeys(wanted))
@@ -94,7 +95,7 @@ class Quantize(CalibratedPass):
     def _scheme(self, context: Context) -> QuantScheme:
         given = scheme_of(context)
         changes: dict[str, object] = {}
-        if self.weights:
+        if self.weights > 0:
             changes["weight_bits"] = self.weights
         if self.activations > 0:
             changes["activation_bits"] = self.activations
