@@ -72,7 +72,13 @@ def short(value: float) -> float:
 
 
 def rewrites(subject: Subject, expected: Expected) -> list[Divergence]:
-    """What the rewrites made of each source value, on the source's own inputs to it."""
+    """What the rewrites made of each source value, on the source's own inputs to it.
+
+    Of a graph that rounds, those are the rewrites before the first pass that does.
+    """
+    if subject.exact is not None and expected.exact is not None:
+        subject = replace(subject, canonical=subject.exact, exact=None)
+        return rewrites(subject, expected.exact)
     cut = frozenset(expected.rewritten)
     limits = bounds(subject.canonical, expected.values, cut, roundoff("float32"))
     origin = Origin(subject)
@@ -125,7 +131,7 @@ def replay(subject: Subject, expected: Expected) -> list[Divergence]:
         backend = registry.load("backends", part.backend)()
         arithmetic = backend.arithmetic(subject.precision)
         known = _narrowed(subject, values, cut, arithmetic)
-        exact = settled(cut, rewritten, arithmetic)
+        exact = cut if subject.exact is not None else settled(cut, rewritten, arithmetic)
         limits = bounds(subject.canonical, known, exact, roundoff(arithmetic.tensors))
         replayed = run_variant(subject, backend.replay(part.lowered), values)
         for name in (b.name for b in part.lowered.values):
@@ -138,17 +144,19 @@ def replay(subject: Subject, expected: Expected) -> list[Divergence]:
 def _narrowed(
     subject: Subject, values: Arrays, cut: frozenset[str], arithmetic: Arithmetic
 ) -> Arrays:
-    """The reference of a narrow replay: what is stored narrow rounded, float32 arithmetic.
+    """The reference of a narrow or quantized replay: what is stored narrow rounded.
 
     What remains between it and the artifact is what the artifact's own arithmetic adds, so
     the tolerance need not hide faults behind the rounding of weights.
     """
-    if arithmetic == Arithmetic():
+    if arithmetic == Arithmetic() and subject.exact is None:
         return values
     rounded = subject.canonical.clone()
     for value in rounded.graph.initializers.values():
         array = constant(value)
-        if array is not None and array.size >= arithmetic.narrow_from:
+        if array is None or array.dtype != np.float32:
+            continue
+        if array.size >= arithmetic.narrow_from:
             narrow = _stored(array, arithmetic.weights)
             value.const_value = ir.tensor(narrow, name=value.name)
     feeds = {n: _stored(a, arithmetic.tensors) for n, a in values.items()}

@@ -44,6 +44,7 @@ class Subject:
         precision: Decides the roundoffs of the replay.
         gates: Whole-network gates.
         run: Runs an entry in a child process.
+        exact: The graph before the first pass that rounds; ``None`` if no pass does.
     """
 
     source: bytes
@@ -54,6 +55,7 @@ class Subject:
     precision: str
     gates: tuple[Gate, ...]
     run: Runner
+    exact: ir.Model | None = None
 
 
 @dataclass(frozen=True)
@@ -68,16 +70,22 @@ class Expected:
         rewritten: The values that the source has, as the canonical graph computes each from
             the source's own ones: what proves the rewrites.
         version: ONNX Runtime's version.
+        exact: The same of the graph before the first pass that rounds.
     """
 
     outputs: tuple[Arrays, ...]
     values: Arrays
     rewritten: Arrays
     version: str
+    exact: Expected | None = None
 
 
 def expect(
-    source: bytes, canonical: ir.Model, samples: Sequence[Arrays], trace: bool
+    source: bytes,
+    canonical: ir.Model,
+    samples: Sequence[Arrays],
+    trace: bool,
+    exact: ir.Model | None = None,
 ) -> Expected:
     """Run the source model (and, to trace, the canonical one) in ONNX Runtime.
 
@@ -86,6 +94,7 @@ def expect(
         canonical: The model that is lowered.
         samples: Input name -> array, at least one.
         trace: Whether ``values`` is wanted.
+        exact: The graph before the first pass that rounds, if one does.
 
     Raises:
         InputError: The source model does not run.
@@ -93,8 +102,12 @@ def expect(
     reference = run_reference(source, samples, trace=1 if trace else 0)
     if not trace:
         return Expected(reference.outputs, {}, {}, reference.version)
+    before = None
+    if exact is not None:
+        made = _canonical_values(exact, reference.traces[0], samples[0])
+        before = Expected(reference.outputs, *made, reference.version)
     values, rewritten = _canonical_values(canonical, reference.traces[0], samples[0])
-    return Expected(reference.outputs, values, rewritten, reference.version)
+    return Expected(reference.outputs, values, rewritten, reference.version, before)
 
 
 def _canonical_values(

@@ -20,6 +20,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgevit.model import constant
+from edgevit.tipping import bias_step, tipped
 
 __all__ = ["SAFETY", "Roundoff", "bounds", "roundoff"]
 
@@ -54,6 +55,16 @@ class _Operand:
 
     array: Array
     error: float
+    total: float | None = None
+
+    def norm(self, length: int) -> float:
+        """Bound on the Euclidean norm of the errors of ``length`` elements.
+
+        ``total``, where it is known, is that of all elements: a quantizer errs only where a
+        rounding is tipped over a tie, which is at few of them.
+        """
+        every = math.sqrt(length) * self.error
+        return every if self.total is None else min(every, self.total)
 
     @property
     def peak(self) -> float:
@@ -83,8 +94,12 @@ def bounds(
     """
     error: dict[str, float] = {}
     limit: dict[str, float] = {}
+    total: dict[str, float] = {}
     for node in model.graph:
-        operands = [_operand(v, values, error) for v in node.inputs if v is not None]
+        operands = [_operand(v, values, error, total) for v in node.inputs if v is not None]
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            _quantizer(node, operands, values, cut, unit, error, limit, total)
+            continue
         rule = _RULES.get(node.op_type, _unknown)
         for out in node.outputs:
             name = str(out.name)
@@ -113,11 +128,48 @@ def _peak(array: Array) -> float:
 
 
 def _operand(
-    value: ir.Value, values: Mapping[str, Array], error: Mapping[str, float]
+    value: ir.Value,
+    values: Mapping[str, Array],
+    error: Mapping[str, float],
+    total: Mapping[str, float],
 ) -> _Operand:
-    fixed = constant(value)
-    array = fixed if fixed is not None else values[str(value.name)]
-    return _Operand(array, error.get(str(value.name), 0.0) if fixed is None else 0.0)
+    fixed, name = constant(value), str(value.name)
+    if fixed is not None:
+        return _Operand(fixed, 0.0)
+    return _Operand(values[name], error.get(name, 0.0), total.get(name))
+
+
+def _quantizer(
+    node: ir.Node,
+    ops: list[_Operand],
+    values: Mapping[str, Array],
+    cut: frozenset[str],
+    unit: Roundoff,
+    error: dict[str, float],
+    limit: dict[str, float],
+    total: dict[str, float],
+) -> None:
+    """Bounds behind a quantizer: whole steps, where a rounding can be tipped over a tie."""
+    name = str(node.outputs[0].name)
+    x, scale = ops[0], ops[1].array.astype(np.float64)
+    if name not in values:
+        return
+    if node.op_type == "QuantizeLinear":
+        low, high = (
+            int(np.iinfo(values[name].dtype).min),
+            int(np.iinfo(values[name].dtype).max),
+        )
+        zero = float(ops[2].array.max()) if len(ops) > 2 else 0.0
+        steps = tipped(x.array, scale, x.error, unit.compute, low - zero, high - zero)
+        limit[name], every = float(steps.max(initial=0)), float(np.linalg.norm(steps))
+    else:
+        step = float(scale.max())
+        limit[name] = x.error * step + 2 * unit.storage * _peak(values[name])
+        every = x.norm(x.array.size) * step + 2 * unit.storage * float(
+            np.linalg.norm(values[name].astype(np.float64))
+        )
+    error[name] = 0.0 if name in cut else limit[name]
+    total[name] = 0.0 if name in cut else every
 
 
 def _sum_error(length: int, scale: float, unit: Roundoff) -> float:
@@ -134,13 +186,13 @@ def _product(a: _Operand, b: _Operand, axis_a: int, axis_b: int, unit: Roundoff)
     """Contraction of ``a`` along one axis with ``b``: Cauchy-Schwarz on |a||b|."""
     length = a.array.shape[axis_a]
     norm_a, norm_b = _rows(a.array, axis_a), _rows(b.array, axis_b)
-    carried = math.sqrt(length) * (a.error * norm_b + b.error * norm_a)
+    carried = a.norm(length) * norm_b + b.norm(length) * norm_a
     return _sum_error(length, norm_a * norm_b, unit) + carried
 
 
 def _matmul(node: ir.Node, ops: list[_Operand], out: Array, unit: Roundoff) -> float:
     axis_b = -2 if ops[1].array.ndim > 1 else 0
-    return _product(ops[0], ops[1], -1, axis_b, unit)
+    return _product(ops[0], ops[1], -1, axis_b, unit) + bias_step(node)
 
 
 def _convolution(node: ir.Node, ops: list[_Operand], out: Array, unit: Roundoff) -> float:
@@ -154,7 +206,8 @@ def _convolution(node: ir.Node, ops: list[_Operand], out: Array, unit: Roundoff)
     patch = math.sqrt(length) * x.peak
     own = _sum_error(length, min(weight_l1 * x.peak, weight_l2 * patch), unit)
     bias = ops[2].error + SAFETY * unit.compute * ops[2].peak if len(ops) > 2 else 0.0
-    return own + x.error * weight_l1 + w.error * length * x.peak + bias
+    carried = min(x.error * weight_l1, x.norm(length) * weight_l2)
+    return own + carried + w.error * length * x.peak + bias + bias_step(node)
 
 
 def _attention(node: ir.Node, ops: list[_Operand], out: Array, unit: Roundoff) -> float:
