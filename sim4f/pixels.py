@@ -41,7 +41,7 @@ def display(
     fine = xp.repeat(xp.repeat(field.values, oversample, axis=-2), oversample, axis=-1)
     weight = from_host(cover, field.values, xp=xp)
     values = fine * weight + dead * (1 - weight)
-    # In an even plane pixel N // 2 begins, and is not centred, at the middle of the fine plane.
+    # In an even plane pixel N // 2 begins at the middle of the fine plane, not centred on it.
     pitch = (field.grid.pitch[0] / oversample, field.grid.pitch[1] / oversample)
     shape = (rows * oversample, columns * oversample)
     roll = tuple(_offset(n, oversample) for n in field.grid.shape)

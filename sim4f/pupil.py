@@ -1,7 +1,7 @@
 """Pupils and aberrations in a pupil plane: discs, and Zernike polynomials in Noll's order.
 
 Noll, "Zernike polynomials and atmospheric turbulence", JOSA 66, 207 (1976): each polynomial
-has unit variance over the disc, so that a coefficient is the root mean square of its wavefront.
+has unit variance over the disc: a coefficient is the root mean square of its wavefront.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Data: optical components and set-ups, each figure with its source."""
