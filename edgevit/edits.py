@@ -17,6 +17,7 @@ from edgevit.errors import ArtifactError
 from edgevit.quantization import QParams
 
 __all__ = [
+    "EDITS",
     "Edit",
     "FoldChannels",
     "KeepFloat",
@@ -111,6 +112,8 @@ class KeepFloat:
 
 
 Edit = QuantizeActivation | QuantizeWeight | ReplaceConstant | FoldChannels | KeepFloat
+# Where a bundle keeps them.
+EDITS = "edits.npz"
 _KINDS: dict[str, type[Any]] = {
     kind.__name__: kind
     for kind in (QuantizeActivation, QuantizeWeight, ReplaceConstant, FoldChannels, KeepFloat)
