@@ -119,11 +119,14 @@ BUILTIN = Plugin(
         "coreml": "edgevit.targets.coreml.lower:CoreMLBackend",
         "litert": "edgevit.targets.litert.lower:LiteRTBackend",
         "onnx": "edgevit.targets.onnx.lower:OnnxBackend",
+        "optical": "edgevit.targets.optical.lower:OpticalBackend",
     },
     engines={
         "coreml": "edgevit.runtimes.coreml:CoreMLEngine",
         "coreml-fp16-accumulate": "edgevit.runtimes.coreml:PessimisticEngine",
         "litert": "edgevit.runtimes.litert:LiteRTEngine",
+        "optical": "edgevit.runtimes.optical:OpticalEngine",
+        "optical-wave": "edgevit.runtimes.optical:WaveEngine",
         "ort": "edgevit.runtimes.ort:OrtEngine",
     },
     targets={
@@ -131,6 +134,7 @@ BUILTIN = Plugin(
         "iphone-npu": f"{_DEVICES}:iphone-npu.toml",
         "linux-x86": f"{_DEVICES}:linux-x86.toml",
         "onnx": f"{_DEVICES}:onnx.toml",
+        "optical-4f": f"{_DEVICES}:optical-4f.toml",
         "raspberry-pi-5": f"{_DEVICES}:raspberry-pi-5.toml",
     },
 )

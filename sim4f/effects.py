@@ -1,0 +1,81 @@
+"""What is not ideal in a run of a frame program, and the seed of its noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from edgevit.sim4f.camera import Camera
+from edgevit.sim4f.errors import require
+from edgevit.sim4f.modulator import Modulator
+
+__all__ = ["IDEAL", "Effects", "converted"]
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Effects:
+    """Departures from the ideal system; ``Effects()`` has none.
+
+    Attributes:
+        photons: Photons on a camera pixel in one exposure whose signal is the step's full
+            scale, without the reference wave; inf for a field known exactly.
+        camera: The sensor.
+        exposure: Seconds of one exposure, for the dark current.
+        mask: What a pixel of the Fourier plane shows.
+        display_bits: Resolution of the displayed tensor's magnitude; 0 means continuous.
+        shift: Displacement of the mask along y and x, in mask pixels.
+
+    Raises:
+        ParameterError: A value breaks its inequality.
+    """
+
+    photons: float = np.inf
+    camera: Camera = field(default_factory=Camera)
+    exposure: float = 1e-3
+    mask: Modulator = field(default_factory=lambda: Modulator("ideal"))
+    display_bits: int = 0
+    shift: tuple[float, float] = (0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        require(self.photons > 0, "photons", "> 0 (no light reaches the camera)", self.photons)
+        require(self.exposure > 0, "exposure", "> 0 s", self.exposure)
+        bits = self.display_bits
+        require(0 <= bits <= 24, "display_bits", "0 <= bits <= 24", bits)
+        finite = all(np.isfinite(self.shift))
+        require(finite, "shift", "finite mask pixels", self.shift)
+        kinds = ("ideal", "complex", "double-phase")
+        require(self.mask.kind in kinds, "mask kind", f"one of {kinds}", self.mask.kind)
+
+    @property
+    def counts(self) -> bool:
+        """Whether the camera counts photons; else it knows the field exactly."""
+        return bool(np.isfinite(self.photons))
+
+    @property
+    def ideal(self) -> bool:
+        """Nothing departs from the ideal."""
+        return not self.counts and self.exact_mask and not self.display_bits
+
+    @property
+    def exact_mask(self) -> bool:
+        """The mask shows what is wanted, where it is wanted."""
+        return self.mask.kind == "ideal" and not any(self.shift)
+
+
+IDEAL = Effects()
+
+
+def converted(values: Array, bits: int) -> Array:
+    """Values as a converter of ``bits`` and a sign gives them, full scale at the largest."""
+    if not bits:
+        return values
+    top = float(np.abs(values).max(initial=0))
+    if top == 0:
+        return values
+    levels = 2**bits - 1
+    found = np.rint(values * (levels / top)) * (top / levels)
+    return np.asarray(found, values.dtype)

@@ -1,0 +1,242 @@
+"""The fast path: what a frame's camera reads, by matrix products instead of transforms.
+
+Elements are matched by the pixels that they stand on (``matching``), so every read-out is what
+the frame really holds; nothing knows which layer it is. Noise is drawn per pixel that is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgevit.sim4f.effects import IDEAL, Effects, converted
+from edgevit.sim4f.gather import Gather
+from edgevit.sim4f.matching import Match, match
+from edgevit.sim4f.moves import apply, index_of
+from edgevit.sim4f.perturb import MaskErrors, tapered
+from edgevit.sim4f.program import Optical, sizes
+from edgevit.sim4f.readout import Counter, count_quickly, estimate
+from edgevit.sim4f.signs import PartName, part_of
+
+__all__ = ["FastProduct", "Plan", "plan"]
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Frame axes by what they are to the matrix product."""
+
+    batch: str
+    rows: str
+    columns: str
+    summed: str
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A step as one batched matrix product.
+
+    Attributes:
+        displayed: Tensor -> ``[batch, rows, length]``.
+        masked: Kernel -> ``[batch, length, columns]``.
+        read: Product -> ``[sums, *output]``; the first axis is added up.
+        made: Shape of the product.
+        taps: Signed kernel coordinates ``[*kernel operand]`` along y and x, for misplacement.
+    """
+
+    displayed: Gather
+    masked: Gather
+    read: Gather
+
+
+def plan(step: Optical, shapes: Mapping[str, Sequence[int]], apart: bool) -> Plan:
+    """Match a step's lattices.
+
+    Args:
+        step: The step.
+        shapes: Of its tensors.
+        apart: Keep the terms of an electronic sum apart, as each is detected by itself.
+
+    Raises:
+        ParameterError: Input elements leave the plane or share a pixel.
+        ValueError: Operands do not fit their lattices.
+    """
+    size = sizes(step, shapes)
+    labels = _labels(step, apart)
+    rows, columns = (
+        match(a, b, c, n)
+        for a, b, c, n in zip(
+            (step.displayed.rows, step.displayed.columns),
+            (step.masked.rows, step.masked.columns),
+            (step.read.rows, step.read.columns),
+            step.plane,
+            strict=True,
+        )
+    )
+    x = _operand(
+        index_of(step.displayed.moves, shapes[step.source]),
+        step.displayed.labels,
+        (rows.inputs, columns.inputs),
+        (labels.batch, labels.rows, labels.summed),
+        size,
+    )
+    k = _operand(
+        index_of(step.masked.moves, shapes[step.kernel]),
+        step.masked.labels,
+        (rows.kernels, columns.kernels),
+        (labels.batch, labels.columns, labels.summed),
+        size,
+    )
+    read = _read(step, labels, size, rows, columns)
+    return Plan(Gather.of(x), Gather.of(k.transpose(0, 2, 1)), Gather.of(read))
+
+
+def _labels(step: Optical, apart: bool) -> Labels:
+    shown, masked = step.displayed.labels, step.masked.labels
+    shared = [label for label in step.order if label in shown and label in masked]
+    lonely = [s for s in step.summed if s not in shared]
+    if lonely:
+        raise ValueError(f"step {step.name!r}: label {lonely[0]!r} is summed of one operand")
+    summed = "" if apart else "".join(s for s in shared if s in step.summed)
+    return Labels(
+        batch="".join(s for s in shared if s not in summed),
+        rows="".join(s for s in shown if s not in masked),
+        columns="".join(s for s in masked if s not in shown),
+        summed=summed,
+    )
+
+
+def _operand(
+    index: Array,
+    labels: str,
+    lists: tuple[Array, Array],
+    roles: tuple[str, str, str],
+    size: Mapping[str, int],
+) -> Array:
+    """Indices ``[batch, own, summed * length]`` of an operand's elements."""
+    down, across = lists
+    dark = (down < 0)[:, None, :, None] | (across < 0)[None, :, None, :]
+    found = index[..., down[:, None, :, None], across[None, :, None, :]]
+    found = np.where(dark, -1, found)
+    batch, own, summed = roles
+    n = len(labels)
+    order = [labels.index(s) for s in batch + own] + [n, n + 1]
+    order += [labels.index(s) for s in summed] + [n + 2, n + 3]
+    outer = _count(batch, size)
+    inner = _count(summed, size) * down.shape[1] * across.shape[1]
+    return found.transpose(order).reshape(outer, -1, inner)
+
+
+def _count(labels: str, size: Mapping[str, int]) -> int:
+    return int(np.prod([size[s] for s in labels], dtype=np.int64))
+
+
+def _read(
+    step: Optical, labels: Labels, size: Mapping[str, int], rows: Match, columns: Match
+) -> Array:
+    """Where each output element is in the product; terms that are added come first."""
+    down, across = len(rows.inputs), len(columns.inputs)
+    classes = (len(rows.kernels), len(columns.kernels))
+    kept = labels.batch + labels.rows + labels.columns
+    first = labels.batch + labels.rows
+    shape = (*(size[s] for s in first), down, across)
+    shape = (*shape, *(size[s] for s in labels.columns), *classes)
+    made = np.arange(int(np.prod(shape))).reshape(shape)
+    place = {s: i for i, s in enumerate(first)}
+    place |= {s: len(first) + 2 + i for i, s in enumerate(labels.columns)}
+    terms = "".join(s for s in kept if s not in step.read.labels)
+    order = [place[s] for s in terms + step.read.labels]
+    order += [len(first), len(first) + 1, made.ndim - 2, made.ndim - 1]
+    distinct = (rows.row[:, None], columns.row[None, :])
+    classes_at = (rows.class_of[:, None], columns.class_of[None, :])
+    seen = made.transpose(order)[(..., *distinct, *classes_at)]
+    seen = seen.reshape(_count(terms, size), *seen.shape[len(terms) :])
+    return np.stack([apply(step.read.moves, term, dark=-1) for term in seen])
+
+
+class FastProduct:
+    """Multiplies the operands of optical steps; keeps what can be prepared.
+
+    Args:
+        shapes: Of every tensor and weight.
+        effects: Departures from the ideal.
+        rng: Needed if there is noise.
+        full_scales: Step name -> largest field expected; found anew in each run if absent,
+            as an ideal automatic exposure would.
+    """
+
+    def __init__(
+        self,
+        shapes: Mapping[str, Sequence[int]],
+        effects: Effects = IDEAL,
+        rng: np.random.Generator | None = None,
+        full_scales: Mapping[str, float] | None = None,
+    ) -> None:
+        self._shapes = shapes
+        self._effects = effects
+        self._rng = rng if rng is not None else np.random.default_rng(0)
+        self._count: Counter = count_quickly(self._rng)
+        self._full = dict(full_scales or {})
+        self._plans: dict[str, Plan] = {}
+        self._kernels: dict[tuple[str, PartName], Array] = {}
+        self._errors = MaskErrors(effects)
+
+    def __call__(self, step: Optical, x: Array, kernel: Array) -> Array:
+        """The output tensor of a step, without its bias."""
+        ready = self._plan(step)
+        shown = converted(x, self._effects.display_bits)
+        done: dict[tuple[PartName, PartName], Array] = {}
+
+        def field(displayed: PartName, masked: PartName) -> Array:
+            if (displayed, masked) not in done:
+                done[displayed, masked] = self._field(
+                    step, ready, shown, kernel, displayed, masked
+                )
+            return done[displayed, masked]
+
+        full = self._full_scale(step, field)
+        found = estimate(step.signs, field, full, self._effects, self._count)
+        return np.asarray(found[0] if len(found) == 1 else found.sum(axis=0))
+
+    def _full_scale(self, step: Optical, field: Any) -> float:
+        if not self._effects.counts and step.signs.linear:
+            return 1.0
+        known = self._full.get(step.name)
+        if known is not None:
+            return known
+        first = step.signs.exposures[0]
+        return float(np.abs(field(first.displayed, first.masked)).max(initial=0)) or 1.0
+
+    def _plan(self, step: Optical) -> Plan:
+        if step.name not in self._plans:
+            apart = self._effects.counts or not step.signs.linear
+            self._plans[step.name] = plan(step, self._shapes, apart)
+        return self._plans[step.name]
+
+    def _field(
+        self,
+        step: Optical,
+        ready: Plan,
+        x: Array,
+        kernel: Array,
+        displayed: PartName,
+        masked: PartName,
+    ) -> Array:
+        left = ready.displayed(part_of(x, displayed))
+        right = self._kernel(step, ready, kernel, masked)
+        seen = ready.read(np.matmul(left, right))
+        return self._errors.added(step, self._shapes, x, kernel, seen, self._rng)
+
+    def _kernel(self, step: Optical, ready: Plan, kernel: Array, masked: PartName) -> Array:
+        key = (step.name, masked)
+        if key in self._kernels:
+            return self._kernels[key]
+        taps = tapered(step, part_of(kernel, masked), self._effects.shift)
+        found = ready.masked(taps)
+        if step.static:
+            self._kernels[key] = np.ascontiguousarray(found)
+        return found

@@ -1,0 +1,205 @@
+"""The wave path: two Fourier transforms a frame, and every effect.
+
+Ideal masks keep the field real: half spectra, and only lines that hold light are transformed
+(the transform of a dark line is dark). A displaced mask or one of coarse levels takes the
+whole complex plane.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from edgevit.sim4f.effects import IDEAL, Effects, converted
+from edgevit.sim4f.modulator import passive, realize
+from edgevit.sim4f.moves import apply
+from edgevit.sim4f.place import impulse_response, input_plane, read_pixels
+from edgevit.sim4f.program import Optical, frames, sizes
+from edgevit.sim4f.readout import Counter, FieldOf, count_exactly, estimate
+from edgevit.sim4f.signs import PartName, part_of
+
+__all__ = ["WaveProduct", "half_spectrum", "read_half"]
+
+Array = np.ndarray[Any, Any]
+# Input planes of a step are few, or each is shown once: a handful of spectra is enough.
+KEPT = 4
+
+
+def half_spectrum(plane: Array, workers: int = 1) -> Array:
+    """Half spectrum of a real plane, ``[R // 2 + 1, C]``; dark columns are not transformed."""
+    import scipy.fft
+
+    lit = np.flatnonzero(plane.any(axis=0))
+    down = np.zeros((plane.shape[0] // 2 + 1, plane.shape[1]), _complex(plane))
+    if lit.size:
+        down[:, lit] = scipy.fft.rfft(plane[:, lit], axis=0, workers=workers)
+    return np.asarray(scipy.fft.fft(down, axis=1, workers=workers, overwrite_x=True))
+
+
+def read_half(
+    spectrum: Array, plane: tuple[int, int], rows: Array, columns: Array, workers: int = 1
+) -> Array:
+    """The field at ``rows`` and ``columns`` of the plane with this half spectrum."""
+    import scipy.fft
+
+    across = scipy.fft.ifft(spectrum, axis=1, workers=workers, overwrite_x=True)
+    distinct, back = np.unique(columns, return_inverse=True)
+    lines = scipy.fft.irfft(across[:, distinct], n=plane[0], axis=0, workers=workers)
+    return np.asarray(lines[rows][:, back.reshape(-1)])
+
+
+def _complex(plane: Array) -> Any:
+    return np.complex64 if plane.dtype == np.float32 else np.complex128
+
+
+class WaveProduct:
+    """Multiplies the operands of optical steps, frame by frame.
+
+    Args:
+        shapes: Of every tensor and weight.
+        effects: Departures from the ideal.
+        rng: Of the noise.
+        full_scales: See ``fast.FastProduct``.
+        dtype: float32, or float64 to judge the other path by.
+        workers: Threads of the transforms.
+    """
+
+    def __init__(
+        self,
+        shapes: Mapping[str, Sequence[int]],
+        effects: Effects = IDEAL,
+        rng: np.random.Generator | None = None,
+        full_scales: Mapping[str, float] | None = None,
+        dtype: Any = np.float32,
+        workers: int = 1,
+    ) -> None:
+        self._shapes = shapes
+        self._effects = effects
+        self._count: Counter = count_exactly(rng or np.random.default_rng(0))
+        self._full = dict(full_scales or {})
+        self._dtype = np.dtype(dtype)
+        self._workers = workers
+
+    def __call__(self, step: Optical, x: Array, kernel: Array) -> Array:
+        """The output tensor of a step, without its bias."""
+        size = sizes(step, self._shapes)
+        shown = converted(np.asarray(x, self._dtype), self._effects.display_bits)
+        masked = np.asarray(kernel, self._dtype)
+        pairs = {(e.displayed, e.masked) for e in step.signs.exposures}
+        fields = {p: self._fields(step, shown, masked, *p) for p in sorted(pairs)}
+        full = self._full_scale(step, fields)
+        summed = np.zeros(_outer(step, size), np.float64)
+        for number, frame in enumerate(frames(step, self._shapes)):
+            here = {parts: every[number] for parts, every in fields.items()}
+            summed[frame.read] += estimate(
+                step.signs, _getter(here), full, self._effects, self._count
+            )
+        return np.asarray(apply(step.read.moves, summed), x.dtype)
+
+    def _full_scale(self, step: Optical, fields: Mapping[Any, list[Array]]) -> float:
+        known = self._full.get(step.name)
+        if known is not None:
+            return known
+        first = step.signs.exposures[0]
+        every = fields[first.displayed, first.masked]
+        return max(float(np.abs(f.real).max(initial=0)) for f in every) or 1.0
+
+    def _fields(
+        self, step: Optical, x: Array, kernel: Array, displayed: PartName, masked: PartName
+    ) -> list[Array]:
+        """The field at the pixels that are read, of every frame in order."""
+        shown = apply(step.displayed.moves, part_of(x, displayed))
+        taps = apply(step.masked.moves, part_of(kernel, masked))
+        optics = _Optics(step, self._effects, self._workers)
+        return [
+            optics.field(f.displayed, shown[f.displayed], f.masked, taps[f.masked])
+            for f in frames(step, self._shapes)
+        ]
+
+
+def _getter(fields: Mapping[tuple[PartName, PartName], Array]) -> FieldOf:
+    return lambda displayed, masked: fields[displayed, masked]
+
+
+def _outer(step: Optical, size: Mapping[str, int]) -> tuple[int, ...]:
+    kept = tuple(size[label] for label in step.read.labels)
+    return (*kept, len(step.read.rows), len(step.read.columns))
+
+
+class _Optics:
+    """Two lenses and a mask, for the frames of one step; keeps the last spectra."""
+
+    def __init__(self, step: Optical, effects: Effects, workers: int) -> None:
+        self._step, self._effects, self._workers = step, effects, workers
+        self._real = effects.exact_mask
+        self._rows, self._columns = read_pixels(step)
+        self._shown: dict[tuple[int, ...], Array] = {}
+        self._mask: tuple[tuple[int, ...], Array, float] | None = None
+
+    def field(
+        self, at: tuple[int, ...], shown: Array, mask_at: tuple[int, ...], taps: Array
+    ) -> Array:
+        """Field at the read pixels, in units of the exact product."""
+        light = self._spectrum(at, shown)
+        mask, top = self._transfer(mask_at, taps)
+        passed = light * mask
+        if self._real:
+            found = read_half(
+                passed, self._step.plane, self._rows, self._columns, self._workers
+            )
+        else:
+            found = self._read_whole(passed)
+        return found if top == 1.0 else found * found.dtype.type(top)
+
+    def _spectrum(self, at: tuple[int, ...], shown: Array) -> Array:
+        if at not in self._shown:
+            if len(self._shown) >= KEPT:
+                del self._shown[next(iter(self._shown))]
+            self._shown[at] = self._transform(input_plane(self._step, shown))
+        return self._shown[at]
+
+    def _transform(self, plane: Array) -> Array:
+        import scipy.fft
+
+        if self._real:
+            return half_spectrum(plane, self._workers)
+        return np.asarray(scipy.fft.fft2(plane, workers=self._workers))
+
+    def _transfer(self, at: tuple[int, ...], taps: Array) -> tuple[Array, float]:
+        if self._mask is None or self._mask[0] != at:
+            self._mask = (at, *self._shape_mask(impulse_response(self._step, taps)))
+        return self._mask[1], self._mask[2]
+
+    def _shape_mask(self, response: Array) -> tuple[Array, float]:
+        """What the modulator shows, and the factor by which it is too dim."""
+        if self._real:
+            return self._transform(response), 1.0
+        spectrum = self._transform(response * self._ramp(response.dtype))
+        if self._effects.mask.kind == "ideal" or not spectrum.any():
+            return spectrum, 1.0
+        wanted, top = passive(spectrum)
+        return realize(self._effects.mask, wanted), top
+
+    def _ramp(self, dtype: Any) -> Array:
+        """Shift theorem: a displaced mask turns the phase of its impulse response."""
+        if not any(self._effects.shift):
+            return np.ones((1, 1), dtype)
+        sides = zip(self._effects.shift, self._step.plane, strict=True)
+        turns = [e * _around(n) / n for e, n in sides]
+        ramp = np.exp(2j * np.pi * (turns[0][:, None] + turns[1][None, :]))
+        kind = np.complex64 if dtype == np.float32 else np.complex128
+        return np.asarray(ramp, kind)
+
+    def _read_whole(self, spectrum: Array) -> Array:
+        import scipy.fft
+
+        across = scipy.fft.ifft(spectrum, axis=1, workers=self._workers, overwrite_x=True)
+        lines = scipy.fft.ifft(across[:, self._columns], axis=0, workers=self._workers)
+        return np.asarray(lines[self._rows])
+
+
+def _around(pixels: int) -> Array:
+    half = pixels // 2
+    return (np.arange(pixels) + half) % pixels - half

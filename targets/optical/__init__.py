@@ -1,0 +1,1 @@
+"""The optical target: canonical graphs as frames of a simulated 4f correlator."""

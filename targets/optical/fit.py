@@ -1,0 +1,31 @@
+"""Whether a node's layers fit the planes of a device: the coverage question."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from edgevit.errors import UnsupportedModelError
+from edgevit.model import shape_of
+from edgevit.target import Target
+from edgevit.targets.optical.planner import choose
+from edgevit.targets.optical.setting import setting
+from edgevit.targets.optical.sites import attention_layers, layer_of
+
+__all__ = ["misfit"]
+
+
+def misfit(node: ir.Node, target: Target) -> str | None:
+    """Why a layer cannot be scheduled on a device; ``None`` if it can, or needs no light."""
+    chosen = setting(target)
+    layers = [layer_of(node)]
+    if node.op_type == "Attention" and not node.domain:
+        layers = list(
+            attention_layers([shape_of(v) for v in node.inputs[:3] if v is not None])
+        )
+    try:
+        for layer in layers:
+            if layer is not None:
+                choose(layer, chosen.plane, chosen.signs, chosen.goal)
+    except UnsupportedModelError as e:
+        return e.message
+    return None
