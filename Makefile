@@ -72,11 +72,15 @@ onnx2tf-env:
 demo: $(STAMP)
 	@$(BIN)/python -m examples.demo
 
+# Two workers, a file each: fixtures of a module are made once.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
+
 test: $(STAMP)
-	@$(BIN)/python -m pytest -q -m "not long"
+	@$(PYTEST) -m "not long"
 
 test-all: $(STAMP) models oracles tflite-env
-	@$(BIN)/python -m pytest -q
+	@$(PYTEST)
 
 # ARM64 under emulation; needs qemu-user-static and debootstrap (installed if run as root).
 # A skip says so and ends with exit code 77, which make reports as an error: it is no pass.
