@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.corpus.packages import fetch_model
 from benchmarks.corpus.store import CACHE, CorpusUnavailableError
-from benchmarks.corpus.zoo_list import ZOO, exports
+from benchmarks.corpus.zoo_list import FRAGILE, ZOO, exports
 from benchmarks.five.cases import Case, Setting
 
 __all__ = ["TRAINED", "ZooCase", "choose", "zoo_cases"]
@@ -33,16 +33,21 @@ class ZooCase(Case):
     Attributes:
         trained: Whether its accuracy on Fashion-MNIST is measured.
         wide: Whether Core ML gets it in float32 too, beside the precision of the device.
+        narrow: Whether float16 can be asked for: see ``zoo_list.FRAGILE``; if not, Core ML
+            gets it in float32 instead.
         at_most: Canonical nodes that it may have; ``None`` for no demand.
     """
 
     trained: bool = False
     wide: bool = False
+    narrow: bool = True
     at_most: int | None = field(default=None)
 
     def takes(self, setting: Setting) -> bool:
         """Whether a column of the table is measured for this model."""
-        return self.wide or setting.label != "coreml fp32"
+        if setting.precision == "fp16":
+            return self.narrow
+        return self.wide or setting.label != "coreml fp32" or not self.narrow
 
 
 def zoo_cases(trained: Path) -> tuple[ZooCase, ...]:
@@ -65,7 +70,12 @@ def zoo_cases(trained: Path) -> tuple[ZooCase, ...]:
             require=_VIT_S,
             at_most=300,
         ),
-        *(ZooCase(e.file.removesuffix(".onnx"), _exported(e.file)) for e in exports(ZOO)),
+        *(
+            ZooCase(
+                e.file.removesuffix(".onnx"), _exported(e.file), narrow=e.name not in FRAGILE
+            )
+            for e in exports(ZOO)
+        ),
         *(
             ZooCase(f"{name}_fashion", _trained(trained, name), trained=True, wide=True)
             for name in TRAINED

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["EXPORTERS", "ZOO", "Export", "exports"]
+__all__ = ["EXPORTERS", "FRAGILE", "ZOO", "Export", "exports"]
 
 Exporter = Literal["ts", "dynamo"]
 EXPORTERS: tuple[Exporter, ...] = ("ts", "dynamo")
@@ -36,6 +36,11 @@ ZOO: Mapping[str, Mapping[str, str]] = {
     "cvt": {},
     "lookvit": {},
 }
+
+# Models whose random weights amplify roundings so far that float16 has no gate to keep:
+# rounding the weights of mobilevitv2_050 alone, all arithmetic in float64, leaves 49 dB of the
+# 50 that verification asks for. The trained model stands for them in float16.
+FRAGILE = frozenset({"mobilevitv2_050"})
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,8 @@ def _single_errors(factor: float) -> Array:
     x = np.concatenate([rng.uniform(-5, 5, 40_000), grid, rng.uniform(-1e-3, 1e-3, 4_000)])
     x = x[x != 0].astype(F)
     want = np.array([math.erf(float(v)) for v in x])
-    return np.abs(erf(x).astype(np.float64) * factor - want) / np.abs(want)
+    error: Array = np.abs(erf(x).astype(np.float64) * factor - want) / np.abs(want)
+    return error
 
 
 def test_erf_of_float32_is_within_two_units() -> None:
