@@ -58,6 +58,8 @@ _DEVICES = "edgevit.targets.devices"
 BUILTIN = Plugin(
     name="edgevit",
     passes={
+        "compensate": "edgevit.passes.compensate:Compensate",
+        "correct-bias": "edgevit.passes.compensate:CorrectBias",
         "decompose-col2im": "edgevit.passes.decompose_col2im:DecomposeCol2Im",
         "decompose-norms": "edgevit.passes.decompose_norms:DecomposeNorms",
         "drop-unit-axes": "edgevit.passes.drop_unit_axes:DropUnitAxes",

@@ -1,0 +1,161 @@
+"""Weights rounded so that what they compute on data changes least."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import onnx_ir as ir
+
+from edgevit.edits import Edit, QuantizeWeight, ReplaceConstant
+from edgevit.errors import UsageError
+from edgevit.passes.apply_quantizers import apply
+from edgevit.passes.channel_layers import ChannelLayer, channel_layers
+from edgevit.passes.facts import Array, operand
+from edgevit.passes.quantizable import quantizable
+from edgevit.passes.quantize import excluded, scheme_of
+from edgevit.passes.reconstruct_weights import Reconstruction, Settings, reconstruct
+from edgevit.passes.second_moments import Moments, float_input, moments
+from edgevit.pipeline import CalibratedPass, Context, Outcome
+from edgevit.quantization import QParams
+from edgevit.statistics import stream
+from edgevit.target import QuantScheme
+
+__all__ = ["Compensate", "CorrectBias", "input_stream"]
+
+
+@dataclass(frozen=True)
+class Compensate(CalibratedPass):
+    """Store weights as codes that are chosen together, and correct the bias for the rest.
+
+    ``Layer(x, W, b)``  ->  ``Layer(x, DequantizeLinear(W.codes), b')``
+
+    1. Each column's rounding error is carried on to those after it by the inverse of
+       ``H = E[x x^T]`` (``compensated_rounding``).
+    2. Where the input is quantized already, weights are first refitted by least squares to
+       the input without quantizers (``reconstruct_weights``): run ``quantize{weights=-1}``
+       before.
+    3. What is left on average goes into the bias, where there is one.
+
+    A weight that several layers read is left for ``quantize``. Activations stay as they are.
+
+    Attributes:
+        weights: Bits of weight codes; 0: the device's scheme decides.
+        block: Inputs of a linear layer that share a scale; 0: the device's scheme decides.
+        damping: Ridge of the rounding, as a share of the mean of H's diagonal.
+        ridge: Ridge of case 2, likewise; negative: no refitting.
+        rows: Output positions of a sample that are looked at.
+        exclude: Patterns of layer names that are left alone, separated by ``|``.
+    """
+
+    name: ClassVar[str] = "compensate"
+    rounds: ClassVar[bool] = True
+
+    weights: int = 0
+    block: int = 0
+    damping: float = 0.01
+    ridge: float = 0.01
+    rows: int = 512
+    exclude: str = ""
+
+    def plan(self, model: ir.Model, context: Context) -> tuple[Edit, ...]:
+        """Choose codes, scales and biases of every layer from the moments of its input."""
+        scheme = scheme_of(context)
+        settings = self._settings(scheme)
+        layers = list(self._layers(model, scheme))
+        if not layers:
+            return ()
+        found = input_stream(model, layers, context, str(self))
+        seen = moments(layers, found, self.rows, context.seed)
+        return tuple(self._edits(layers, seen, settings, scheme))
+
+    def perform(self, model: ir.Model, edits: Sequence[Edit]) -> Outcome:
+        """Store the codes and the biases."""
+        return apply(model, edits, self.name)
+
+    def _settings(self, scheme: QuantScheme) -> Settings:
+        bits = self.weights or scheme.weight_bits or {"int4": 4, "int8": 8}[scheme.weights]
+        if not 2 <= bits <= 8:
+            raise UsageError(f"{self.name}: weights expects 2 to 8 bits, found {bits}")
+        if self.damping <= 0:
+            raise UsageError(f"{self.name}: damping expects a positive share")
+        block = self.block or scheme.block
+        return Settings(bits, block, self.rounds, self.damping, self.ridge)
+
+    def _layers(self, model: ir.Model, scheme: QuantScheme) -> Iterator[ChannelLayer]:
+        keys = {q.key: q for q in quantizable(model)}
+        for layer in channel_layers(model):
+            found = keys.get(str(layer.node.outputs[0].name))
+            shared = len(operand(layer.node, 1).uses()) > 1
+            if found is None or shared or layer.node.op_type not in scheme.operators:
+                continue
+            if excluded(found, self.exclude) is None:
+                yield layer
+
+    def _edits(
+        self,
+        layers: Sequence[ChannelLayer],
+        seen: Mapping[str, Moments],
+        settings: Settings,
+        scheme: QuantScheme,
+    ) -> Iterator[Edit]:
+        for layer in layers:
+            own = settings if not layer.is_conv else _without_blocks(settings)
+            made = reconstruct(layer, seen[layer.name], own)
+            key = (str(layer.node.outputs[0].name),)
+            codes = layer.from_matrix(made.codes).astype(np.int32)
+            params = _params(layer, made, scheme.weights)
+            yield QuantizeWeight(str(operand(layer.node, 1).name), params, key, codes)
+            if layer.bias is None:
+                continue
+            holder = layer.add or layer.node
+            name = str(operand(holder, 2 if layer.is_conv else 1).name)
+            bias = (layer.bias.astype(np.float64) + made.shift).astype(layer.bias.dtype)
+            yield ReplaceConstant(name, bias, (str(holder.outputs[0].name),))
+
+
+@dataclass(frozen=True)
+class CorrectBias(Compensate):
+    """Plain rounding of weights, with the expected error of the output in the bias.
+
+    ``Layer(x, W, b)``  ->  ``Layer(x', Q, b + W E[x] - Q E[x'])``: Nagel, van Baalen,
+    Blankevoort and Welling (arXiv 1906.04721), section 4.2, with expectations from data; x'
+    is the input behind its quantizer, where it has one. The options mean what they mean in
+    ``compensate``; weights are neither refitted nor compensated.
+    """
+
+    name: ClassVar[str] = "correct-bias"
+    rounds: ClassVar[bool] = False
+
+    ridge: float = -1.0
+
+
+def _without_blocks(settings: Settings) -> Settings:
+    return Settings(settings.bits, 0, settings.compensate, settings.damping, settings.ridge)
+
+
+def _params(layer: ChannelLayer, made: Reconstruction, dtype: str) -> QParams:
+    scale, low, high = made.grid.scale, made.grid.low, made.grid.high
+    blocks = scale.shape[2]
+    if blocks == 1:
+        line = scale.reshape(-1)
+        zero = np.zeros(line.shape, np.int32)
+        return QParams(line, zero, dtype, low, high, 0 if layer.is_conv else 1)
+    table = np.ascontiguousarray(scale[0].T)  # [K / block, N]
+    zero = np.zeros(table.shape, np.int32)
+    return QParams(table, zero, dtype, low, high, 0, layer.inputs // blocks)
+
+
+def input_stream(
+    model: ir.Model, layers: Sequence[ChannelLayer], context: Context, spec: str
+) -> Iterator[Mapping[str, Array]]:
+    """Inputs of layers before and behind their quantizers, sample by sample.
+
+    Both come from the one quantized network: each layer then makes good for its own input's
+    rounding. Against a network without any quantizers every layer would make good for all
+    that happens before it, as if no other did: measured, it is worse than doing nothing.
+    """
+    names = [str(v.name) for layer in layers for v in (layer.x, float_input(layer.x))]
+    return stream(model, samples=context.data(spec), values=list(dict.fromkeys(names)))

@@ -1,0 +1,172 @@
+"""Rounding of weights in which later ones make good for the error of earlier ones.
+
+For outputs ``y = W x`` the squared error of rounded weights is ``tr(dW H dW^T)`` with
+``H = E[x x^T]``. Rounding one column at a time, the best change of the columns that are not
+rounded yet is known in closed form from the inverse of H: Hassibi and Stork, "Second order
+derivatives for network pruning: Optimal Brain Surgeon" (NIPS 1992); Frantar, Ashkboos,
+Hoefler and Alistarh, "GPTQ" (arXiv 2210.17323), eq. 2 and algorithm 1: all rows share one
+order, so that one Cholesky factor of the inverse serves them all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgevit.passes.facts import Array
+
+__all__ = ["Grid", "compensated", "expected_error", "nearest", "refit", "search_scales"]
+
+_BLOCK = 64  # columns whose updates are collected: one matrix product for each block
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where weights may lie: ``scale * code`` with ``low <= code <= high``.
+
+    Attributes:
+        scale: Positive, ``[g, o, blocks]``: consecutive inputs share one in equal blocks.
+        low: Smallest code.
+        high: Largest code.
+    """
+
+    scale: Array
+    low: int
+    high: int
+
+    def columns(self, inputs: int) -> Array:
+        """The scale of every weight, ``[g, o, inputs]``."""
+        return np.repeat(self.scale, inputs // self.scale.shape[2], axis=2)
+
+
+def nearest(weight: Array, grid: Grid) -> Array:
+    """Codes of the nearest points, half to even, int8 ``[g, o, i]``."""
+    spread = grid.columns(weight.shape[2])
+    return np.clip(np.rint(weight / spread), grid.low, grid.high).astype(np.int8)
+
+
+def expected_error(weight: Array, codes: Array, grid: Grid, hessian: Array) -> Array:
+    """``E |W x - Q x|^2`` of every output, ``[g, o]``.
+
+    Args:
+        weight: ``[g, o, i]``.
+        codes: int8, ``[g, o, i]``.
+        grid: Its scales.
+        hessian: ``E[x x^T]`` of each group, ``[g, i, i]``.
+    """
+    off = weight - codes * grid.columns(weight.shape[2])
+    return np.asarray(((off @ hessian) * off).sum(axis=2))
+
+
+def search_scales(
+    weight: Array, importance: Array, bits: int, blocks: int = 1, candidates: int = 60
+) -> Grid:
+    """Symmetric scales with the least importance-weighted rounding error.
+
+    The largest magnitude of a block shrinks step by step to 0.4 of itself: clipping a few
+    outliers can cost less than a coarse grid for all.
+
+    Args:
+        weight: ``[g, o, i]``.
+        importance: ``E[x^2]`` of every input, ``[g, i]``; non-negative.
+        bits: Width of the codes, 2 to 8.
+        blocks: Equal parts of the inputs, each with a scale of its own.
+        candidates: Number of scales tried.
+    """
+    high = 2 ** (bits - 1) - 1
+    g, o, i = weight.shape
+    parts = weight.reshape(g, o, blocks, i // blocks)
+    worth = np.broadcast_to(importance[:, None], weight.shape).reshape(parts.shape)
+    worth = worth + 1e-6 * importance.mean() + np.finfo(np.float64).tiny
+    peak = np.abs(parts).max(axis=3, keepdims=True)
+    peak = np.where(peak > 0, peak, 1.0)
+    best = np.full(peak.shape, np.inf)
+    scale = peak / high
+    for ratio in np.linspace(1.0, 0.4, candidates):
+        tried = peak * (ratio / high)
+        off = parts - tried * np.clip(np.rint(parts / tried), -high, high)
+        error = (off * off * worth).sum(axis=3, keepdims=True)
+        scale = np.where(error < best, tried, scale)
+        best = np.minimum(error, best)
+    return Grid(scale[..., 0], -high, high)
+
+
+def compensated(weight: Array, hessian: Array, grid: Grid, damping: float) -> Array:
+    """Codes of a weight, each column's error carried on to those after it.
+
+    Columns with the largest ``H_ii`` come first: they have the most others left to make good
+    for them.
+
+    Args:
+        weight: ``[g, o, i]``, float64.
+        hessian: ``E[x x^T]``, ``[g, i, i]``; only its proportions matter.
+        grid: Where the codes lie.
+        damping: Added to the diagonal, as a share of its mean; keeps H invertible where
+            inputs are dependent or dead.
+
+    Returns:
+        int8, ``[g, o, i]``.
+    """
+    inputs = weight.shape[2]
+    diagonal = np.einsum("gii->gi", hessian)
+    order = np.argsort(-diagonal, axis=1, kind="stable")
+    rest = np.take_along_axis(weight.astype(np.float64), order[:, None], axis=2)
+    spread = np.take_along_axis(grid.columns(inputs), order[:, None], axis=2)
+    factor = _inverse_factor(_ordered(hessian, order), damping)
+    codes = np.empty(rest.shape, np.int8)
+    for start in range(0, inputs, _BLOCK):
+        stop = min(start + _BLOCK, inputs)
+        part = factor[:, start:stop]
+        carried = _round_block(rest, spread, part, codes, start, stop, grid)
+        rest[..., stop:] -= carried @ part[..., stop:]
+    back = np.argsort(order, axis=1)
+    return np.take_along_axis(codes, back[:, None], axis=2)
+
+
+def _round_block(
+    rest: Array, spread: Array, part: Array, codes: Array, start: int, stop: int, grid: Grid
+) -> Array:
+    """Round the columns of a block in place; what each carries on, ``[g, o, block]``."""
+    carried = np.zeros((*rest.shape[:2], stop - start))
+    for at in range(start, stop):
+        row = part[:, at - start]
+        code = np.clip(np.rint(rest[..., at] / spread[..., at]), grid.low, grid.high)
+        codes[..., at] = code
+        share = (rest[..., at] - code * spread[..., at]) / row[:, None, at]
+        rest[..., at + 1 : stop] -= share[..., None] * row[:, None, at + 1 : stop]
+        carried[..., at - start] = share
+    return carried
+
+
+def _ordered(hessian: Array, order: Array) -> Array:
+    rows = np.take_along_axis(hessian, order[:, :, None], axis=1)
+    return np.take_along_axis(rows, order[:, None], axis=2)
+
+
+def _inverse_factor(hessian: Array, damping: float) -> Array:
+    """Upper triangular ``U`` with ``U^T U = (H + damping)^-1``, ``[g, i, i]``."""
+    size = hessian.shape[-1]
+    mean = np.einsum("gii->g", hessian) / size
+    # A group that never sees anything: any positive number leaves plain rounding.
+    amount = np.where(mean > 0, damping * mean, 1.0)
+    damped = hessian.astype(np.float64) + amount[:, None, None] * np.eye(size)
+    inverse = np.linalg.inv(damped)
+    lower = np.linalg.cholesky((inverse + inverse.swapaxes(1, 2)) / 2)
+    return np.ascontiguousarray(lower.swapaxes(1, 2))
+
+
+def refit(weight: Array, codes: Array, grid: Grid, hessian: Array) -> Grid:
+    """Scales that fit fixed codes best: least squares in the metric of H, one for each row.
+
+    Rows whose best scale would not be positive keep theirs, and so do grids with blocks.
+    """
+    if grid.scale.shape[2] != 1:
+        return grid
+    q = codes.astype(np.float64)
+    along = q @ hessian
+    cross = (along * weight).sum(axis=2)
+    power = (along * q).sum(axis=2)
+    fitted = np.divide(cross, power, out=np.zeros_like(cross), where=power > 0)
+    scale = np.where(fitted > 0, fitted, grid.scale[..., 0])
+    return Grid(scale[..., None], grid.low, grid.high)

@@ -1,0 +1,144 @@
+"""New weights for a layer whose inputs or weights are rounded, by least squares.
+
+With ``t`` the true input and ``x`` the one that the quantized network gives, the weights that
+bring ``W' x`` closest to ``W t`` are ``W' = W (T + l) (H + l)^-1`` with ``H = E[x x^T]``,
+``T = E[t x^T]`` and a ridge ``l`` that keeps them near W where data says little. They are then
+rounded with compensation (``compensated_rounding``), and what is left on average goes into the
+bias: Nagel et al., arXiv 1906.04721, section 4.2 (bias correction).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgevit.passes.channel_layers import ChannelLayer
+from edgevit.passes.compensated_rounding import (
+    Grid,
+    compensated,
+    expected_error,
+    nearest,
+    refit,
+    search_scales,
+)
+from edgevit.passes.facts import Array
+from edgevit.passes.second_moments import Moments
+
+__all__ = ["Reconstruction", "Settings", "reconstruct"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How weights are rebuilt.
+
+    Attributes:
+        bits: Width of weight codes.
+        blocks: Length of the blocks of inputs that share a scale; 0 for one scale a channel.
+        compensate: Whether later columns make good for earlier ones; else the nearest code.
+        damping: Ridge of the rounding, as a share of the mean of H's diagonal.
+        ridge: Ridge of the least squares, likewise; negative: weights are not refitted.
+    """
+
+    bits: int
+    blocks: int
+    compensate: bool
+    damping: float
+    ridge: float
+
+
+@dataclass(frozen=True, eq=False)
+class Reconstruction:
+    """What takes the place of a layer's weights.
+
+    Attributes:
+        codes: int8 ``[g, o, i]``.
+        grid: What they mean.
+        shift: To be added to the bias, float64 ``[C_out]``.
+        before: Expected squared error of plain rounding at the output, over its power.
+        after: The same of this reconstruction.
+    """
+
+    codes: Array
+    grid: Grid
+    shift: Array
+    before: float
+    after: float
+
+
+def reconstruct(layer: ChannelLayer, seen: Moments, settings: Settings) -> Reconstruction:
+    """Codes, scales and bias shift of one layer.
+
+    Args:
+        layer: Its weights.
+        seen: Moments of its input; at least one row.
+        settings: How.
+    """
+    weight = layer.matrix().astype(np.float64)
+    hessian, cross = _normal_equations(seen, centered=layer.bias is not None)
+    count = _count(weight.shape[2], settings.blocks)
+    diagonal = np.einsum("gii->gi", hessian)
+    plain = search_scales(weight, np.ones_like(diagonal), settings.bits, count)
+    target = weight
+    if seen.cross is not None and settings.ridge >= 0:
+        target = _refitted(weight, hessian, cross, settings.ridge, seen.rows)
+    codes, grid = _rounded(target, hessian, diagonal, count, settings)
+    made = codes * grid.columns(weight.shape[2])
+    mean, aim = seen.mean / seen.rows, seen.target / seen.rows
+    shift = np.einsum("goi,gi->go", weight, aim) - np.einsum("goi,gi->go", made, mean)
+    power = float(((weight @ hessian) * weight).sum()) or 1.0
+    before = expected_error(weight, nearest(weight, plain), plain, hessian).sum() / power
+    after = expected_error(target, codes, grid, hessian).sum() / power
+    return Reconstruction(codes, grid, shift.reshape(-1), float(before), float(after))
+
+
+def _normal_equations(seen: Moments, centered: bool) -> tuple[Array, Array]:
+    """``E[x x^T]`` and ``E[t x^T]``; without the means where a bias takes care of them."""
+    hessian = seen.hessian.astype(np.float64) / seen.rows
+    cross = hessian if seen.cross is None else seen.cross.astype(np.float64) / seen.rows
+    if not centered:
+        return hessian, cross
+    mean, aim = seen.mean / seen.rows, seen.target / seen.rows
+    hessian = hessian - mean[:, :, None] * mean[:, None]
+    return hessian, cross - aim[:, :, None] * mean[
+        :, None
+    ] if seen.cross is not None else hessian
+
+
+def _count(inputs: int, block: int) -> int:
+    """Blocks of at most ``block`` inputs, all of one length."""
+    if not block or block >= inputs:
+        return 1
+    length = next(b for b in range(block, 0, -1) if inputs % b == 0)
+    return inputs // length
+
+
+def _rounded(
+    target: Array, hessian: Array, diagonal: Array, count: int, settings: Settings
+) -> tuple[Array, Grid]:
+    """Codes with the smaller expected error of the two scale searches, plain and weighted."""
+    found = []
+    for importance in (np.ones_like(diagonal), diagonal):
+        grid = search_scales(target, importance, settings.bits, count)
+        if settings.compensate:
+            codes = compensated(target, hessian, grid, settings.damping)
+        else:
+            codes = nearest(target, grid)
+        grid = refit(target, codes, grid, hessian)
+        found.append((expected_error(target, codes, grid, hessian), codes, grid))
+    (first, codes_a, a), (second, codes_b, b) = found
+    better = (second < first)[..., None]
+    scale = np.where(better, b.scale, a.scale)
+    return np.where(better, codes_b, codes_a), Grid(scale, a.low, a.high)
+
+
+def _refitted(weight: Array, hessian: Array, cross: Array, ridge: float, rows: int) -> Array:
+    """``W (T + l) (H + l)^-1``; the ridge grows where there are few rows for the inputs."""
+    size = hessian.shape[-1]
+    mean = np.einsum("gii->g", hessian) / size
+    amount = np.where(mean > 0, ridge * mean * (1 + 4 * size / rows), 1.0)
+    eye = amount[:, None, None] * np.eye(size)
+    right = np.linalg.solve(
+        hessian + eye, (cross + eye).swapaxes(1, 2) @ weight.swapaxes(1, 2)
+    )
+    return np.ascontiguousarray(right.swapaxes(1, 2))
