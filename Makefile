@@ -120,8 +120,10 @@ bench-five: $(STAMP) models
 # Models trained on Fashion-MNIST, <name>_fashion.onnx; without them their rows are misses.
 TRAINED ?= .cache/trained
 
+# ZOO_OPTIONS=--resume goes on where another version of the code stopped.
 bench-zoo: $(STAMP) zoo-models
-	@$(BIN)/python -m benchmarks.zoo --trained $(TRAINED) --page build/zoo/zoo.html
+	@$(BIN)/python -m benchmarks.zoo --trained $(TRAINED) $(ZOO_OPTIONS) \
+		--json build/zoo/zoo.json --page build/zoo/zoo.html --markdown build/zoo/zoo.md
 
 bench-mutants: $(STAMP)
 	@$(BIN)/python -m benchmarks.mutants

@@ -1,12 +1,13 @@
 """The zoo: every transformer family on every backend, compiled and verified.
 
     python -m benchmarks.zoo [--models NAME ...] [--backends NAME ...] [--json FILE]
-                             [--page FILE] [--trained FOLDER] [--redo failed|all] [--resume]
+                             [--page FILE] [--markdown FILE] [--trained FOLDER]
+                             [--redo failed|all] [--resume] [--show]
 
 Each cell runs in a process of its own under a time limit and is kept as a line of
 ``build/zoo/cells.jsonl``; a second run measures only what is not there of the same model file
-and the same code, with ``--resume`` of any code. Exits 1 if a cell failed or a model cannot be
-had.
+and the same code, with ``--resume`` of any code, with ``--show`` nothing at all. Exits 1 if a
+cell failed or is missing, or a model cannot be had.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from benchmarks.zoo_cells import (
     measure_form,
 )
 from benchmarks.zoo_code import code_digest
-from benchmarks.zoo_page import HEAD, page, rows
+from benchmarks.zoo_page import HEAD, markdown, page, rows
 from edgevit.report import table
 
 __all__ = ["main"]
@@ -105,6 +106,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--task-timeout", type=float, default=7200, help="seconds an accuracy")
     parser.add_argument("--redo", choices=("none", "failed", "all"), default="none")
     parser.add_argument("--resume", action="store_true", help="keep what other code measured")
+    parser.add_argument("--show", action="store_true", help="measure nothing")
+    parser.add_argument("--markdown", metavar="FILE", help="also write the table as Markdown")
     parser.add_argument("--json", metavar="FILE", help="also write all records there")
     parser.add_argument("--page", metavar="FILE", help="also write the table as HTML")
     return parser.parse_args()
@@ -120,24 +123,49 @@ def main() -> int:
     wanted = tuple(options.backends)
     settings = [s for s in BACKENDS if not wanted or s.label.startswith(wanted)]
     store, start = Store(FOLDER / "cells.jsonl"), time.perf_counter()
-    for case in cases:
+    for case in () if options.show else cases:
         _run(store, case, settings, options)
     found = store.read()
-    made = rows(found, [c.name for c in cases], settings)
-    names = {c.name for c in cases}
-    chosen = [r for r in found.values() if r.model in names]
+    cells = [cell for case in cases for cell in _cells(case, settings, options.samples)]
+    chosen = [found[cell] for cell in cells if cell in found]
     failures = [f"{r.model} {r.what}: {r.error}" for r in chosen if r.error]
+    missing = len(cells) - len(chosen)
+    made = rows(found, cells)
+    _write(options, chosen, made, failures)
     print(table(HEAD, made))
     print("".join(f"\nMISSED {line}" for line in failures))
-    if options.json:
-        text = json.dumps([asdict(r) for r in chosen], indent=2)
-        Path(options.json).write_text(text + "\n", encoding="utf-8")
-    if options.page:
-        Path(options.page).write_text(page(made, failures), encoding="utf-8")
     other = sum(r.code != code_digest() for r in chosen)
-    print(f"{time.perf_counter() - start:.0f} s; {len(chosen)} cells, {other} of other code")
-    print(f"{'FAIL' if failures else 'PASS'}: {len(made)} artifacts, {len(failures)} misses")
-    return 1 if failures else 0
+    print(
+        f"{time.perf_counter() - start:.0f} s; {len(chosen)} cells, {other} of other code, "
+        f"{missing} not measured"
+    )
+    bad = bool(failures or missing)
+    print(f"{'FAIL' if bad else 'PASS'}: {len(made)} artifacts, {len(failures)} misses")
+    return 1 if bad else 0
+
+
+def _cells(case: ZooCase, settings: Sequence[Setting], samples: int) -> list[tuple[str, str]]:
+    """What is asked of a model: the keys of its records."""
+    labels = [s.label for s in settings if case.takes(s)]
+    made = ["form", *(f"compile {label}" for label in labels)]
+    if case.trained and samples:
+        made += [f"accuracy {label}" for label in labels]
+    return [(case.name, what) for what in made]
+
+
+def _write(
+    options: argparse.Namespace,
+    chosen: Sequence[Record],
+    made: Sequence[tuple[str, ...]],
+    failures: Sequence[str],
+) -> None:
+    written = {
+        options.json: json.dumps([asdict(r) for r in chosen], indent=2) + "\n",
+        options.page: page(made, failures),
+        options.markdown: markdown(made, failures),
+    }
+    for file in filter(None, written):
+        Path(file).write_text(written[file], encoding="utf-8")
 
 
 if __name__ == "__main__":

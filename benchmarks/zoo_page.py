@@ -5,29 +5,25 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Mapping, Sequence
 
-from benchmarks.five.cases import Setting
 from benchmarks.zoo_cells import Record
 
-__all__ = ["HEAD", "page", "rows"]
+__all__ = ["HEAD", "markdown", "page", "rows"]
 
 HEAD = ("model", "nodes", "canonical", "blocks", "target", "coverage", "transposes", "MB",
         "s", "parity", "gate", "accuracy", "")  # fmt: skip
 Records = Mapping[tuple[str, str], Record]
 
 
-def rows(
-    found: Records, models: Sequence[str], settings: Sequence[Setting]
-) -> list[tuple[str, ...]]:
-    """One row a model and target that was measured."""
+def rows(found: Records, cells: Iterable[tuple[str, str]]) -> list[tuple[str, ...]]:
+    """One row a model and target that was measured, in the order of ``cells``."""
     made = []
-    for model in models:
-        form = found.get((model, "form"))
-        for setting in settings:
-            cell = found.get((model, f"compile {setting.label}"))
-            if cell is None or form is None:
-                continue
-            right = found.get((model, f"accuracy {setting.label}"))
-            made.append((model, *_form(form), setting.label, *_cell(cell), *_end(cell, right)))
+    for model, what in cells:
+        form, cell = found.get((model, "form")), found.get((model, what))
+        kind, _, label = what.partition(" ")
+        if kind != "compile" or cell is None or form is None:
+            continue
+        right = found.get((model, f"accuracy {label}"))
+        made.append((model, *_form(form), label, *_cell(cell), *_end(cell, right)))
     return made
 
 
@@ -64,6 +60,13 @@ def _end(cell: Record, right: Record | None) -> tuple[str, str]:
     f = right.figures
     text = f"{f['artifact']:.3f}, source {f['source']:.3f} (n={f['samples']})"
     return text, "FAIL" if right.error else verdict
+
+
+def markdown(table: Iterable[Sequence[str]], failures: Iterable[str]) -> str:
+    """The table for ``benchmarks/RESULTS-zoo.md``, and what failed."""
+    lines = ["| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD)]
+    lines += ["| " + " | ".join(row) + " |" for row in table]
+    return "\n".join([*lines, "", *(f"- {line}" for line in failures)]).rstrip() + "\n"
 
 
 def page(table: Iterable[Sequence[str]], failures: Iterable[str]) -> str:

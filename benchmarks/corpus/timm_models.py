@@ -3,7 +3,8 @@
     .venv-torch/bin/python -m benchmarks.corpus.timm_models [NAME ...]
 
 Writes ``.cache/models/<name>_ts.onnx`` and ``.cache/models/<name>_dynamo.onnx`` with the same
-weights. The weights are random: these files test a compiler and measure no accuracy.
+weights, unless both are there. The weights are random: these files test a compiler and
+measure no accuracy.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import functools
 import logging
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +21,7 @@ from torch import nn
 
 from benchmarks.corpus.store import CACHE
 from benchmarks.corpus.torch_export import export_both
+from benchmarks.corpus.zoo_list import EXPORTERS
 
 __all__ = ["MODELS", "create_live", "enliven", "import_timm"]
 
@@ -118,8 +121,11 @@ def main() -> None:
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
     for name in options.names:
+        stem = CACHE / "models" / name
+        if all(Path(f"{stem}_{exporter}.onnx").is_file() for exporter in EXPORTERS):
+            continue  # what was measured with a file stays true of it
         model, x = create_live(name, options.seed)
-        for path in export_both(model, x, CACHE / "models" / name):
+        for path in export_both(model, x, stem):
             print(path.relative_to(CACHE.parent))
 
 
