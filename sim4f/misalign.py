@@ -47,17 +47,18 @@ def shift_plane(
 
 
 def shift_error(shift: float, kernel: int, plane: int) -> float:
-    """Estimate of the relative error (real part) that a mask shift along one axis makes.
+    """Relative error (real part) that a mask shift along one axis makes, for flat taps.
 
-    (pi eps k / N)^2 / (2 sqrt 5): the ramp's second-order term over a k-tap response with
-    flat taps, centred.
+    The ramp's second-order term over centred taps: (2 pi eps / N)^2 / 2 times the root of the
+    mean of n^4 = (k^2 - 1)(3 k^2 - 7) / 240; for many taps (pi eps k / N)^2 / (2 sqrt 5).
 
     Args:
         shift: eps, in mask pixels.
         kernel: k, taps along the axis.
         plane: N, pixels along the axis.
     """
-    return float((np.pi * shift * kernel / plane) ** 2 / (2 * np.sqrt(5)))
+    fourth = (kernel**2 - 1) * (3 * kernel**2 - 7) / 240
+    return float((2 * np.pi * shift / plane) ** 2 / 2 * np.sqrt(fourth))
 
 
 def displaced_transfer(
