@@ -16,14 +16,16 @@ from edgevit.model import constant, dtype_of, shape_of
 from edgevit.targets.litert.grouping import Group
 from edgevit.targets.litert.layout import Layout
 from edgevit.targets.litert.movement import MAX_RANK
+from edgevit.targets.litert.quantized import meaning
 from edgevit.targets.litert.rules import Perm, identity_perm
 from edgevit.targets.litert.sinking import Refined
-from edgevit.targets.litert.writer import Writer
+from edgevit.targets.litert.writer import Writer, parameters
 from edgevit.targets.views import View, identity, joined, order_perm
 
 __all__ = ["Context", "Held", "permuted"]
 
 Array = np.ndarray[Any, Any]
+CODES = frozenset({"int8", "uint8", "int16"})
 HALF_WEIGHT = 64  # elements from which a constant is worth storing as float16
 
 
@@ -48,6 +50,7 @@ class Context:
         group: The group being lowered.
         perm: Order of axes that the plan gave it.
         bindings: Debug map so far, in execution order.
+        dynamic: Whether layers with stored weights quantize their activations as they run.
     """
 
     def __init__(
@@ -57,8 +60,10 @@ class Context:
         boundary: Callable[[ir.Value], Perm],
         *,
         half: bool,
+        dynamic: bool = False,
     ) -> None:
         self.writer = writer
+        self.dynamic = dynamic
         self._boundary = boundary
         self.bindings: dict[str, Binding] = {}
         self.group: Group
@@ -113,7 +118,12 @@ class Context:
         shape = permuted(shape_of(value), perm) if shape is None else shape
         array = constant(value)
         if array is not None:
-            return self.weight(value.name or "", array.transpose(perm).reshape(shape))
+            found = meaning(value) if array.dtype.name in CODES else None
+            moved = array.transpose(perm).reshape(shape)
+            if found is None:
+                return self.weight(value.name or "", moved)
+            params = parameters(found.scale, found.zero_point, found.axis)
+            return self.writer.codes(value.name or "", moved, array.dtype.name, params)
         tensor = self._ordered(value, perm, shape)
         return self._reshaped(value, tensor, perm, shape)
 
@@ -153,7 +163,7 @@ class Context:
         if view is None:
             raise ValueError(f"value {value.name!r} does not join from {shape}")
         natural = view.natural()
-        made = self.writer.tensor(f"{value.name}/heads", target, dtype_of(value).name)
+        made = self.tensor(f"{value.name}/heads", target, value)
         self._held[value] = Held(made, view)
         if natural is not None:
             self.bind(value, made, natural)
@@ -182,7 +192,7 @@ class Context:
         """TRANSPOSE of a tensor that holds ``value`` in some shape."""
         shape = permuted(self.writer.shape(lying), order)
         label = name or f"{value.name}/layout"
-        moved = self.writer.tensor(label, shape, self.writer.dtype(lying))
+        moved = self._like(label, shape, lying)
         axes = self.constant("perm", order, "int32")
         version = 1 if len(order) <= 4 else 5
         self.writer.operator(
@@ -243,7 +253,7 @@ class Context:
         key = ("reshape", tensor, shape)
         if key not in self._moved:
             label = name or f"{self.writer.name(tensor)}/reshape"
-            made = self.writer.tensor(label, shape, self.writer.dtype(tensor))
+            made = self._like(label, shape, tensor)
             self.copy(tensor, made)
             self._moved[key] = made
         return self._moved[key]
@@ -254,6 +264,18 @@ class Context:
         dims = self.constant("shape", shape, "int32")
         options = schema.ReshapeOptionsT(newShape=list(shape))
         self.writer.operator("RESHAPE", [tensor, dims], [target], options=options)
+
+    def _like(self, name: str, shape: Sequence[int], tensor: int) -> int:
+        """A new tensor of another one's dtype and meaning."""
+        dtype, quantization = self.writer.dtype(tensor), self.writer.quantization(tensor)
+        return self.writer.tensor(name, shape, dtype, quantization=quantization)
+
+    def tensor(self, name: str, shape: Sequence[int], value: ir.Value) -> int:
+        """A new tensor of a value's dtype; codes carry what they mean."""
+        dtype = dtype_of(value).name
+        found = meaning(value) if dtype in CODES else None
+        params = found and parameters(found.scale, found.zero_point, found.axis)
+        return self.writer.tensor(name, shape, dtype, quantization=params)
 
     # -- results
 
@@ -277,8 +299,12 @@ class Context:
             options: Options object of the schema.
             version: Operator version.
         """
-        dtype = self.writer.dtype(inputs[0]) if dtype is None else dtype
-        made = self.writer.tensor(f"{self.group.output.name}/{op.lower()}", shape, dtype)
+        name = f"{self.group.output.name}/{op.lower()}"
+        made = (
+            self._like(name, shape, inputs[0])
+            if dtype is None
+            else self.writer.tensor(name, shape, dtype)
+        )
         self.writer.operator(op, inputs, [made], version=version, options=options)
         return made
 
@@ -290,7 +316,7 @@ class Context:
         shape = permuted(shape_of(value), perm) if shape is None else shape
         claims = self._claims(value, perm, shape)
         name = f"{value.name}" if claims else f"{value.name}/layout"
-        made = self.writer.tensor(name, shape, dtype_of(value).name)
+        made = self.tensor(name, shape, value)
         self.hold(value, made, perm)
         return made
 

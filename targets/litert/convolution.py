@@ -10,9 +10,11 @@ import onnx_ir as ir
 from ai_edge_litert import schema_py_generated as schema
 
 from edgevit.model import constant, shape_of
+from edgevit.quantizers import stored
 from edgevit.targets.litert.context import Context, permuted
 from edgevit.targets.litert.elementwise import fused
 from edgevit.targets.litert.grouping import Group
+from edgevit.targets.litert.kernels import kernel
 from edgevit.targets.litert.padding import (
     Window,
     pad_spatial,
@@ -32,7 +34,7 @@ from edgevit.targets.litert.table import (
     whole,
 )
 
-__all__ = ["OPS"]
+__all__ = ["OPS", "padded", "strided"]
 
 _RULE = Rule("channels-last", data=1)
 _NHWC = channels_last(4)
@@ -42,7 +44,9 @@ Array = np.ndarray[Any, Any]
 
 
 def _weights(node: ir.Node) -> Array:
-    array = constant(data_of(node, 1))
+    value = data_of(node, 1)
+    found = stored(value)
+    array = constant(value) if found is None else found.numbers()
     if array is None:
         raise ValueError(f"node {node.name!r}: the weight is not constant")
     return array
@@ -56,7 +60,7 @@ def _bias(ctx: Context, node: ir.Node, channels: int) -> int:
     return ctx.weight(f"{value.name}", array)
 
 
-def _padded(ctx: Context, tensor: int, window: Window) -> tuple[int, int]:
+def padded(ctx: Context, tensor: int, window: Window) -> tuple[int, int]:
     """The operand, padded if no scheme says it, and the scheme's code."""
     _, h, w, _ = ctx.writer.shape(tensor)
     name = scheme(window, (h, w))
@@ -65,9 +69,22 @@ def _padded(ctx: Context, tensor: int, window: Window) -> tuple[int, int]:
     return pad_spatial(ctx, tensor, window.pads), padding_code("VALID")
 
 
+def strided(window: Window, padding: int) -> dict[str, int]:
+    """What the options of both convolutions say of a window."""
+    return {
+        "padding": padding,
+        "strideH": window.strides[0],
+        "strideW": window.strides[1],
+        "dilationHFactor": window.dilations[0],
+        "dilationWFactor": window.dilations[1],
+    }
+
+
 def _conv_rule(group: Group) -> Rule:
     """Small 1x1 convolutions, such as those that mix attention heads, work in any layout."""
     node, window = group.head, window_of(group.head)
+    if constant(data_of(node, 1)) is None:
+        return _RULE  # codes have a kernel with channels last only
     moving = (*window.kernel, *window.strides, *window.dilations, whole(node, "group", 1))
     plain = set(moving) == {1} and not any(window.pads)
     small = max(_weights(node).shape) <= _HEADS
@@ -101,38 +118,33 @@ def _conv(ctx: Context, group: Group) -> None:
     node, window = group.head, window_of(group.head)
     x = data_of(node)
     channels = shape_of(x)[1]
-    weights = _weights(node)
+    weights = shape_of(data_of(node, 1))
     depthwise = whole(node, "group", 1) == channels and channels > 1
-    tensor, padding = _padded(ctx, ctx.read(x, _NHWC), window)
-    name = f"{data_of(node, 1).name}"
-    common = {
-        "padding": padding,
-        "strideH": window.strides[0],
-        "strideW": window.strides[1],
-        "dilationHFactor": window.dilations[0],
-        "dilationWFactor": window.dilations[1],
-        "fusedActivationFunction": fused(group.activation),
-    }
-    bias = _bias(ctx, node, weights.shape[0])
+    tensor, padding = padded(ctx, ctx.read(x, _NHWC), window)
+    common = strided(window, padding)
+    common["fusedActivationFunction"] = fused(group.activation)
+    bias = _bias(ctx, node, weights[0])
     if depthwise:
-        kernel = ctx.weight(name, np.ascontiguousarray(weights.transpose(1, 2, 3, 0)))
+        weight = kernel(ctx, data_of(node, 1), lambda a: a.transpose(1, 2, 3, 0), 3)
         options = schema.DepthwiseConv2DOptionsT(
-            depthMultiplier=weights.shape[0] // channels, **common
+            depthMultiplier=weights[0] // channels, **common
         )
         version = 1 if window.dilations == (1, 1) else 2
+        version = 6 if ctx.writer.dtype(weight) != "float32" else version
         ctx.result(
             "DEPTHWISE_CONV_2D",
-            [tensor, kernel, bias],
+            [tensor, weight, bias],
             options=options,
             version=version,
             perm=_NHWC,
         )
         return
-    kernel = ctx.weight(name, np.ascontiguousarray(weights.transpose(0, 2, 3, 1)))
-    version = 1 if weights.shape[1] == channels else 6
+    weight = kernel(ctx, data_of(node, 1), lambda a: a.transpose(0, 2, 3, 1), 0)
+    plain = 1 if ctx.writer.dtype(weight) == "float32" else 5
+    version = plain if weights[1] == channels else 6
     ctx.result(
         "CONV_2D",
-        [tensor, kernel, bias],
+        [tensor, weight, bias],
         options=schema.Conv2DOptionsT(**common),
         version=version,
         perm=_NHWC,

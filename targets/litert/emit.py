@@ -8,13 +8,14 @@ import onnx_ir as ir
 
 from edgevit.backend import Lowered, LowerOptions
 from edgevit.bundle import Binding, Part
-from edgevit.model import dtype_of, shape_of
+from edgevit.model import shape_of
 from edgevit.targets.litert.context import Context, Held, permuted
 from edgevit.targets.litert.grouping import Group, group_nodes
 from edgevit.targets.litert.layout import plan
 from edgevit.targets.litert.movement import is_movement, moved
+from edgevit.targets.litert.prepare import separated
 from edgevit.targets.litert.rules import Perm, channels_last, identity_perm
-from edgevit.targets.litert.tables import OPS, key, rule_of
+from edgevit.targets.litert.tables import op_of, rule_of
 from edgevit.targets.litert.writer import Writer
 
 __all__ = ["emit"]
@@ -37,7 +38,7 @@ def _inputs(ctx: Context, graph: ir.Graph, io: str) -> dict[str, int]:
         perm = _boundary(io, value)
         shape = permuted(shape_of(value), perm)
         name = value.name or ""
-        made[name] = ctx.writer.tensor(name, shape, dtype_of(value).name)
+        made[name] = ctx.tensor(name, shape, value)
         ctx.hold(value, made[name], perm)
     return made
 
@@ -51,7 +52,7 @@ def _lower_group(ctx: Context, group: Group) -> None:
         if view is not None:
             ctx.alias(group.output, Held(held.tensor, view))
             return
-    OPS[key(group.head)].lower(ctx, group)
+    op_of(group).lower(ctx, group)
 
 
 def _outputs(
@@ -66,7 +67,7 @@ def _outputs(
         tensor = ctx.read(value, perm)
         if not _own(ctx, value, tensor, made):
             shape = permuted(shape_of(value), perm)
-            copy = ctx.writer.tensor(name, shape, dtype_of(value).name)
+            copy = ctx.tensor(name, shape, value)
             ctx.copy(tensor, copy)
             tensor = copy
         made[name] = tensor
@@ -84,12 +85,14 @@ def _own(ctx: Context, value: ir.Value, tensor: int, taken: dict[str, int]) -> b
 
 def emit(model: ir.Model, options: LowerOptions) -> Lowered:
     """Lower a canonical model; see ``LiteRTBackend.lower``."""
+    model = separated(model)
     graph = model.graph
     groups = group_nodes(graph)
     boundary = partial(_boundary, options.io)
     layout = plan(graph, groups, rule_of, boundary)
     writer = Writer()
-    ctx = Context(writer, layout, boundary, half=options.precision == "fp16")
+    dynamic = options.precision == "w8a8-dyn"
+    ctx = Context(writer, layout, boundary, half=options.precision == "fp16", dynamic=dynamic)
     inputs = _inputs(ctx, graph, options.io)
     for group in groups:
         _lower_group(ctx, group)

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from edgevit.model import constant, shape_of
+from edgevit.model import constant
+from edgevit.targets.litert.neighbors import bias_of, is_linear, only_consumer
+from edgevit.targets.litert.quantized import Tail, tail_of
 
 __all__ = ["Group", "activation_of", "group_nodes", "is_linear"]
 
@@ -30,11 +32,13 @@ class Group:
         nodes: The head, then the fused nodes in order.
         bias: Constant vector added by a fused ``Add``; ``None`` if there is none.
         activation: Name in ``ActivationFunctionType``.
+        integer: How an operator on codes ends; ``None`` for one on floats.
     """
 
     nodes: tuple[ir.Node, ...]
     bias: ir.Value | None = None
     activation: str = "NONE"
+    integer: Tail | None = None
 
     @property
     def head(self) -> ir.Node:
@@ -45,33 +49,6 @@ class Group:
     def output(self) -> ir.Value:
         """The first value that the group computes."""
         return self.nodes[-1].outputs[0]
-
-
-def is_linear(node: ir.Node) -> bool:
-    """Whether a node is a matrix product with a constant 2-D weight on the right."""
-    weight = node.inputs[1] if node.op_type == "MatMul" else None
-    return weight is not None and weight.const_value is not None and len(shape_of(weight)) == 2
-
-
-def _only_consumer(value: ir.Value) -> ir.Node | None:
-    """The single node that uses a value that is not a graph output."""
-    if value.is_graph_output():
-        return None
-    uses = tuple(value.uses())
-    return uses[0].node if len(uses) == 1 else None
-
-
-def _bias_of(node: ir.Node, product: ir.Value) -> ir.Value | None:
-    """The constant vector that ``node`` adds to the last axis of ``product``."""
-    if node.op_type != "Add":
-        return None
-    other = node.inputs[1] if node.inputs[0] is product else node.inputs[0]
-    if other is None or other.const_value is None:
-        return None
-    shape = shape_of(product)
-    dims = shape_of(other)
-    fits = len(dims) <= len(shape) and dims[-1:] == shape[-1:] and set(dims[:-1]) <= {1}
-    return other if fits else None
 
 
 def activation_of(node: ir.Node) -> str | None:
@@ -92,18 +69,21 @@ def activation_of(node: ir.Node) -> str | None:
 
 def _with_bias(node: ir.Node) -> Group:
     group = Group((node,))
-    follower = _only_consumer(node.outputs[0])
+    follower = only_consumer(node.outputs[0])
     if not is_linear(node) or follower is None:
         return group
-    bias = _bias_of(follower, node.outputs[0])
+    bias = bias_of(follower, node.outputs[0])
     return group if bias is None else Group((node, follower), bias)
 
 
 def _grown(node: ir.Node) -> Group:
+    tail = tail_of(node)
+    if tail is not None:
+        return Group((node, *tail.nodes), tail.bias, integer=tail)
     group = _with_bias(node)
     floats = group.output.dtype == ir.DataType.FLOAT
     fusable = is_linear(node) if node.op_type == "MatMul" else node.op_type in _ACTIVATED
-    follower = _only_consumer(group.output)
+    follower = only_consumer(group.output)
     if not (floats and fusable) or follower is None:
         return group
     activation = activation_of(follower)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -11,7 +12,9 @@ from ai_edge_litert import schema_py_generated as schema
 from edgevit.model import constant, dtype_of, shape_of
 from edgevit.targets.litert.context import Context, permuted
 from edgevit.targets.litert.elementwise import fused
-from edgevit.targets.litert.grouping import Group, is_linear
+from edgevit.targets.litert.grouping import Group
+from edgevit.targets.litert.kernels import kernel
+from edgevit.targets.litert.neighbors import is_linear
 from edgevit.targets.litert.rules import Rule, identity_perm
 from edgevit.targets.litert.table import (
     Op,
@@ -24,7 +27,7 @@ from edgevit.targets.litert.table import (
     scalar,
 )
 
-__all__ = ["OPS"]
+__all__ = ["OPS", "products"]
 
 _MAX_RANK = 5  # of BATCH_MATMUL with broadcasting
 _PRODUCTS = Rule("products")
@@ -38,13 +41,11 @@ def _rule(group: Group) -> Rule:
 def _linear(ctx: Context, group: Group) -> None:
     """FULLY_CONNECTED takes the weight as [N, K] and any leading axes of the data."""
     x, w = data_of(group.head), data_of(group.head, 1)
-    weight = constant(w)
-    if weight is None:
-        raise ValueError(f"node {group.head.name!r}: the weight is not constant")
-    k, n = weight.shape
+    k, n = shape_of(w)
     shape = permuted(shape_of(x), ctx.perm)
     tensor = ctx.read(x, ctx.perm, shape if len(shape) > 1 else (1, k))
-    inputs = [tensor, ctx.weight(f"{w.name}", np.ascontiguousarray(weight.T))]
+    weight = kernel(ctx, w, lambda a: np.ascontiguousarray(a.T), 0)
+    inputs = [tensor, weight]
     bias = constant(group.bias)
     if bias is not None:
         inputs.append(ctx.weight(f"{group.bias and group.bias.name}", bias.reshape(n)))
@@ -53,6 +54,7 @@ def _linear(ctx: Context, group: Group) -> None:
     )
     out = (*shape[:-1], n) if len(shape) > 1 else (1, n)
     version = 5 if bias is not None else 6
+    version = 12 if ctx.writer.dtype(weight) != "float32" else version
     ctx.result("FULLY_CONNECTED", inputs, options=options, version=version, shape=out)
 
 
@@ -74,8 +76,8 @@ def _right(ctx: Context, value: ir.Value, dims: int) -> tuple[int, bool]:
     return ctx.reshape(tensor, shape), perm != identity_perm(own)
 
 
-def _products(ctx: Context, group: Group) -> None:
-    a, b = data_of(group.head), data_of(group.head, 1)
+def products(ctx: Context, a: ir.Value, b: ir.Value) -> tuple[list[int], Any, tuple[int, ...]]:
+    """Operands, options and result's shape of BATCH_MATMUL."""
     dims = max(2, len(shape_of(a)), len(shape_of(b)))
     left = (1,) * (dims - len(shape_of(a))) + shape_of(a)
     lhs = ctx.read(a, None, left)
@@ -84,8 +86,12 @@ def _products(ctx: Context, group: Group) -> None:
     columns = right[-2] if adjoint else right[-1]
     batch = np.broadcast_shapes(left[:-2], right[:-2])
     options = schema.BatchMatMulOptionsT(adjX=False, adjY=adjoint)
-    shape = (*batch, left[-2], columns)
-    ctx.result("BATCH_MATMUL", [lhs, rhs], options=options, shape=shape)
+    return [lhs, rhs], options, (*batch, left[-2], columns)
+
+
+def _products(ctx: Context, group: Group) -> None:
+    inputs, options, shape = products(ctx, data_of(group.head), data_of(group.head, 1))
+    ctx.result("BATCH_MATMUL", inputs, options=options, shape=shape)
 
 
 def _matmul(ctx: Context, group: Group) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from edgevit.model import shape_of
+from edgevit.targets.litert.quantized import absorbed
 from edgevit.targets.views import View
 
 __all__ = ["MAX_RANK", "is_movement", "moved"]
@@ -13,10 +14,10 @@ MAX_RANK = 6  # of TFLite's TRANSPOSE
 
 
 def is_movement(node: ir.Node) -> bool:
-    """Whether a node only says the elements' order anew."""
+    """Whether a node only says the elements' order anew, or reads codes for another."""
     if node.domain != "":
         return False
-    return node.op_type in ("Reshape", "Transpose") or _is_shuffle(node)
+    return node.op_type in ("Reshape", "Transpose") or _is_shuffle(node) or absorbed(node)
 
 
 def _is_shuffle(node: ir.Node) -> bool:
@@ -26,6 +27,8 @@ def _is_shuffle(node: ir.Node) -> bool:
 
 def moved(node: ir.Node, view: View) -> View | None:
     """The view behind a movement node; ``None`` if it must be computed."""
+    if node.op_type == "DequantizeLinear":
+        return view
     if node.op_type == "Transpose":
         return view.transpose(tuple(node.attributes["perm"].as_ints()))
     split = _shuffled(node, view) if _is_shuffle(node) else view

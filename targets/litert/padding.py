@@ -89,6 +89,7 @@ def pad_spatial(
     shape = (n, h + top + bottom, w + left + right, c)
     if fill is None:
         return ctx.emit("PAD", [tensor, table], shape, options=schema.PadOptionsT())
-    value = ctx.constant("fill", [fill], "float32")
+    dtype, params = ctx.writer.dtype(tensor), ctx.writer.quantization(tensor)
+    value = ctx.writer.codes("fill", np.full((1,), fill), dtype, params)
     options = schema.PadV2OptionsT()
     return ctx.emit("PADV2", [tensor, table, value], shape, options=options)

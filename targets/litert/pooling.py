@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from ai_edge_litert import schema_py_generated as schema
 
-from edgevit.model import shape_of
+from edgevit.model import dtype_of, shape_of
 from edgevit.targets.litert.context import Context, permuted
 from edgevit.targets.litert.elementwise import fused
 from edgevit.targets.litert.grouping import Group
@@ -28,6 +28,7 @@ __all__ = ["OPS", "share_inside"]
 
 _RULE = Rule("channels-last", data=1)
 _NHWC = channels_last(4)
+_LOWEST_CODE = -128
 _LOWEST = float(np.finfo(np.float32).min)
 
 
@@ -66,7 +67,8 @@ def _max_pool(ctx: Context, group: Group) -> None:
     _, h, w, _ = ctx.writer.shape(tensor)
     name = scheme(window, (h, w))
     if name is None:
-        tensor = pad_spatial(ctx, tensor, window.pads, _LOWEST)
+        lowest = _LOWEST if ctx.writer.dtype(tensor) == "float32" else _LOWEST_CODE
+        tensor = pad_spatial(ctx, tensor, window.pads, lowest)
     options = _options(window, name or "VALID", group.activation)
     ctx.result("MAX_POOL_2D", [tensor], options=options, perm=_NHWC)
 
@@ -145,9 +147,14 @@ def _divisor(node: ir.Node) -> str | None:
     return None
 
 
+def _ordered(node: ir.Node) -> str | None:
+    """Codes are in the order of their numbers, so the largest is the same."""
+    return None if dtype_of(data_of(node)).name == "int8" else floats(node)
+
+
 _CHECK = all_of(floats, rank(4), _dense)
 
 OPS: Mapping[str, Op] = {
-    "MaxPool": Op(_max_pool, _RULE, _CHECK),
+    "MaxPool": Op(_max_pool, _RULE, all_of(_ordered, rank(4), _dense)),
     "AveragePool": Op(_average_pool, _RULE, all_of(_CHECK, _divisor)),
 }

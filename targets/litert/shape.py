@@ -188,12 +188,14 @@ def _pad(ctx: Context, group: Group) -> None:
     if mode == "reflect":
         ctx.result("MIRROR_PAD", [tensor, table], options=schema.MirrorPadOptionsT(0))
         return
-    fill = constant(optional(node, 2))
-    if fill is None or not fill.any():
+    given, meaning = constant(optional(node, 2)), ctx.writer.quantization(tensor)
+    fill = np.zeros(1, dtype_of(value)) if given is None else given.reshape(1)
+    # PAD writes the number zero: of codes, that is the zero point.
+    if fill[0] == (0 if meaning is None else meaning.zeroPoint[0]):
         ctx.result("PAD", [tensor, table], options=schema.PadOptionsT())
         return
-    constant_ = ctx.constant("fill", fill.reshape(1), dtype_of(value).name)
-    ctx.result("PADV2", [tensor, table, constant_], options=schema.PadV2OptionsT())
+    filled = ctx.writer.codes("fill", fill, dtype_of(value).name, meaning)
+    ctx.result("PADV2", [tensor, table, filled], options=schema.PadV2OptionsT())
 
 
 def _pad_edge(ctx: Context, group: Group, tensor: int, amounts: Any) -> None:

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from edgevit.model import dtype_of, shape_of
 from edgevit.targets.litert.context import Context
 from edgevit.targets.litert.grouping import Group
+from edgevit.targets.litert.neighbors import fixed
 from edgevit.targets.litert.rules import Rule
 
 __all__ = ["Check", "Op", "all_of", "any_node", "attribute", "data_of", "floats", "scalar"]
@@ -69,8 +70,7 @@ def constant_input(index: int, what: str) -> Check:
 
     def check(node: ir.Node) -> str | None:
         value = node.inputs[index] if index < len(node.inputs) else None
-        known = value is not None and value.const_value is not None
-        return None if known else f"{what} must be constant"
+        return None if fixed(value) else f"{what} must be constant"
 
     return check
 

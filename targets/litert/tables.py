@@ -15,16 +15,18 @@ from edgevit.targets.litert import (
     linear,
     normalization,
     pooling,
+    quantizers,
     reduction,
     resize,
     shape,
 )
 from edgevit.targets.litert.grouping import Group
+from edgevit.targets.litert.integer import INTEGER
 from edgevit.targets.litert.rules import Rule
 from edgevit.targets.litert.table import Op
 from edgevit.targets.litert.writer import DTYPES
 
-__all__ = ["OPS", "key", "refusal", "rule_of"]
+__all__ = ["OPS", "key", "op_of", "refusal", "rule_of"]
 
 
 def _merged(*tables: Mapping[str, Op]) -> dict[str, Op]:
@@ -43,6 +45,7 @@ OPS: Mapping[str, Op] = _merged(
     elementwise.OPS,
     indexing.OPS,
     linear.OPS,
+    quantizers.OPS,
     normalization.OPS,
     pooling.OPS,
     reduction.OPS,
@@ -59,9 +62,14 @@ def key(node: ir.Node) -> str:
     return f"{node.domain}.{node.op_type}" if node.domain else node.op_type
 
 
+def op_of(group: Group) -> Op:
+    """The entry of a group: on codes or on floats."""
+    return (OPS if group.integer is None else INTEGER)[key(group.head)]
+
+
 def rule_of(group: Group) -> Rule:
     """The layout rule of a group."""
-    rule = OPS[key(group.head)].rule
+    rule = op_of(group).rule
     return rule if isinstance(rule, Rule) else rule(group)
 
 

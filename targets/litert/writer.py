@@ -13,7 +13,7 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-__all__ = ["DTYPES", "Writer", "pack"]
+__all__ = ["DTYPES", "Writer", "pack", "parameters"]
 
 Array = np.ndarray[Any, Any]
 
@@ -22,6 +22,8 @@ DTYPES: Mapping[str, int] = {
     "float16": schema.TensorType.FLOAT16,
     "int8": schema.TensorType.INT8,
     "uint8": schema.TensorType.UINT8,
+    "int4": schema.TensorType.INT4,
+    "int16": schema.TensorType.INT16,
     "int32": schema.TensorType.INT32,
     "int64": schema.TensorType.INT64,
     "bool": schema.TensorType.BOOL,
@@ -94,17 +96,44 @@ class Writer:
         """Give a tensor another name; it gets a suffix if it is taken."""
         self.tensors[tensor].name = self._unique(name)
 
-    def tensor(self, name: str, shape: Sequence[int], dtype: str, buffer: int = 0) -> int:
+    def quantization(self, tensor: int) -> Any:
+        """What a tensor's codes mean; ``None`` if they are plain numbers."""
+        return self.tensors[tensor].quantization
+
+    def tensor(
+        self,
+        name: str,
+        shape: Sequence[int],
+        dtype: str,
+        buffer: int = 0,
+        quantization: Any = None,
+    ) -> int:
         """Add a tensor; the name gets a suffix if it is taken."""
         made = schema.TensorT(
             shape=[int(d) for d in shape],
             type=DTYPES[dtype],
             buffer=buffer,
             name=self._unique(name),
+            quantization=quantization,
             hasRank=True,
         )
         self.tensors.append(made)
         return len(self.tensors) - 1
+
+    def codes(self, name: str, codes: Array, dtype: str, quantization: Any) -> int:
+        """Add a constant tensor of codes; int4 is packed, low nibble first.
+
+        Args:
+            name: Of the tensor.
+            codes: Integers that fit ``dtype``.
+            dtype: ``"int4"``, ``"int8"``, ``"int32"`` or ``"int64"``.
+            quantization: A ``QuantizationParametersT``.
+        """
+        packed = dtype == "int4"
+        array = _nibbles(codes) if packed else np.ascontiguousarray(codes.astype(dtype))
+        self._buffers.append(schema.BufferT(data=np.frombuffer(array.tobytes(), np.uint8)))
+        buffer = len(self._buffers) - 1
+        return self.tensor(name, codes.shape, dtype, buffer, quantization)
 
     def constant(self, name: str, array: Array) -> int:
         """Add a constant tensor, or find an equal one."""
@@ -191,6 +220,22 @@ class Writer:
         return schema.OperatorCodeT(
             deprecatedBuiltinCode=deprecated, builtinCode=code, version=version
         )
+
+
+def _nibbles(codes: Array) -> Array:
+    """Two 4-bit codes a byte, the first in the low half."""
+    flat = codes.reshape(-1).astype(np.int8).view(np.uint8) & 0x0F
+    even = np.append(flat, np.uint8(0)) if flat.size % 2 else flat
+    return np.asarray(even[0::2] | (even[1::2] << 4), np.uint8)
+
+
+def parameters(scale: Array, zero_point: Array, axis: int | None) -> Any:
+    """Quantization of a tensor: per tensor, or along ``axis``."""
+    return schema.QuantizationParametersT(
+        scale=[float(s) for s in np.reshape(scale, -1)],
+        zeroPoint=[int(z) for z in np.reshape(zero_point, -1)],
+        quantizedDimension=axis or 0,
+    )
 
 
 def signature(inputs: Mapping[str, int], outputs: Mapping[str, int]) -> Any:

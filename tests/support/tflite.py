@@ -67,8 +67,14 @@ def to_source(binding: Binding, array: Array) -> Array:
     return moved.transpose(np.argsort(binding.perm)).astype(binding.dtype)
 
 
-def run_all(jobs: Sequence[tuple[Lowered, Mapping[str, Array]]]) -> list[Result]:
+def run_all(
+    jobs: Sequence[tuple[Lowered, Mapping[str, Array]]], kernels: str = "AUTO"
+) -> list[Result]:
     """Run artifacts on source inputs, all in one child process.
+
+    Args:
+        jobs: Artifacts with their inputs.
+        kernels: ``AUTO`` (XNNPACK), ``BUILTIN_WITHOUT_DEFAULT_DELEGATES`` or ``BUILTIN_REF``.
 
     Raises:
         RuntimeError: The child died; the message names the job.
@@ -83,7 +89,7 @@ def run_all(jobs: Sequence[tuple[Lowered, Mapping[str, Array]]]) -> list[Result]
     with tempfile.TemporaryDirectory() as folder:
         before, after = Path(folder, "jobs"), Path(folder, "results")
         before.write_bytes(pickle.dumps(packed))
-        command = [sys.executable, str(_WORKER), str(before), str(after)]
+        command = [sys.executable, str(_WORKER), str(before), str(after), kernels]
         child = subprocess.run(command, capture_output=True, text=True, check=False)
         raw = pickle.loads(after.read_bytes()) if after.exists() else []
     if child.returncode != 0:

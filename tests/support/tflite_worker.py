@@ -1,7 +1,8 @@
 """Child process: runs many ``.tflite`` files, so that a native crash is a test's result.
 
 Reads a pickle of ``[(content, feeds), ...]`` from the file in argv[1]; writes one of
-``[(outputs | None, error, operators, outside), ...]`` to the file in argv[2].
+``[(outputs | None, error, operators, outside), ...]`` to the file in argv[2]. argv[3] names
+the kernels: an ``OpResolverType``, ``AUTO`` for the built-in ones with XNNPACK.
 """
 
 from __future__ import annotations
@@ -31,11 +32,16 @@ def _outside(interpreter: Any, operators: list[dict[str, Any]]) -> list[str]:
     return [op["op_name"] for _, op in sorted(seen.items()) if op["op_name"] != "DELEGATE"]
 
 
-def _run(content: bytes, feeds: dict[str, Any]) -> tuple[Any, str, list[str], list[str]]:
-    from ai_edge_litert.interpreter import Interpreter
+def _run(
+    content: bytes, feeds: dict[str, Any], kernels: str
+) -> tuple[Any, str, list[str], list[str]]:
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
+    resolver = OpResolverType[kernels]
     try:
-        interpreter = Interpreter(model_content=content, num_threads=1)
+        interpreter = Interpreter(
+            model_content=content, num_threads=1, experimental_op_resolver_type=resolver
+        )
         interpreter.allocate_tensors()
         for detail in interpreter.get_input_details():
             interpreter.set_tensor(detail["index"], feeds[detail["name"]])
@@ -56,7 +62,7 @@ def main() -> None:
     jobs = pickle.loads(Path(sys.argv[1]).read_bytes())
     results = []
     for content, feeds in jobs:
-        results.append(_run(content, feeds))
+        results.append(_run(content, feeds, sys.argv[3]))
         Path(sys.argv[2]).write_bytes(pickle.dumps(results))
 
 

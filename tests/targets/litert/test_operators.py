@@ -9,9 +9,16 @@ import numpy as np
 import pytest
 
 from edgevit.targets.litert.tables import OPS, key
-from tests.support.graphs import GraphBuilder, feeds_for, run_reference
+from tests.support.graphs import feeds_for, run_reference
+from tests.support.quantized import QuantizedBuilder
 from tests.support.tflite import Result, lower, run_all
-from tests.targets.litert import cases_elementwise, cases_image, cases_linear, cases_shape
+from tests.targets.litert import (
+    cases_elementwise,
+    cases_image,
+    cases_linear,
+    cases_quantized,
+    cases_shape,
+)
 from tests.targets.litert.case import Case
 
 Array = np.ndarray[Any, Any]
@@ -19,6 +26,7 @@ CASES: dict[str, Case] = {
     **cases_elementwise.CASES,
     **cases_image.CASES,
     **cases_linear.CASES,
+    **cases_quantized.CASES,
     **cases_shape.CASES,
 }
 
@@ -42,7 +50,7 @@ def runs() -> Mapping[str, tuple[Result, Mapping[str, Array]]]:
     """All cases, lowered here and run in one child process."""
     jobs, expected = [], []
     for case in CASES.values():
-        graph = GraphBuilder()
+        graph = QuantizedBuilder()
         model = graph.model(*case.build(graph))
         feeds = feeds_for(model)
         expected.append(run_reference(model, feeds))
@@ -67,7 +75,7 @@ def test_operator_equals_onnxruntime(
 def test_every_operator_of_the_tables_has_a_case() -> None:
     seen = set()
     for case in CASES.values():
-        graph = GraphBuilder()
+        graph = QuantizedBuilder()
         seen |= {key(node) for node in graph.model(*case.build(graph)).graph}
     assert seen >= OPS.keys()
 
