@@ -5,6 +5,7 @@ All work on the histogram of ``edgevit.observers``, so that memory does not grow
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -30,6 +31,7 @@ def activation_parameters(
     scheme: Scheme,
     bits: int | None = None,
     percentile: float = 99.99,
+    through: Callable[[Array], Array] | None = None,
 ) -> QParams:
     """Choose per-tensor parameters.
 
@@ -40,6 +42,8 @@ def activation_parameters(
         scheme: ``symmetric`` or ``asymmetric``.
         bits: Fewer than the dtype has.
         percentile: Of ``percentile``: share of elements kept on each side, 50..100.
+        through: What alone reads the value, element by element: ``mse`` then measures the
+            error behind it, so that codes are not spent where it is flat.
 
     Raises:
         UsageError: Unknown method.
@@ -54,8 +58,9 @@ def activation_parameters(
     used = seen.bins > 0
     centers = np.clip(seen.centers()[used], seen.low, seen.high)
     weights = seen.bins[used].astype(np.float64)
-    search = _least_error if method == "mse" else _least_divergence
-    return search(span, centers, weights, dtype, scheme, bits)
+    if method == "entropy":
+        return _least_divergence(span, centers, weights, dtype, scheme, bits)
+    return _least_error(span, centers, weights, dtype, scheme, bits, through)
 
 
 def _range(low: float, high: float) -> Range:
@@ -74,16 +79,24 @@ def _percentile(seen: TensorStatistics, percentile: float) -> Range:
 
 
 def _least_error(
-    span: Range, x: Array, w: Array, dtype: str, scheme: Scheme, bits: int | None
+    span: Range,
+    x: Array,
+    w: Array,
+    dtype: str,
+    scheme: Scheme,
+    bits: int | None,
+    through: Callable[[Array], Array] | None,
 ) -> QParams:
     """The shares of both ends of the range with the least mean square error.
 
     Coordinate descent over the two ends; one-sided and symmetric ranges have one coordinate.
     """
+    exact = x if through is None else through(x)
 
     def error(low: float, high: float) -> float:
         made = parameters(_range(low, high), dtype, scheme, bits)
-        return float(w @ np.square(fake(x, made).astype(np.float64) - x))
+        rounded = fake(x, made).astype(np.float64)
+        return float(w @ np.square((rounded if through is None else through(rounded)) - exact))
 
     low, high = float(span.low), float(span.high)
     if scheme == "symmetric":

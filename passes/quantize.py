@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
 import onnx_ir as ir
 
 from edgevit.edits import Edit, KeepFloat, QuantizeActivation, QuantizeWeight
@@ -14,6 +15,7 @@ from edgevit.errors import UsageError
 from edgevit.model import constant
 from edgevit.observers import TensorStatistics
 from edgevit.passes.apply_quantizers import apply
+from edgevit.passes.elementwise import only_reader
 from edgevit.passes.quantizable import Quantizable, quantizable, stored
 from edgevit.passes.weight_parameters import weight_parameters
 from edgevit.pipeline import CalibratedPass, Context, Outcome
@@ -23,6 +25,8 @@ from edgevit.statistics import Statistics, collect
 from edgevit.target import QuantScheme
 
 __all__ = ["Quantize", "excluded", "scheme_of"]
+
+Function = Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,8 @@ class Quantize(CalibratedPass):
         if scheme.activations:
             wanted = _wanted(chosen, scheme)
             seen = collect(model, context.data(str(self)), dict.fromkeys(wanted))
-            edits += self._activations(wanted, seen, scheme)
+            readers = {name: only_reader(value) for name, value in _values(model).items()}
+            edits += self._activations(wanted, seen, scheme, readers)
         return tuple(edits)
 
     def perform(self, model: ir.Model, edits: Sequence[Edit]) -> Outcome:
@@ -147,16 +152,24 @@ class Quantize(CalibratedPass):
             yield QuantizeWeight(name, params, consumers)
 
     def _activations(
-        self, wanted: dict[str, tuple[str, ...]], seen: Statistics, scheme: QuantScheme
+        self,
+        wanted: dict[str, tuple[str, ...]],
+        seen: Statistics,
+        scheme: QuantScheme,
+        readers: Mapping[str, Function | None],
     ) -> Iterable[Edit]:
         for name, consumers in wanted.items():
             found = seen.values[name]
             if found.count and not (found.low == found.high == 0):
-                yield QuantizeActivation(name, self._params(found, scheme), consumers)
+                # An output quantizer is read by what follows; others by their layers alone.
+                through = None if consumers else readers.get(name)
+                yield QuantizeActivation(name, self._params(found, scheme, through), consumers)
                 continue
             yield KeepFloat(name, "zero on every calibration sample: its range is unknown")
 
-    def _params(self, seen: TensorStatistics, scheme: QuantScheme) -> QParams:
+    def _params(
+        self, seen: TensorStatistics, scheme: QuantScheme, through: Function | None
+    ) -> QParams:
         return activation_parameters(
             seen,
             self.observer,
@@ -164,6 +177,7 @@ class Quantize(CalibratedPass):
             scheme.scheme,
             scheme.activation_bits or None,
             self.percentile,
+            through,
         )
 
 
@@ -205,6 +219,10 @@ def _wanted(layers: Sequence[Quantizable], scheme: QuantScheme) -> dict[str, tup
             everywhere.add(str(layer.result.name))
             found.setdefault(str(layer.result.name), ())
     return {name: () if name in everywhere else found[name] for name in found}
+
+
+def _values(model: ir.Model) -> dict[str, ir.Value]:
+    return {str(out.name): out for node in model.graph for out in node.outputs}
 
 
 def _dequantized(value: ir.Value) -> bool:
