@@ -7,7 +7,7 @@ engine has a pessimistic variant (sums in float16 too), its figure stands beside
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from edgevit.reference import Arrays
 from edgevit.replay import Origin, run_variant, short
 from edgevit.subject import Subject
 
-__all__ = ["Accumulation", "Large", "PsnrDrop", "accumulation"]
+__all__ = ["Accumulation", "Large", "PsnrDrop", "accumulation", "lowest"]
 
 # Half of float16's largest number (65,504): one more doubling overflows.
 LARGE = 32768.0
@@ -110,6 +110,16 @@ def accumulation(
         large=_large(subject, exposed),
         pessimistic_psnr_db=_pessimistic(subject, sample, outputs),
     )
+
+
+def lowest(found: Sequence[Accumulation | None]) -> Accumulation | None:
+    """Of several entries, the one whose error accumulates most; ``None`` without one."""
+    measured = [a for a in found if a is not None]
+
+    def drop(a: Accumulation) -> float:
+        return float("inf") if a.drop is None else a.drop.psnr_db
+
+    return min(measured, key=drop, default=None)
 
 
 def _trail(subject: Subject, values: Arrays, exposed: Arrays) -> dict[str, float]:

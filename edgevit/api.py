@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,10 +13,10 @@ from edgevit import describe, job
 from edgevit.inspection import Inspection
 from edgevit.inspection import inspect as _inspect
 from edgevit.loading import load
+from edgevit.optimize import plans
 from edgevit.progress import Progress, SilentProgress
 from edgevit.recipe import save_recipe as _save_recipe
-from edgevit.record import RECORD
-from edgevit.verify import Parity
+from edgevit.variants import Shapes, check_distinct
 
 if TYPE_CHECKING:
     from edgevit.manifest import Manifest
@@ -51,7 +52,7 @@ def compile(
     calibration: str | None = None,
     inputs: str | None = None,
     preprocess: str | None = None,
-    shapes: dict[str, tuple[int, ...]] | None = None,
+    shapes: Shapes | Sequence[Shapes] | None = None,
     head: str | None = None,
     io: Literal["source", "native"] | None = None,
     allow_fallback: bool | None = None,
@@ -79,7 +80,8 @@ def compile(
         calibration: ``DIR``, ``FILE.npz`` or ``"synthetic"``; the last fifth is verified on.
         inputs: ``DIR`` or ``FILE.npz`` of verification samples.
         preprocess: Preprocessing in its short form; recorded in the bundle.
-        shapes: Input name -> shape, binding symbolic dimensions.
+        shapes: Input name -> shape, binding symbolic dimensions. A list of them makes a
+            bundle with an entry for each; ``run`` picks by the shapes it is given.
         head: ``"topk"``, ``"ctc"`` or ``"mask"``: what the first output means.
         io: Boundary layout: the source's, or the engine's native one.
         allow_fallback: Let ONNX Runtime take what the target cannot run.
@@ -113,29 +115,46 @@ def compile(
     }
     plan = job.plan(Path(model), given, recipe, target_file, output, overwrite)
     with steps.step("load"):
-        source = load(plan.model, plan.recipe.shapes)
-        data = job.data(plan, source, calibration, inputs, selfcheck_input)
+        sources = [load(plan.model, shapes) for shapes in plan.recipe.variants]
+        check_distinct(sources)
+        data = job.samples(plan, sources, calibration, inputs, selfcheck_input)
+        each = list(zip(sources, data, strict=True))
     with steps.step("canonicalize"):
-        canonical, records = job.canonicalize(plan, source, data, verify_each)
+        forms = [job.canonicalize(plan, s, d, verify_each) for s, d in each]
+        graphs = [graph for graph, _ in forms]
     with steps.step("optimize"):
-        records += job.optimize(plan, canonical, source, data, verify_each)
+        more = [
+            job.optimize(plan, g, d, verify_each) for g, d in zip(graphs, data, strict=True)
+        ]
+        exact = [m.exact for m in more]
     with steps.step("partition"):
-        covered, parts = job.partition(plan, canonical)
+        covered = [job.partition(plan, graph) for graph in graphs]
     with steps.step("lower"):
-        lowered = job.lower(plan, parts)
+        lowered = job.lower(plan, [parts for _, parts in covered])
     with steps.step("reference"):
-        expected = job.expect(plan, canonical, data, verify)
+        asked = zip(graphs, exact, data, strict=True)
+        expected = [job.expect(plan, g, x, d, verify) for g, x, d in asked]
     with bundles.staging(plan.output) as folder:
         with steps.step("stage"):
-            staged = job.stage(folder, plan, source, lowered, data, expected)
+            edits = plans(more[0].records)
+            staged = job.stage(folder, plan, sources, lowered, data, expected, edits)
         with steps.step("verify"):
-            parity = job.verify(plan, canonical, staged, data, expected) if verify else None
-        made = describe.Made(plan, source, canonical, records, covered, staged, parity, data)
-        bundles.write_files(folder, {RECORD: describe.record(made)})
+            checks = list(zip(graphs, exact, staged, data, expected, strict=True))
+            parities = [job.verify(plan, *c) if verify else None for c in checks]
+        made = describe.Made(
+            plan,
+            tuple(
+                describe.Shaped(s, g, (*r, *m.records), c, t, p, d)
+                for (s, d), (g, r), m, (c, _), t, p in zip(
+                    each, forms, more, covered, staged, parities, strict=True
+                )
+            ),
+        )
+        bundles.write_files(folder, describe.records(made))
         manifest = describe.manifest(made)
         if save_recipe is not None:
             _save_recipe(plan.recipe, Path(save_recipe))
-        manifest, path = _seal(folder, manifest, plan, parity, dry_run, keep_failed, made)
+        manifest, path = _seal(folder, manifest, plan, dry_run, keep_failed, made)
     seconds = time.perf_counter() - start
     return Bundle(path, manifest, describe.result(made, manifest, path, seconds))
 
@@ -144,12 +163,12 @@ def _seal(
     folder: Path,
     manifest: Manifest,
     plan: job.Plan,
-    parity: Parity | None,
     dry_run: bool,
     keep_failed: bool,
     made: describe.Made,
 ) -> tuple[Manifest, Path | None]:
     """Rename the staged bundle into place, unless a gate failed."""
+    parity = made.parity
     if parity is not None and not parity.passed:
         kept = None
         if keep_failed and not dry_run:
@@ -199,7 +218,8 @@ def verify(
         progress: Told of each step.
 
     Returns:
-        ``parity`` figures, ``outputs``, ``worst``, ``first_divergent``, ``pass``.
+        ``parity`` figures, ``outputs``, ``worst``, ``first_divergent``, ``pass``; with several
+        entries these are the worst over all, and ``entries`` has them one by one.
 
     Raises:
         EdgevitError: The bundle is corrupt, or ``against`` is another model.
@@ -208,9 +228,10 @@ def verify(
     with steps.step("open"):
         opened = job.reopen(Path(bundle), Path(against), inputs, target_file)
     with steps.step("reference"):
-        expected = job.expect(opened.plan, opened.canonical, opened.data, True)
+        expected = [job.expect(o.plan, o.canonical, o.exact, o.data, True) for o in opened]
     with steps.step("verify"):
-        parity = job.verify(
-            opened.plan, opened.canonical, opened.staged, opened.data, expected
-        )
-    return describe.parity_json(parity)
+        parities = [
+            job.verify(o.plan, o.canonical, o.exact, o.staged, o.data, e)
+            for o, e in zip(opened, expected, strict=True)
+        ]
+    return describe.verification(parities, [o.staged.entry for o in opened])

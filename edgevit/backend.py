@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
 
 from edgevit.bundle import Binding, Part
 from edgevit.errors import Availability
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from edgevit.target import Target
 
-__all__ = ["Arithmetic", "Backend", "LowerOptions", "Lowered"]
+__all__ = ["Arithmetic", "Backend", "LowerOptions", "Lowered", "Merging"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,21 @@ class Lowered:
     files: Mapping[str, bytes]
     part: Part
     values: tuple[Binding, ...]
+
+
+@runtime_checkable
+class Merging(Protocol):
+    """What a backend may do besides: several input shapes in one artifact."""
+
+    def merge(
+        self, variants: Sequence[Lowered], target: Target, stem: str
+    ) -> tuple[Lowered, ...]:
+        """Put lowerings of one model at several input shapes together, weights stored once.
+
+        Each result keeps its variant's bindings and values; all may share ``files``, and
+        ``part.function`` then says which part of the artifact is whose. A variant that the
+        target cannot share comes back as it is. Deterministic bytes.
+        """
 
 
 class Backend(Protocol):

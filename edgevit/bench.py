@@ -27,6 +27,7 @@ __all__ = ["Rounds", "Subject", "Timing", "bench", "median_interval", "rounds"]
 # Engines keep their threads spinning for some milliseconds after a run, on the cores that
 # the next subject needs: each turn waits until they sleep.
 REST_S = 0.05
+_BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Subject:
     Attributes:
         label: Shown in the table.
         path: A bundle, an ONNX file or a bare ``.tflite`` file.
-        shapes: ``name=1,3,224,224`` texts for an ONNX file with symbolic dimensions.
+        shapes: ``name=1,3,224,224`` texts: for an ONNX file with symbolic dimensions, or to
+            choose the entry of a bundle.
     """
 
     label: str
@@ -88,6 +90,8 @@ class _Worker:
         # Engines write to stderr what nobody asked for; it is shown only after a crash.
         self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115  (closed in close)
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        # The Core ML evaluator multiplies in numpy's BLAS, which takes threads only here.
+        environment |= dict.fromkeys(_BLAS_THREADS, str(threads))
         self._process = subprocess.Popen(
             command,
             env=environment,

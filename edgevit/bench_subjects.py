@@ -19,11 +19,20 @@ _TARGET_OF = {"litert": "linux-x86", "coreml": "iphone-npu"}
 
 @contextmanager
 def subjects_of(
-    given: Sequence[str], against: Sequence[str], shapes: Mapping[str, tuple[int, ...]]
+    given: Sequence[str],
+    against: Sequence[str],
+    shapes: Sequence[Mapping[str, tuple[int, ...]]],
 ) -> Iterator[list[Subject]]:
     """Subjects in order; each model is followed by its bundles for ``against``.
 
-    Symbolic dimensions of a model take ``shapes``, else the shapes of a bundle given too.
+    Several input shapes make a subject each: every entry of a bundle, and a model once for
+    each. Symbolic dimensions of a model take ``shapes``, else the shapes of the entries of
+    the bundles that are given too.
+
+    Args:
+        given: Bundles and ONNX files.
+        against: Engines on which each ONNX file runs too.
+        shapes: Input name -> shape, one binding or several.
 
     Raises:
         UsageError: An engine that cannot be benchmarked.
@@ -37,42 +46,61 @@ def subjects_of(
     for path in paths:
         if not path.exists():
             raise InputError(f"{path}: no such bundle or model")
-    merged = {**_bundle_shapes(paths), **shapes}
-    texts = tuple(f"{n}={','.join(str(d) for d in s)}" for n, s in sorted(merged.items()))
+    several = _all_shapes(paths, shapes)
     with tempfile.TemporaryDirectory(prefix="edgevit-bench-") as folder:
         found: list[Subject] = []
         for path in paths:
             if path.is_dir():
-                found.append(Subject(path.name, str(path)))
+                found += _each(path.name, path, _entry_shapes(path))
                 continue
-            found.append(Subject(f"{path.name} (source)", str(path), texts))
-            for engine in against:
-                if engine != "ort":
-                    found.append(_lowered(path, engine, Path(folder), shapes))
+            found += _each(f"{path.name} (source)", path, several)
+            for engine in (e for e in against if e != "ort"):
+                found += _lowered(path, engine, Path(folder), several)
         yield found
 
 
-def _bundle_shapes(paths: Sequence[Path]) -> dict[str, tuple[int, ...]]:
-    shapes: dict[str, tuple[int, ...]] = {}
+Shapes = dict[str, tuple[int, ...]]
+
+
+def _each(label: str, path: Path, several: Sequence[Shapes]) -> list[Subject]:
+    """A subject for each input shape; its label names the shape where there are several."""
+    found = []
+    for shapes in several:
+        texts = tuple(f"{n}={','.join(map(str, s))}" for n, s in sorted(shapes.items()))
+        named = f"{label} [{' '.join(texts)}]" if len(several) > 1 else label
+        found.append(Subject(named, str(path), texts))
+    return found
+
+
+def _entry_shapes(bundle: Path) -> list[Shapes]:
+    return [{i.name: i.shape for i in e.inputs} for e in open_bundle(bundle).entries]
+
+
+def _all_shapes(
+    paths: Sequence[Path], given: Sequence[Mapping[str, tuple[int, ...]]]
+) -> list[Shapes]:
+    """What models are bound to: what was given, over the shapes of the bundles."""
+    bundled: list[Shapes] = [{}]
     for path in paths:
         if path.is_dir():
-            for info in open_bundle(path).inputs:
-                shapes[info.name] = info.shape
-    return shapes
+            bundled = _entry_shapes(path)
+    several = given if any(given) else bundled
+    return [{**bundled[0], **shapes} for shapes in several]
 
 
 def _lowered(
-    path: Path, engine: str, folder: Path, shapes: Mapping[str, tuple[int, ...]]
-) -> Subject:
+    path: Path, engine: str, folder: Path, several: Sequence[Shapes]
+) -> list[Subject]:
     from edgevit import api
 
     target = _TARGET_OF[engine]
     bundle = api.compile(
         path,
         target=target,
-        shapes=dict(shapes),
+        shapes=several,
         output=folder / f"{path.stem}-{engine}.edgevit",
         precision="fp32",
         verify=False,
     )
-    return Subject(f"{path.name} ({engine})", str(bundle.path))
+    assert bundle.path is not None
+    return _each(f"{path.name} ({engine})", bundle.path, several)

@@ -21,6 +21,7 @@ __all__ = [
     "DataSource",
     "FolderSource",
     "NpzSource",
+    "SampleShapeError",
     "Slice",
     "SyntheticSource",
     "open_source",
@@ -29,6 +30,10 @@ __all__ = [
 Sample = dict[str, "np.ndarray[Any, Any]"]
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif"})
 SYNTHETIC = "synthetic"
+
+
+class SampleShapeError(InputError):
+    """The samples are of another shape or dtype than the input."""
 
 
 class DataSource(Protocol):
@@ -129,7 +134,7 @@ def check_arrays(arrays: Sample, inputs: Sequence[TensorInfo], where: str) -> No
     for info in inputs:
         found = arrays[info.name]
         if found.shape[1:] != info.shape or found.dtype != np.dtype(info.dtype):
-            raise InputError(
+            raise SampleShapeError(
                 f"{where}: input {info.name!r} expects samples of {info.dtype} {info.shape}, "
                 f"found {found.dtype} {found.shape[1:]}",
                 hint="the first axis counts samples; each sample has the input's full shape",
@@ -164,7 +169,7 @@ class FolderSource:
         for file in self._files():
             array = self.preprocess.apply(file)
             if array.shape != info.shape:
-                raise InputError(
+                raise SampleShapeError(
                     f"{file}: preprocessing gives {array.shape}, input {info.name!r} "
                     f"expects {info.shape}",
                     hint="adjust resize= or crop= in --preprocess",

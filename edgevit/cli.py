@@ -42,6 +42,17 @@ def _add(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
     return parser
 
 
+def _shape_option(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--shape",
+        action="append",
+        default=[],
+        metavar="name=1,3,224,224",
+        help="binds symbolic dimensions; the k-th shape of every input makes entry k of the "
+        "bundle, an input with one shape has it in every entry",
+    )
+
+
 def _compile_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("model", help="ONNX file")
     p.add_argument("--target", help="see 'edgevit targets'; overrides after a colon")
@@ -55,7 +66,7 @@ def _compile_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--calib", metavar="DIR|FILE.npz|synthetic", help="calibration samples")
     p.add_argument("--inputs", metavar="DIR|FILE.npz", help="verification samples")
     p.add_argument("--preprocess", metavar="SPEC", help="e.g. resize=224x224,mean=...,std=...")
-    p.add_argument("--shape", action="append", default=[], metavar="name=1,3,224,224")
+    _shape_option(p)
     p.add_argument("--head", choices=("topk", "ctc", "mask"), help="what the output means")
     p.add_argument("--io", choices=("source", "native"), help="layout at the boundary")
     p.add_argument("--allow-fallback", action="store_true", help="ONNX parts for the rest")
@@ -75,7 +86,7 @@ def _model_commands(commands: Any) -> None:
     p = _add(commands, "inspect", "what a model holds and what a target would do with it")
     p.add_argument("model", help="ONNX file")
     p.add_argument("--target", help="adds coverage and placement")
-    p.add_argument("--shape", action="append", default=[], metavar="name=1,3,224,224")
+    _shape_option(p)
     p = _add(commands, "verify", "check a bundle, alone or against its source model")
     p.add_argument("bundle")
     p.add_argument("--against", metavar="MODEL.onnx", help="the source model")
@@ -97,7 +108,7 @@ def _device_commands(commands: Any) -> None:
     p.add_argument("--threads", type=int, default=1, metavar="N")
     p.add_argument("--runs", type=int, default=30, metavar="N", help="timed rounds")
     p.add_argument("--against", metavar="ENGINES", help="ort,litert: run each model on these")
-    p.add_argument("--shape", action="append", default=[], metavar="name=1,3,224,224")
+    _shape_option(p)
     p = _add(commands, "report", "what a bundle says about itself")
     p.add_argument("bundle")
     p.add_argument("--html", metavar="FILE", help="write it as one self-contained page")

@@ -25,13 +25,17 @@ class Answer:
     ok: bool = True
 
 
-def parse_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """Parse ``name=1,3,224,224`` options.
+def parse_shapes(texts: Sequence[str]) -> list[dict[str, tuple[int, ...]]]:
+    """Parse ``name=1,3,224,224`` options: one binding of the inputs for each entry.
+
+    The k-th shape of every input belongs to the k-th entry; an input that is given once has
+    that shape in all of them.
 
     Raises:
-        UsageError: Not of that form, a dimension below 1, or a name given twice.
+        UsageError: Not of that form, a dimension below 1, or inputs with different numbers
+            of shapes, of which none is one.
     """
-    shapes: dict[str, tuple[int, ...]] = {}
+    found: dict[str, list[tuple[int, ...]]] = {}
     for text in texts:
         name, equals, dims = text.rpartition("=")
         numbers = dims.split(",")
@@ -40,10 +44,18 @@ def parse_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
                 f"--shape {text!r}: expected name=D0,D1,... with positive integers",
                 hint="for example --shape x=1,3,224,224",
             )
-        if name in shapes:
-            raise UsageError(f"--shape: input {name!r} is given twice")
-        shapes[name] = tuple(int(n) for n in numbers)
-    return shapes
+        found.setdefault(name, []).append(tuple(int(n) for n in numbers))
+    counts = {name: len(shapes) for name, shapes in found.items() if len(shapes) > 1}
+    if len(set(counts.values())) > 1:
+        given = ", ".join(f"{n} of {name!r}" for name, n in counts.items())
+        raise UsageError(
+            f"--shape: expected as many shapes of each input, found {given}",
+            hint="the k-th shape of every input makes entry k; one shape serves all entries",
+        )
+    count = max(counts.values(), default=1)
+    return [
+        {name: shapes[k % len(shapes)] for name, shapes in found.items()} for k in range(count)
+    ]
 
 
 def _is_size(text: str) -> bool:
@@ -64,7 +76,7 @@ def compile_command(options: argparse.Namespace) -> Answer:
         "precision": options.precision,
         "passes": options.passes,
         "preprocess": options.preprocess,
-        "shapes": parse_shapes(options.shape) or None,
+        "shapes": parse_shapes(options.shape) if options.shape else None,
         "head": options.head,
         "io": options.io,
         "allow_fallback": options.allow_fallback or None,
@@ -95,9 +107,20 @@ def inspect_command(options: argparse.Namespace) -> Answer:
     """``edgevit inspect``."""
     from edgevit.inspection import inspect, text_of_inspection
 
-    found = inspect(Path(options.model), parse_shapes(options.shape), options.target)
-    ok = not found.unknown
-    return Answer(found.to_json(), text_of_inspection(found, options.verbose), ok)
+    several = parse_shapes(options.shape)
+    found = [inspect(Path(options.model), shapes, options.target) for shapes in several]
+    result = found[0].to_json()
+    texts: list[str] = []
+    if len(found) > 1:
+        result["entries"] = [
+            {"shapes": {n: list(d) for n, d in shapes.items()}, **one.to_json()}
+            for shapes, one in zip(several, found, strict=True)
+        ]
+    for shapes, one in zip(several, found, strict=True):
+        named = ", ".join(f"{n}={','.join(map(str, d))}" for n, d in shapes.items())
+        head = f"entry {len(texts)}: {named}\n" if len(found) > 1 else ""
+        texts.append(head + text_of_inspection(one, options.verbose))
+    return Answer(result, "\n\n".join(texts), not any(one.unknown for one in found))
 
 
 def verify_command(options: argparse.Namespace) -> Answer:
@@ -109,7 +132,7 @@ def verify_command(options: argparse.Namespace) -> Answer:
         text = f"hashes and self-check: {'pass' if checked.passed else 'FAIL'}"
         return Answer(checked.to_json(), text, checked.passed)
     from edgevit import api
-    from edgevit.report import text_of_parity
+    from edgevit.report import text_of_entries, text_of_parity
 
     found = api.verify(
         options.bundle,
@@ -119,7 +142,8 @@ def verify_command(options: argparse.Namespace) -> Answer:
         progress=_progress(options),
     )
     ok = bool(found["pass"])
-    return Answer(found, text_of_parity(found) + ("\nPASS" if ok else "\nFAIL"), ok)
+    lines = [text_of_parity(found), *text_of_entries(found.get("entries", []))]
+    return Answer(found, "\n".join([*lines, "PASS" if ok else "FAIL"]), ok)
 
 
 def run_command(options: argparse.Namespace) -> Answer:

@@ -1,14 +1,14 @@
-"""The debug map of a bundle: artifact tensors back to source values, one list a part."""
+"""The debug map of a bundle: artifact tensors back to source values, by entry and part."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgevit.backend import Lowered
-from edgevit.bundle import DEBUG_MAP, Binding
+from edgevit.bundle import DEBUG_MAP, Binding, Part
 from edgevit.subject import LoweredPart
 
 if TYPE_CHECKING:
@@ -17,24 +17,34 @@ if TYPE_CHECKING:
 __all__ = ["read_debug_map", "write_debug_map"]
 
 
-def write_debug_map(parts: Sequence[LoweredPart]) -> bytes:
-    """Canonical JSON of every part's backend and values, in execution order."""
-    data = [
-        {"backend": p.backend, "values": [b.to_json() for b in p.lowered.values]}
-        for p in parts
-    ]
-    text = json.dumps({"parts": data}, sort_keys=True, separators=(",", ":"))
+def write_debug_map(entries: Sequence[Sequence[LoweredPart]]) -> bytes:
+    """Canonical JSON: for each entry its parts' backend, files and values, in order."""
+    data = [{"parts": [_described(p) for p in parts]} for parts in entries]
+    text = json.dumps({"entries": data}, sort_keys=True, separators=(",", ":"))
     return text.encode()
 
 
-def read_debug_map(bundle: Path, manifest: Manifest) -> tuple[LoweredPart, ...]:
-    """The lowered parts of a verified bundle, rebuilt from its files."""
+def _described(part: LoweredPart) -> dict[str, Any]:
+    return {
+        "backend": part.backend,
+        "files": sorted(part.lowered.files),
+        "values": [b.to_json() for b in part.lowered.values],
+    }
+
+
+def read_debug_map(bundle: Path, manifest: Manifest) -> tuple[tuple[LoweredPart, ...], ...]:
+    """The lowered parts of each entry of a verified bundle, rebuilt from its files."""
     data = json.loads((bundle / DEBUG_MAP).read_text(encoding="utf-8"))
-    found = []
-    for part, entry in zip(data["parts"], manifest.entries[0].parts, strict=True):
-        root = bundle / entry.artifact
-        names = [root] if root.is_file() else sorted(q for q in root.rglob("*") if q.is_file())
-        files = {str(q.relative_to(bundle)): q.read_bytes() for q in names}
-        values = tuple(Binding.from_json(b) for b in part["values"])
-        found.append(LoweredPart(part["backend"], Lowered(files, entry, values)))
-    return tuple(found)
+    return tuple(
+        tuple(
+            _rebuilt(bundle, described, part)
+            for described, part in zip(found["parts"], entry.parts, strict=True)
+        )
+        for found, entry in zip(data["entries"], manifest.entries, strict=True)
+    )
+
+
+def _rebuilt(bundle: Path, described: Mapping[str, Any], part: Part) -> LoweredPart:
+    files = {path: (bundle / path).read_bytes() for path in described["files"]}
+    values = tuple(Binding.from_json(b) for b in described["values"])
+    return LoweredPart(described["backend"], Lowered(files, part, values))

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 
 from edgevit import __version__, registry
+from edgevit.budget import gates, selfcheck_gates
 from edgevit.cost import peak_activation_bytes, total_cost
 from edgevit.errors import Availability, GateError
 from edgevit.estimate import estimate
-from edgevit.job import Data, Plan, Staged, gates
+from edgevit.job import Data, Plan, Staged
 from edgevit.loading import Source
 from edgevit.manifest import (
     CalibrationRecord,
     CoverageRecord,
+    Entry,
     FallbackRecord,
     Manifest,
     Measured,
@@ -32,10 +34,20 @@ from edgevit.parity import Gate, Metrics, judge
 from edgevit.partition import Coverage
 from edgevit.pipeline import PassRecord
 from edgevit.placement import Placement, place
-from edgevit.record import record_of
-from edgevit.verify import Parity
+from edgevit.record import record_of, record_path
+from edgevit.report import artifact_text
+from edgevit.verify import Parity, overall
 
-__all__ = ["Made", "failed_gate", "manifest", "parity_json", "record", "result"]
+__all__ = [
+    "Made",
+    "Shaped",
+    "failed_gate",
+    "manifest",
+    "parity_json",
+    "records",
+    "result",
+    "verification",
+]
 
 TOOLS = ("onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
 TOOLS_OF = {
@@ -45,10 +57,9 @@ TOOLS_OF = {
 
 
 @dataclass(frozen=True)
-class Made:
-    """Everything a compile made."""
+class Shaped:
+    """What a compile made of the model at one input shape."""
 
-    plan: Plan
     source: Source
     canonical: ir.Model
     records: tuple[PassRecord, ...]
@@ -58,48 +69,102 @@ class Made:
     data: Data
 
 
+@dataclass(frozen=True)
+class Made:
+    """Everything a compile made: the plan, and what came of it at each input shape."""
+
+    plan: Plan
+    shapes: tuple[Shaped, ...]
+
+    @property
+    def first(self) -> Shaped:
+        """The first input shape."""
+        return self.shapes[0]
+
+    @property
+    def parities(self) -> tuple[Parity, ...]:
+        """One for each input shape; empty if not verified."""
+        return tuple(s.parity for s in self.shapes if s.parity is not None)
+
+    @property
+    def parity(self) -> Parity | None:
+        """Over all input shapes; ``None`` if not verified."""
+        return overall(self.parities) if self.parities else None
+
+
 def manifest(made: Made) -> Manifest:
     """The bundle's manifest; ``seal`` fills in the files."""
     p = made.plan
-    verified = made.parity is not None and made.parity.passed
+    parity = made.parity
+    several = made.parities if len(made.shapes) > 1 else ()
     return Manifest(
         name=p.output.name.removesuffix(".edgevit"),
         version=p.recipe.bundle_version,
         edgevit=__version__,
-        source_sha256=made.source.sha256,
+        source_sha256=made.first.source.sha256,
         target=_target_spec(p),
         target_sha256=p.target.digest(),
         backend=p.target.backend,
         precision=p.precision,
         io=p.recipe.io,
         recipe=p.recipe.model_dump(mode="json", by_alias=True, exclude_none=True),
-        passes=pass_entries(made.records),
-        calibration=_calibration(made.data),
+        passes=_passes(made),
+        calibration=_calibration(made.first.data),
         preprocess=None if p.preprocess is None else p.preprocess.to_json(),
-        head=_head(p, made.source),
-        entries=(made.staged.entry,),
+        head=_head(p, made.first.source),
+        entries=tuple(s.staged.entry for s in made.shapes),
         files=(),
-        parity=None if made.parity is None else _parity_record(made, made.parity),
-        verified=verified,
-        unverified_because=_why_unverified(made.parity),
-        coverage=_coverage(made.covered),
+        parity=None if parity is None else _parity_record(made, parity),
+        verified=parity is not None and parity.passed,
+        unverified_because=_why_unverified(parity),
+        coverage=_coverage(_least([s.covered for s in made.shapes])),
         tools=_tools(made),
-        selfcheck=SelfCheck({g.metric: g.limit for g in gates(p.target, p.precision)}),
+        selfcheck=SelfCheck(_selfcheck(made)),
+        entry_parity=tuple(_parity_record(made, found) for found in several),
     )
 
 
-def record(made: Made) -> bytes:
-    """The content of the bundle's ``report.json``."""
+def _selfcheck(made: Made) -> dict[str, float]:
+    """The limits of a device's self-check: of every entry the widest."""
     p = made.plan
-    return record_of(made.canonical, p.target, made.parity, p.precision).to_bytes()
+    found = gates(p.target, p.precision, p.recipe.limits)
+    parities = made.parities or (None,)
+    each = [selfcheck_gates(found, None if q is None else q.selfcheck) for q in parities]
+    return {m: min(e[m] for e in each) for m in each[0]}
 
 
-def _placed(made: Made) -> tuple[Placement, ...]:
+def _least(found: Sequence[Coverage]) -> Coverage:
+    """The coverage of the input shape of which the target runs least."""
+    return min(found, key=lambda c: c.on_target / max(c.nodes, 1))
+
+
+def _passes(made: Made) -> tuple[PassEntry, ...]:
+    """Passes as they went at the first input shape, with the refusals at any."""
+    found = []
+    others = [{p.spec: p for p in pass_entries(s.records)} for s in made.shapes[1:]]
+    for entry in pass_entries(made.first.records):
+        refused = dict.fromkeys(entry.refused)
+        for other in others:
+            refused |= dict.fromkeys(other[entry.spec].refused if entry.spec in other else ())
+        found.append(replace(entry, refused=tuple(refused)))
+    return tuple(found)
+
+
+def records(made: Made) -> dict[str, bytes]:
+    """The bundle's ``report.json``, and the same for each further entry, by path."""
+    p = made.plan
+    return {
+        record_path(index): record_of(s.canonical, p.target, s.parity, p.precision).to_bytes()
+        for index, s in enumerate(made.shapes)
+    }
+
+
+def _placed(made: Made, shaped: Shaped) -> tuple[Placement, ...]:
     """Where each node runs; what the unit pads are the tensors that were lowered."""
     stored = {
-        b.name: b.artifact_shape for part in made.staged.parts for b in part.lowered.values
+        b.name: b.artifact_shape for part in shaped.staged.parts for b in part.lowered.values
     }
-    return place(made.canonical, made.plan.target, made.plan.precision, stored)
+    return place(shaped.canonical, made.plan.target, made.plan.precision, stored)
 
 
 def _target_spec(p: Plan) -> str:
@@ -144,7 +209,7 @@ def _coverage(covered: Coverage) -> CoverageRecord:
 
 
 def _tools(made: Made) -> dict[str, str]:
-    used = {p.backend for p in made.staged.parts}
+    used = {p.backend for p in made.first.staged.parts}
     names = [*TOOLS, *(t for backend in sorted(used) for t in TOOLS_OF.get(backend, ()))]
     return {name: importlib.metadata.version(name) for name in names}
 
@@ -210,17 +275,35 @@ def parity_json(parity: Parity) -> dict[str, Any]:
         "unjudged": list(parity.unjudged),
         "samples": parity.samples,
         "synthetic": parity.synthetic,
+        "not_measured": list(parity.not_measured),
         "top1_agreement": parity.top1_agreement,
         "reference": {"engine": "onnxruntime", "version": parity.reference},
         "pass": parity.passed,
     }
 
 
+def verification(parities: Sequence[Parity], entries: Sequence[Entry]) -> dict[str, Any]:
+    """``parity_json`` over all entries, and where there are several, of each."""
+    found = parity_json(overall(parities))
+    if len(parities) == 1:
+        return found
+    each = zip(parities, entries, strict=True)
+    return {**found, "entries": [{**entry_json(e), **parity_json(p)} for p, e in each]}
+
+
+def entry_json(entry: Entry) -> dict[str, Any]:
+    """What tells an entry: input name -> shape, and the artifacts that run it."""
+    return {
+        "shapes": {i.name: list(i.shape) for i in entry.inputs},
+        "artifacts": [artifact_text(p.artifact, p.function) for p in entry.parts],
+    }
+
+
 def result(made: Made, found: Manifest, path: Path | None, seconds: float) -> dict[str, Any]:
     """The ``result`` object of ``edgevit compile --json`` (design.md)."""
-    total = total_cost(made.canonical)
     files = [{"path": f.path, "bytes": f.bytes, "sha256": f.sha256} for f in found.files]
     as_json = found.to_json()
+    entries = [s.staged.entry for s in made.shapes]
     return {
         "bundle": None if path is None else str(path),
         "target": found.target,
@@ -229,18 +312,31 @@ def result(made: Made, found: Manifest, path: Path | None, seconds: float) -> di
         "files": files,
         "passes": as_json["passes"],
         "coverage": as_json["coverage"],
-        "placement": [asdict(p) for p in _placed(made)],
+        "placement": [asdict(p) for p in _placed(made, made.first)],
         "parity": None if made.parity is None else _figures(made.parity),
-        "verification": None if made.parity is None else parity_json(made.parity),
+        "verification": verification(made.parities, entries) if made.parities else None,
         "unverified_because": found.unverified_because,
-        "cost": {
-            "macs": total.macs,
-            "params": total.params,
-            "bytes": sum(f["bytes"] for f in as_json["files"]),
-            "activation_bytes": peak_activation_bytes(made.canonical),
-            **estimate(made.canonical, made.plan.target, found.precision).to_json(),
-        },
+        "cost": _cost(made, made.first, found),
+        "entries": [
+            {
+                **entry_json(s.staged.entry),
+                "parity": None if s.parity is None else _figures(s.parity),
+                "cost": _cost(made, s, found),
+            }
+            for s in made.shapes
+        ],
         "seconds": round(seconds, 3),
+    }
+
+
+def _cost(made: Made, shaped: Shaped, found: Manifest) -> dict[str, Any]:
+    total = total_cost(shaped.canonical)
+    return {
+        "macs": total.macs,
+        "params": total.params,
+        "bytes": sum(f.bytes for f in found.files),
+        "activation_bytes": peak_activation_bytes(shaped.canonical),
+        **estimate(shaped.canonical, made.plan.target, found.precision).to_json(),
     }
 
 

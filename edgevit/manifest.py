@@ -99,12 +99,15 @@ class Part:
         artifact: Path inside the bundle of the file or directory that the engine opens.
         inputs: Tensors it reads, by source name (model inputs or outputs of earlier parts).
         outputs: Tensors it writes, by source name.
+        function: Which function (Core ML) or signature (LiteRT) of the artifact runs;
+            ``None`` if it has only one.
     """
 
     engine: str
     artifact: str
     inputs: tuple[Binding, ...]
     outputs: tuple[Binding, ...]
+    function: str | None = None
 
 
 @dataclass(frozen=True)
@@ -293,12 +296,13 @@ class Manifest:
         head: Output head (``runtimes/heads.py``), or ``None``.
         entries: One per input shape.
         files: Every file but the manifest and its signature, sorted by path.
-        parity: ``None`` if not verified.
+        parity: Over all entries, worst figures; ``None`` if not verified.
         verified: Whether the gates were applied and kept.
         unverified_because: Empty exactly if ``verified``.
         coverage: What the native artifact executes.
         tools: Tool name -> version.
         selfcheck: Gates of the device's self-check.
+        entry_parity: Parity of each entry where there are several; else empty.
     """
 
     name: str
@@ -323,6 +327,7 @@ class Manifest:
     coverage: CoverageRecord
     tools: Mapping[str, str]
     selfcheck: SelfCheck
+    entry_parity: tuple[ParityRecord, ...] = ()
 
     where: ClassVar[str] = "manifest.json"
 
@@ -335,11 +340,6 @@ class Manifest:
     def outputs(self) -> tuple[TensorInfo, ...]:
         """The model's outputs (of the first entry)."""
         return self.entries[0].outputs
-
-    @property
-    def parity_measured(self) -> Mapping[str, str]:
-        """``engine``, ``version`` and ``arch`` of the measurement; empty if there was none."""
-        return {} if self.parity is None else dict(strictjson.encode(self.parity.measured))
 
     @property
     def digest(self) -> str:

@@ -103,6 +103,15 @@ def _check_figures(manifest: Manifest) -> None:
     for output, figures in every.items():
         for metric, figure in figures.items():
             _check_figure(figure, f"parity {output} {metric}".replace("  ", " "))
+    for record in manifest.entry_parity:
+        for metric, figure in record.figures.items():
+            _check_figure(figure, f"entry_parity {metric}")
+    expected = 0 if len(manifest.entries) == 1 else len(manifest.entries)
+    _require(
+        len(manifest.entry_parity) in (0, expected),
+        "entry_parity",
+        f"expected {expected} records, found {len(manifest.entry_parity)}",
+    )
     passed = all(f["pass"] for f in manifest.parity.figures.values())
     _require(passed or not manifest.verified, "verified", "is true, but a figure did not pass")
 

@@ -7,7 +7,7 @@ a report: an exact match has no finite decibel figure and is said to be exact in
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,16 @@ import numpy as np
 
 from edgevit.errors import InternalError
 
-__all__ = ["HIGHER_IS_BETTER", "Figure", "Gate", "Metrics", "compare", "judge", "top1"]
+__all__ = [
+    "HIGHER_IS_BETTER",
+    "Figure",
+    "Gate",
+    "Metrics",
+    "compare",
+    "joined",
+    "judge",
+    "top1",
+]
 
 Array = np.ndarray[Any, Any]
 _JUDGED = frozenset({"max_rel", "psnr_db", "sqnr_db", "cosine"})
@@ -138,6 +147,25 @@ def judge(found: Metrics, gate: Gate) -> Figure:
     better = gate.metric in HIGHER_IS_BETTER
     passed = value >= gate.limit if better else value <= gate.limit
     return Figure(gate.metric, float(value), gate.limit, passed)
+
+
+def joined(found: Sequence[Metrics]) -> Metrics:
+    """The worst of every metric, over several comparisons of the same output."""
+
+    def worst(metric: str) -> float | None:
+        values = [getattr(m, metric) for m in found if not m.exact]
+        if not values or None in values:
+            return None
+        return float(min(values) if metric in HIGHER_IS_BETTER else max(values))
+
+    return Metrics(
+        max_rel=worst("max_rel"),
+        psnr_db=worst("psnr_db"),
+        sqnr_db=worst("sqnr_db"),
+        cosine=worst("cosine"),
+        exact=all(m.exact for m in found),
+        broken=any(m.broken for m in found),
+    )
 
 
 def worst_of(found: Mapping[str, Metrics], gate: Gate) -> tuple[str, Figure]:

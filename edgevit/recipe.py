@@ -10,7 +10,7 @@ import importlib.resources
 import json
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -30,11 +30,13 @@ class Recipe(BaseModel):
         passes: Pass specs run after canonicalization.
         preprocess: Preprocessing in its short form.
         shapes: Input name -> shape; binds symbolic dimensions.
+        more_shapes: Further ones, each of which makes another entry of the bundle.
         io: Boundary layout, ``source`` or ``native``.
         seed: Seed of synthetic data.
         bundle_version: Version number recorded in the manifest.
         allow_fallback: Whether ONNX parts may take what the target cannot run.
         head: Output head, e.g. ``topk`` or ``ctc``.
+        budget: Whole-network limits, metric -> limit; over the device file's.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
@@ -45,11 +47,26 @@ class Recipe(BaseModel):
     passes: tuple[str, ...] = ()
     preprocess: str | None = None
     shapes: dict[str, tuple[int, ...]] = {}
+    more_shapes: tuple[dict[str, tuple[int, ...]], ...] = ()
     io: Literal["source", "native"] = "source"
     seed: int = Field(default=0, ge=0)
     bundle_version: int = Field(default=1, ge=1)
     allow_fallback: bool = False
     head: str | None = None
+    budget: dict[
+        Literal["max_rel", "psnr_db", "sqnr_db", "top1_agreement"],
+        Annotated[float, Field(allow_inf_nan=False)],
+    ] = {}
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """The budget by metric name."""
+        return {str(metric): limit for metric, limit in self.budget.items()}
+
+    @property
+    def variants(self) -> tuple[dict[str, tuple[int, ...]], ...]:
+        """The shapes of every entry, in order."""
+        return (self.shapes, *self.more_shapes)
 
     def merged(self, given: dict[str, Any]) -> Recipe:
         """This recipe with everything that was given explicitly put over it."""
@@ -125,12 +142,16 @@ def to_toml(recipe: Recipe) -> str:
         mode="json", by_alias=True, exclude_defaults=True, exclude_none=True
     )
     data.pop("schema", None)
-    shapes = data.pop("shapes", {})
+    shapes, more = data.pop("shapes", {}), data.pop("more_shapes", ())
+    budget = data.pop("budget", {})
     lines = [f"schema = {recipe.schema_version}"]
     lines += [f"{key} = {_toml(value)}" for key, value in sorted(data.items())]
-    if shapes:
-        lines += ["", "[shapes]"]
-        lines += [f"{_toml(k)} = {_toml(v)}" for k, v in sorted(shapes.items())]
+    tables = [("[budget]", budget)] if budget else []
+    tables += [("[shapes]", shapes)] if shapes else []
+    tables += [("[[more_shapes]]", table) for table in more]
+    for head, table in tables:
+        lines += ["", head]
+        lines += [f"{_toml(k)} = {_toml(v)}" for k, v in sorted(table.items())]
     return "\n".join(lines) + "\n"
 
 

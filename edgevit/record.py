@@ -23,7 +23,16 @@ if TYPE_CHECKING:
     from edgevit.verify import Parity
     from edgevit.views import Block
 
-__all__ = ["RECORD", "BlockRow", "NodeRow", "Record", "RuleRow", "read_record", "record_of"]
+__all__ = [
+    "RECORD",
+    "BlockRow",
+    "NodeRow",
+    "Record",
+    "RuleRow",
+    "read_record",
+    "record_of",
+    "record_path",
+]
 
 RECORD = "report.json"
 
@@ -105,13 +114,18 @@ class Record:
         return strictjson.canonical(strictjson.encode(self))
 
 
-def read_record(bundle: Path) -> Record:
-    """The record of a verified bundle.
+def record_path(entry: int) -> str:
+    """Where a bundle holds the record of an entry: ``report.json``, ``report.1.json``, ..."""
+    return RECORD if entry == 0 else RECORD.replace(".json", f".{entry}.json")
+
+
+def read_record(bundle: Path, entry: int = 0) -> Record:
+    """The record of an entry of a verified bundle.
 
     Raises:
         ArtifactError: There is none, or it contradicts itself.
     """
-    path = bundle / RECORD
+    path = bundle / record_path(entry)
     try:
         content = path.read_bytes()
     except FileNotFoundError as e:

@@ -6,10 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 __all__ = [
+    "artifact_text",
     "bytes_text",
     "table",
     "text_of_bench",
     "text_of_compile",
+    "text_of_entries",
     "text_of_estimate",
     "text_of_manifest",
     "text_of_parity",
@@ -115,8 +117,26 @@ def text_of_compile(result: Mapping[str, Any], verbose: bool) -> str:
     lines += [_coverage_line(result["coverage"]), _cost_line(result)]
     if result["parity"] is not None:
         lines += ["", text_of_parity(result["verification"])]
+    lines += text_of_entries(result["entries"])
     lines += ["", _verdict(result)]
     return "\n".join(lines)
+
+
+def text_of_entries(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A table of the input shapes and their figures, where there are several.
+
+    Args:
+        entries: Each with ``shapes``, ``artifacts`` and ``parity`` (figures or ``None``).
+    """
+    if len(entries) < 2:
+        return []
+    rows = []
+    for index, entry in enumerate(entries):
+        shapes = " ".join(f"{n}={','.join(map(str, s))}" for n, s in entry["shapes"].items())
+        figures = (_figure(m, f) for m, f in (entry["parity"] or {}).items())
+        verdicts = "; ".join(" ".join(filter(None, cells)) for cells in figures)
+        rows.append((index, shapes, ", ".join(entry["artifacts"]), verdicts or "not measured"))
+    return ["", table(("entry", "input shapes", "artifact", "parity"), rows)]
 
 
 def _refusals(result: Mapping[str, Any]) -> list[str]:
@@ -180,8 +200,27 @@ def text_of_manifest(manifest: Mapping[str, Any]) -> str:
             f"measured with {measured['engine']} {measured['version']} on {measured['arch']}"
         )
         lines += ["", text_of_parity(parity), where]
+    lines += text_of_entries(_entries(manifest))
     verdict = "PASS" if manifest["verified"] else "NOT VERIFIED: "
     return "\n".join([*lines, "", verdict + manifest["unverified_because"]])
+
+
+def _entries(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Entries of a manifest as ``compile --json`` lists them."""
+    measured = manifest["entry_parity"] or [None] * len(manifest["entries"])
+    return [
+        {
+            "shapes": {i["name"]: i["shape"] for i in entry["inputs"]},
+            "artifacts": [artifact_text(p["artifact"], p["function"]) for p in entry["parts"]],
+            "parity": None if parity is None else parity["figures"],
+        }
+        for entry, parity in zip(manifest["entries"], measured, strict=True)
+    ]
+
+
+def artifact_text(artifact: str, function: str | None) -> str:
+    """An artifact and, if it holds several, the function or signature: ``m.tflite#1x3``."""
+    return artifact if function is None else f"{artifact}#{function}"
 
 
 def text_of_bench(entries: Sequence[Mapping[str, Any]]) -> str:

@@ -12,14 +12,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgevit.accumulation import Accumulation, accumulation
+from edgevit.accumulation import Accumulation, accumulation, lowest
+from edgevit.budget import AGREEMENT, judged
 from edgevit.errors import GateError
-from edgevit.parity import Figure, Metrics, compare, top1, worst_of
+from edgevit.parity import Figure, Gate, Metrics, compare, joined, top1, worst_of
 from edgevit.reference import Arrays
 from edgevit.replay import Divergence, replay, rewrites
 from edgevit.subject import Expected, Subject
 
-__all__ = ["Parity", "verify_parts"]
+__all__ = ["Parity", "overall", "verify_parts", "whole"]
 
 WORST = 5
 # Source outputs whose peak is below this are dead (denormals, zeros): nothing to compare.
@@ -40,6 +41,8 @@ class Parity:
     samples: int
     synthetic: bool
     reference: str
+    not_measured: tuple[str, ...] = ()
+    selfcheck: Mapping[str, Metrics] | None = None
 
     @property
     def unjudged(self) -> tuple[str, ...]:
@@ -68,15 +71,17 @@ def verify_parts(
     """
     _check_alive(expected.outputs)
     candidate = subject.run(subject.root, subject.entry, samples)
-    metrics = _whole(expected.outputs, candidate)
-    figures = tuple(worst_of(metrics, gate)[1] for gate in subject.gates)
+    metrics = whole(expected.outputs, candidate)
+    agreement = None if synthetic else _agreement(expected.outputs, candidate)
+    measured, not_measured = judged(subject.gates, agreement is None)
+    figures = tuple(_figure(metrics, agreement, gate) for gate in measured)
     replays = tuple(replay(subject, expected))
     found = [*rewrites(subject, expected), *replays]
     past = [d for d in found if d.ratio > 1]
     return Parity(
         figures=figures,
         outputs=metrics,
-        top1_agreement=None if synthetic else _agreement(expected.outputs, candidate),
+        top1_agreement=agreement,
         replays=replays,
         worst=tuple(sorted(found, key=lambda d: -d.ratio)[:WORST]),
         first_divergent=past[0] if past else None,
@@ -84,6 +89,45 @@ def verify_parts(
         samples=len(samples),
         synthetic=synthetic,
         reference=expected.version,
+        not_measured=not_measured,
+    )
+
+
+def _figure(found: Mapping[str, Metrics], agreement: float | None, gate: Gate) -> Figure:
+    """Judge one gate, over all outputs."""
+    if gate.metric == AGREEMENT:
+        value = float("nan") if agreement is None else agreement
+        return Figure(gate.metric, agreement, gate.limit, passed=value >= gate.limit)
+    return worst_of(found, gate)[1]
+
+
+def overall(entries: Sequence[Parity]) -> Parity:
+    """Parity over all entries of a bundle: of every figure the worst.
+
+    The divergences of all entries are put together in the order of the entries; where
+    accumulated error was followed, the entry in which it fell lowest stands for all.
+    """
+    if len(entries) == 1:
+        return entries[0]
+    gates = {f.metric: Gate(f.metric, f.limit) for e in entries for f in e.figures}
+    every = {f"{i}:{n}": m for i, e in enumerate(entries) for n, m in e.outputs.items()}
+    past = [e.first_divergent for e in entries if e.first_divergent is not None]
+    agreements = [e.top1_agreement for e in entries if e.top1_agreement is not None]
+    divergences = [d for e in entries for d in e.worst]
+    return Parity(
+        figures=tuple(
+            _figure(every, min(agreements, default=None), g) for g in gates.values()
+        ),
+        outputs={n: joined([e.outputs[n] for e in entries]) for n in entries[0].outputs},
+        top1_agreement=min(agreements, default=None),
+        replays=tuple(d for e in entries for d in e.replays),
+        worst=tuple(sorted(divergences, key=lambda d: -d.ratio)[:WORST]),
+        first_divergent=past[0] if past else None,
+        accumulation=lowest([e.accumulation for e in entries]),
+        samples=sum(e.samples for e in entries),
+        synthetic=any(e.synthetic for e in entries),
+        reference=entries[0].reference,
+        not_measured=tuple(dict.fromkeys(m for e in entries for m in e.not_measured)),
     )
 
 
@@ -107,7 +151,8 @@ def _check_alive(outputs: Sequence[Arrays]) -> None:
             )
 
 
-def _whole(reference: Sequence[Arrays], candidate: Sequence[Arrays]) -> dict[str, Metrics]:
+def whole(reference: Sequence[Arrays], candidate: Sequence[Arrays]) -> dict[str, Metrics]:
+    """Metrics of each output over all samples."""
     return {
         name: compare(
             np.stack([r[name] for r in reference]),

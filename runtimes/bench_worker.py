@@ -11,12 +11,14 @@ import json
 import resource
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgevit import registry
+from edgevit.bundle import TensorInfo
 from edgevit.errors import EdgevitError, InputError, probe_package
 from edgevit.runtimes.ort import onnxruntime
 from edgevit.runtimes.session import load
@@ -111,16 +113,24 @@ class _TfliteSubject:
 class _BundleSubject:
     """A bundle through its own runtime, as a device would run it."""
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, path: Path, threads: int, shapes: dict[str, tuple[int, ...]]) -> None:
         self._session = load(path, threads=threads)
-        names = dict.fromkeys(p.engine for p in self._session.manifest.entries[0].parts)
+        entries = self._session.manifest.entries
+        entry = next((e for e in entries if _has(e.inputs, shapes)), None)
+        if entry is None:
+            raise InputError(f"{path}: no entry has the shapes {shapes}")
+        names = dict.fromkeys(p.engine for p in entry.parts)
         engines = [registry.load("engines", name)().probe() for name in names]
         self.engine = "+".join(e.name for e in engines)
         self.version = "+".join(e.version for e in engines)
-        self.feeds = {i.name: _draw(i.shape, i.dtype) for i in self._session.inputs}
+        self.feeds = {i.name: _draw(i.shape, i.dtype) for i in entry.inputs}
 
     def run(self) -> None:
         self._session.run(self.feeds)
+
+
+def _has(inputs: Sequence[TensorInfo], shapes: dict[str, tuple[int, ...]]) -> bool:
+    return all(shapes.get(i.name, i.shape) == i.shape for i in inputs)
 
 
 def _peak_mb() -> float:
@@ -149,7 +159,7 @@ def _once(subject: Any) -> dict[str, float]:
 
 def _open(path: Path, threads: int, shapes: dict[str, tuple[int, ...]]) -> Any:
     if path.is_dir():
-        return _BundleSubject(path, threads)
+        return _BundleSubject(path, threads, shapes)
     if path.suffix == ".tflite":
         return _TfliteSubject(path, threads)
     return _OnnxSubject(path, threads, shapes)

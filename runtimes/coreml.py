@@ -47,7 +47,10 @@ class CoreMLEngine:
         """
         del threads  # neither Core ML nor numpy's BLAS takes it after start-up
         executor: Evaluator | NativeModel
-        executor = NativeModel(artifact) if sys.platform == "darwin" else Evaluator(artifact)
+        if sys.platform == "darwin":
+            executor = NativeModel(artifact, function=part.function)
+        else:
+            executor = Evaluator(artifact, function=part.function)
         names = {b.artifact for b in part.inputs}
         if names != set(executor.inputs):
             raise ArtifactError(
@@ -81,8 +84,8 @@ class PessimisticEngine:
         Raises:
             ArtifactError: The package is corrupt or is no ML program.
         """
-        del part, threads
-        return Evaluator(artifact, accumulate="float16")
+        del threads
+        return Evaluator(artifact, accumulate="float16", function=part.function)
 
 
 class Evaluator(Closing):
@@ -95,9 +98,14 @@ class Evaluator(Closing):
             name -> largest magnitude, ``inf`` after overflow.
     """
 
-    def __init__(self, package: Path, accumulate: Accumulate = "float32") -> None:
+    def __init__(
+        self,
+        package: Path,
+        accumulate: Accumulate = "float32",
+        function: str | None = None,
+    ) -> None:
         self._accumulate = accumulate
-        self._prepared = prepare(load_package(package))
+        self._prepared = prepare(load_package(package), function)
         self.inputs = tuple(d.name for d in self._prepared.function.inputs)
         self.outputs = self._prepared.function.outputs
         self.large: dict[str, float] = {}
@@ -139,12 +147,18 @@ class NativeModel(Closing):
         outputs: Output names.
     """
 
-    def __init__(self, package: Path, compute_units: str = "CPU_AND_NE") -> None:
+    def __init__(
+        self,
+        package: Path,
+        compute_units: str = "CPU_AND_NE",
+        function: str | None = None,
+    ) -> None:
         """Compile and load the package.
 
         Args:
             package: The ``.mlpackage`` directory.
             compute_units: A member of ``coremltools.ComputeUnit``.
+            function: Which of the program's functions; ``None`` if it has only one.
 
         Raises:
             ArtifactError: Core ML refuses the package.
@@ -152,11 +166,16 @@ class NativeModel(Closing):
         # by name: the type checker must not follow an optional package
         coremltools = importlib.import_module("coremltools")
         units = getattr(coremltools.ComputeUnit, compute_units)
+        options = {} if function is None else {"function_name": function}
         try:
-            self._model = coremltools.models.MLModel(str(package), compute_units=units)
+            self._model = coremltools.models.MLModel(
+                str(package), compute_units=units, **options
+            )
         except (RuntimeError, ValueError, OSError) as e:
             raise ArtifactError(f"Core ML cannot load {package}: {e}") from e
         description = self._model.get_spec().description
+        if function is not None:
+            description = next(f for f in description.functions if f.name == function)
         self.inputs = tuple(str(feature.name) for feature in description.input)
         self.outputs = tuple(str(feature.name) for feature in description.output)
 

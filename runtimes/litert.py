@@ -22,11 +22,15 @@ _IDENTIFIER = b"TFL3"
 
 
 class LiteRTExecutor(Closing):
-    """One opened ``.tflite`` file."""
+    """One opened ``.tflite`` file, or one signature of it."""
 
-    def __init__(self, interpreter: Any, content: bytes) -> None:
+    def __init__(self, interpreter: Any, content: bytes, runner: Any = None) -> None:
         self._interpreter = interpreter
         self._content = content  # the interpreter reads weights in place
+        self._runner = runner
+        if runner is not None:
+            self._inputs, self._outputs = runner.get_input_details(), {}
+            return
         self._inputs = {d["name"]: d for d in interpreter.get_input_details()}
         self._outputs = {d["name"]: d for d in interpreter.get_output_details()}
 
@@ -47,6 +51,7 @@ class LiteRTExecutor(Closing):
             raise InputError("this LiteRT session is closed")
         if feeds.keys() != self._inputs.keys():
             raise InputError(f"expected inputs {sorted(self._inputs)}, found {sorted(feeds)}")
+        given = {}
         for name, detail in self._inputs.items():
             array = np.ascontiguousarray(feeds[name])
             shape, dtype = tuple(detail["shape"].tolist()), np.dtype(detail["dtype"])
@@ -56,11 +61,18 @@ class LiteRTExecutor(Closing):
                     f"input {name!r}: expected {dtype} {shape}, found "
                     f"{array.dtype} {np.shape(feeds[name])}"
                 )
-            self._interpreter.set_tensor(detail["index"], array.reshape(shape))
+            given[name] = array.reshape(shape)
         try:
-            self._interpreter.invoke()
+            return self._invoke(given)
         except RuntimeError as e:
             raise InputError(f"LiteRT fails on these inputs: {e}") from e
+
+    def _invoke(self, feeds: Arrays) -> dict[str, np.ndarray[Any, Any]]:
+        if self._runner is not None:
+            return {name: np.array(a) for name, a in self._runner(**feeds).items()}
+        for name, array in feeds.items():
+            self._interpreter.set_tensor(self._inputs[name]["index"], array)
+        self._interpreter.invoke()
         return {
             name: np.array(self._interpreter.get_tensor(detail["index"]))
             for name, detail in self._outputs.items()
@@ -68,7 +80,7 @@ class LiteRTExecutor(Closing):
 
     def close(self) -> None:
         """Release the interpreter."""
-        self._interpreter = None
+        self._interpreter = self._runner = None
 
 
 class LiteRTEngine:
@@ -107,6 +119,9 @@ class LiteRTEngine:
             )
         try:
             interpreter = interpreter_class(model_content=content, num_threads=threads)
+            if part.function is not None:
+                runner = interpreter.get_signature_runner(part.function)
+                return LiteRTExecutor(interpreter, content, runner)
             interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as e:
             raise ArtifactError(f"LiteRT refuses {artifact}: {e}") from e

@@ -45,9 +45,16 @@ def prepare(program: Program, function: str | None = None) -> Prepared:
     """Prepare a function of the program, the default one if not named.
 
     Raises:
-        ArtifactError: An operator is not known, or the program is inconsistent.
+        ArtifactError: An operator is not known, the program is inconsistent, or it has no
+            such function.
     """
-    chosen = program.functions[program.default if function is None else function]
+    wanted = program.default if function is None else function
+    if wanted not in program.functions:
+        raise ArtifactError(
+            f"expected the function {wanted!r} in the ML program, found"
+            f" {sorted(program.functions)}"
+        )
+    chosen = program.functions[wanted]
     opset = _OPSETS.get(chosen.opset)
     if opset is None:
         raise ArtifactError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, ClassVar
@@ -39,6 +39,9 @@ DEPLOYMENTS: Mapping[str, Deployment] = {
     "17": Deployment("iOS17", 8, 17),
     "18": Deployment("iOS18", 9, 18),
 }
+
+# Programs of several functions need this release (coremltools, save_multifunction).
+FUNCTIONS_SINCE = 18
 
 LAYOUTS = ("ane", "plain")
 
@@ -118,6 +121,21 @@ class CoreMLBackend:
                     f"{node.outputs[0].name!r}) cannot run on {target.name}: {reason}"
                 )
         self.probe().require()
+
+    def merge(
+        self, variants: Sequence[Lowered], target: Target, stem: str
+    ) -> tuple[Lowered, ...]:
+        """From iOS 18 on, one program with a function for each input shape.
+
+        Before, functions cannot share weights: every shape keeps its own package.
+        """
+        if _deployment(target).system < FUNCTIONS_SINCE:
+            return tuple(variants)
+        from edgevit.targets.coreml.quiet import quiet_coremltools
+        from edgevit.targets.coreml.shapes import merge
+
+        with quiet_coremltools() as ct:
+            return merge(ct.proto, variants, stem)
 
     def replay(self, lowered: Lowered) -> Lowered:
         """Cut the shipped program at every mapped value (see ``replay.py``)."""

@@ -15,6 +15,7 @@ from edgevit.bundle import Binding, Part
 from edgevit.errors import ArtifactError
 from edgevit.targets.coreml.names import Names
 from edgevit.targets.coreml.package import WEIGHTS, feature, package, parse_model
+from edgevit.targets.coreml.shapes import select
 
 __all__ = ["expose", "replay"]
 
@@ -60,7 +61,7 @@ def replay(proto: Any, lowered: Lowered, stem: str) -> Lowered:
     Raises:
         ArtifactError: The shipped program lacks a tensor that the debug map names.
     """
-    model = parse_model(proto, lowered.files, lowered.part.artifact)
+    model = select(parse_model(proto, lowered.files, lowered.part.artifact), lowered.part)
     function, block = _main_block(model)
     inputs = {b.artifact for b in lowered.part.inputs}
     names = Names(_tensor_names(block) | inputs)
@@ -92,7 +93,7 @@ def expose(proto: Any, lowered: Lowered, stem: str) -> Lowered:
         lowered: What ships.
         stem: File name stem of the new package.
     """
-    model = parse_model(proto, lowered.files, lowered.part.artifact)
+    model = select(parse_model(proto, lowered.files, lowered.part.artifact), lowered.part)
     _, block = _main_block(model)
     del block.outputs[:]
     block.outputs.extend(b.artifact for b in lowered.values)

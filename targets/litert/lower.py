@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from edgevit.backend import Arithmetic, Lowered, LowerOptions
@@ -14,12 +15,17 @@ if TYPE_CHECKING:
 
 __all__ = ["LiteRTBackend"]
 
+# The quantized ones differ in the graph that comes in; ``w8a8-dyn`` in how it is lowered.
+PRECISIONS = frozenset(
+    {"fp32", "fp16", "w8", "w4", "w8a8", "w8a8-dyn", "w8a16", "w4a8", "w6a6", "w4a4", "mixed"}
+)
+
 
 class LiteRTBackend:
     """Writes one ``.tflite`` file for LiteRT and its XNNPACK delegate."""
 
     name: ClassVar[str] = "litert"
-    precisions: ClassVar[frozenset[str]] = frozenset({"fp32", "fp16"})
+    precisions: ClassVar[frozenset[str]] = PRECISIONS
 
     def probe(self) -> Availability:
         """Whether this machine can lower."""
@@ -58,6 +64,14 @@ class LiteRTBackend:
                 hint=f"choose one of {known}",
             )
         return emit(model, options)
+
+    def merge(
+        self, variants: Sequence[Lowered], target: Target, stem: str
+    ) -> tuple[Lowered, ...]:
+        """One file with a subgraph and a signature for each input shape."""
+        from edgevit.targets.litert.shapes import merge
+
+        return merge(variants, stem)
 
     def replay(self, lowered: Lowered) -> Lowered:
         """Cut the shipped artifact at every mapped value."""

@@ -16,6 +16,7 @@ from ai_edge_litert import schema_py_generated as schema
 from edgevit.backend import Lowered
 from edgevit.bundle import Binding, Part
 from edgevit.errors import InternalError
+from edgevit.targets.litert.shapes import select
 from edgevit.targets.litert.writer import pack, signature
 
 __all__ = ["SUFFIX", "expose", "replay"]
@@ -104,7 +105,7 @@ def replay(lowered: Lowered) -> Lowered:
         InternalError: The debug map and the artifact do not fit together.
     """
     ((path, data),) = lowered.files.items()
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
+    model = select(schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0)), lowered.part)
     inputs, outputs = _edit(model.subgraphs[0], lowered)
     _signed(model, inputs, outputs)
     part = Part(lowered.part.engine, path, tuple(inputs), tuple(outputs))
@@ -118,10 +119,10 @@ def expose(lowered: Lowered) -> Lowered:
         InternalError: The debug map and the artifact do not fit together.
     """
     ((path, data),) = lowered.files.items()
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
+    model = select(schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0)), lowered.part)
     graph = model.subgraphs[0]
     inputs = {b: _index(graph, b) for b in lowered.part.inputs}
     outputs = {b: _index(graph, b) for b in lowered.values}
     _signed(model, inputs, outputs)
-    part = dataclasses.replace(lowered.part, outputs=lowered.values)
+    part = dataclasses.replace(lowered.part, outputs=lowered.values, function=None)
     return Lowered({path: pack(model)}, part, lowered.values)

@@ -7,6 +7,7 @@ except what serialization needs to be byte-stable.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -17,6 +18,7 @@ from edgevit.bundle import Binding, Part
 from edgevit.errors import Availability, probe_packages
 from edgevit.model import constant, dtype_of, shape_of
 from edgevit.target import Target
+from edgevit.targets.onnx.groups import inside_integer_group, requantized
 
 __all__ = ["OnnxBackend"]
 
@@ -30,7 +32,9 @@ class OnnxBackend:
     """Serializes the canonical model; see ``edgevit.backend.Backend``."""
 
     name: ClassVar[str] = "onnx"
-    precisions: ClassVar[frozenset[str]] = frozenset({"fp32", "fp16"})
+    precisions: ClassVar[frozenset[str]] = frozenset(
+        {"fp32", "fp16", "w8", "w4", "w8a8", "w8a8-dyn", "w4a8", "w6a6", "w4a4", "mixed"}
+    )
 
     def probe(self) -> Availability:
         """Lowering needs the ``onnx`` package."""
@@ -55,9 +59,10 @@ class OnnxBackend:
             _halve(model)
         path = f"{options.stem}.onnx"
         graph = model.graph
-        values = tuple(
-            _binding(out) for node in graph for out in node.outputs if out.name and _alive(out)
-        )
+        every = (out for node in graph for out in node.outputs if out.name and _alive(out))
+        # A reference keeps every value; an artifact of integers only what engines keep.
+        grouped = options.precision not in ("fp32", "fp16")
+        values = tuple(_binding(v) for v in every if not (grouped and inside_integer_group(v)))
         part = Part(
             engine="ort",
             artifact=path,
@@ -65,6 +70,14 @@ class OnnxBackend:
             outputs=tuple(_binding(v) for v in graph.outputs),
         )
         return Lowered({path: _serialize(model)}, part, values)
+
+    def merge(
+        self, variants: Sequence[Lowered], target: Target, stem: str
+    ) -> tuple[Lowered, ...]:
+        """A graph for each input shape, all over one file of weights."""
+        from edgevit.targets.onnx.shapes import merge
+
+        return merge(variants, stem)
 
     def replay(self, lowered: Lowered) -> Lowered:
         """Cut at every mapped value; the cut tensor's producer writes ``NAME.replayed``."""
@@ -77,7 +90,13 @@ class OnnxBackend:
             dtype = ir.DataType.from_numpy(np.dtype(binding.artifact_dtype))
             cut = ir.val(binding.artifact, dtype, list(binding.artifact_shape))
             old.name = binding.artifact + REPLAYED
-            ir.convenience.replace_all_uses_with(old, cut)
+            fed, made_now = cut, list[ir.Node]()
+            border = old.producer()
+            if border is not None and border.op_type == "DequantizeLinear":
+                fed, made_now = requantized(cut, border)
+            ir.convenience.replace_all_uses_with(old, fed)
+            if border is not None:
+                model.graph.insert_after(border, made_now)
             inputs.append(cut)
             outputs.append(old)
         model.graph.inputs.clear()
@@ -146,8 +165,11 @@ def _binding(value: ir.Value) -> Binding:
 def _parse(lowered: Lowered) -> ir.Model:
     import onnx
 
-    data = lowered.files[lowered.part.artifact]
-    model: ir.Model = ir.from_proto(onnx.load_model_from_string(data))
+    from edgevit.targets.onnx.shapes import inline_weights
+
+    proto = onnx.load_model_from_string(lowered.files[lowered.part.artifact])
+    inline_weights(proto, lowered.files)
+    model: ir.Model = ir.from_proto(proto)
     return model
 
 

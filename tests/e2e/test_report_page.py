@@ -55,7 +55,9 @@ def test_the_record_agrees_with_the_certificate(bundle: Path) -> None:
     assert min(measured) == parity["psnr_drop"]["psnr_db"]
     ratios = {n["name"]: n["ratio"] for n in record["nodes"] if n["ratio"] is not None}
     mapped = [
-        v["name"] for part in read(bundle / "debug_map.json")["parts"] for v in part["values"]
+        v["name"]
+        for part in read(bundle / "debug_map.json")["entries"][0]["parts"]
+        for v in part["values"]
     ]
     assert len(mapped) == parity["replayed"]
     # A node with several outputs has one row.

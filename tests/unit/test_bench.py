@@ -154,7 +154,7 @@ def test_two_models_in_processes_of_their_own(tmp_path: Path) -> None:
 def test_a_missing_subject_is_named(tmp_path: Path) -> None:
     with (
         pytest.raises(InputError, match=r"none\.edgevit: no such bundle or model"),
-        subjects_of([str(tmp_path / "none.edgevit")], [], {}),
+        subjects_of([str(tmp_path / "none.edgevit")], [], [{}]),
     ):
         pass
     with pytest.raises(InputError, match="gone: ONNX Runtime refuses"):
@@ -171,7 +171,7 @@ def test_symbolic_dimensions_need_a_shape(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="symbolic dimensions") as caught:
         bench([Subject("m", str(path))], threads=1, runs=1)
     assert "--shape x=" in caught.value.hint
-    with subjects_of([str(path)], ["ort"], {"x": (3, 4)}) as subjects:
+    with subjects_of([str(path)], ["ort"], [{"x": (3, 4)}]) as subjects:
         assert [s.label for s in subjects] == ["m.onnx (source)"]
         (timing,) = bench(subjects, threads=1, runs=1, warmup=0)
     assert timing.p50_ms > 0
@@ -181,7 +181,7 @@ def test_unknown_engines_and_counts(tmp_path: Path) -> None:
     path = str(_model(tmp_path / "m.onnx", 4))
     with (
         pytest.raises(UsageError, match="unknown engine 'tvmm'") as caught,
-        subjects_of([path], ["tvmm"], {}),
+        subjects_of([path], ["tvmm"], [{}]),
     ):
         pass
     assert caught.value.hint == "known: ort, litert, coreml"
