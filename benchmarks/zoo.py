@@ -17,7 +17,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -48,48 +48,40 @@ def _is_current(case: ZooCase, record: Record | None, options: argparse.Namespac
         return False
     if not options.resume and record.code != code_digest():
         return False
+    if record.figures.get("samples", options.samples) != options.samples:
+        return False
     try:
         return record.source == sha256(case.find())
     except CorpusUnavailableError:
         return False
 
 
-def _measure(
-    store: Store,
-    case: ZooCase,
-    what: str,
-    options: argparse.Namespace,
-    make: Callable[[], Record],
-) -> None:
-    if _is_current(case, store.read().get((case.name, what)), options):
-        return
-    record = make()
+def _keep(store: Store, record: Record) -> None:
     store.add(record)
     verdict = "skipped" if record.skipped else "FAIL" if record.error else "pass"
-    text = (
-        f"{case.name} {what}: {verdict} {record.error.splitlines()[0] if record.error else ''}"
-    )
-    sys.stderr.write(text.rstrip() + "\n")
+    reason = record.error.splitlines()[0] if record.error else ""
+    sys.stderr.write(f"{record.model} {record.what}: {verdict} {reason}".rstrip() + "\n")
 
 
 def _run(
     store: Store, case: ZooCase, settings: Sequence[Setting], options: argparse.Namespace
 ) -> None:
-    limit = options.timeout
-    _measure(store, case, "form", options, lambda: measure_form(case, limit))
+    """Measure the cells of a model that are due."""
+    kept = store.read()
+
+    def due(what: str) -> bool:
+        return not _is_current(case, kept.get((case.name, what)), options)
+
+    if due("form"):
+        _keep(store, measure_form(case, options.timeout))
     for s in (s for s in settings if case.takes(s)):
         bundle = FOLDER / f"{case.name}-{s.label.replace(' ', '-')}.edgevit"
-        _measure(
-            store, case, f"compile {s.label}", options,
-            lambda s=s, b=bundle: measure_compile(case, s, b, limit),  # type: ignore[misc]
-        )  # fmt: skip
-        if case.trained and options.samples:
-            _measure(
-                store, case, f"accuracy {s.label}", options,
-                lambda s=s, b=bundle: measure_accuracy(  # type: ignore[misc]
-                    case, s, b, options.samples, options.task_timeout
-                ),
-            )  # fmt: skip
+        judged = case.trained and bool(options.samples) and due(f"accuracy {s.label}")
+        if due(f"compile {s.label}") or (judged and not bundle.is_dir()):
+            _keep(store, measure_compile(case, s, bundle, options.timeout))
+        if judged:
+            count, limit = options.samples, options.task_timeout
+            _keep(store, measure_accuracy(case, s, bundle, count, limit))
         if not case.trained:
             shutil.rmtree(bundle, ignore_errors=True)  # the figures are kept, 5 GB are not
 

@@ -26,7 +26,7 @@ FORM = {"before": 1485, "after": 294, "blocks": {"Attention": 12, "Gelu": 12}, "
 
 
 def options(redo: str = "none", resume: bool = False) -> argparse.Namespace:
-    return argparse.Namespace(redo=redo, resume=resume)
+    return argparse.Namespace(redo=redo, resume=resume, samples=1000)
 
 
 def case_of(path: Path, **fields: bool) -> ZooCase:
@@ -54,6 +54,13 @@ def test_a_cell_of_another_file_or_code_is_measured_again(tmp_path: Path) -> Non
     old = replace(kept, code="another")
     assert not _is_current(case, old, options())
     assert _is_current(case, old, options(resume=True))
+
+
+def test_an_accuracy_of_fewer_images_is_measured_again(tmp_path: Path) -> None:
+    case = case_of(tmp_path / "m.onnx")
+    kept = replace(record(case.find()), what="accuracy onnx fp32", figures={"samples": 1000})
+    assert _is_current(case, kept, options())
+    assert not _is_current(case, replace(kept, figures={"samples": 40}), options())
 
 
 def test_a_failure_is_kept_unless_it_is_asked_for(tmp_path: Path) -> None:
