@@ -9,6 +9,7 @@ import hashlib
 import importlib.resources
 import json
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -77,6 +78,7 @@ class QuantScheme(_Strict):
         scheme: Of activations.
         block: Weights that share a scale along the contracted axis; 0: per output channel.
         operators: Canonical operators with constant weights that are quantized.
+        depthwise: Whether convolutions with one input channel a filter are quantized.
         outputs: Those of them whose integer kernel needs an integer result.
         source: Where the choice comes from.
     """
@@ -88,6 +90,7 @@ class QuantScheme(_Strict):
     scheme: Literal["symmetric", "asymmetric"] = "asymmetric"
     block: int = 0
     operators: tuple[str, ...] = ("Conv", "MatMul")
+    depthwise: bool = True
     outputs: tuple[str, ...] = ()
     source: str
 
@@ -194,7 +197,14 @@ def _override(target: Target, text: str) -> Target:
                 hint=f"{key} can be: {', '.join(allowed)}",
             )
         options[key] = value
-    return target.model_copy(update={"options": options})
+    return target.model_copy(update={"options": options, "os": _system(target.os, options)})
+
+
+def _system(text: str, options: Mapping[str, str]) -> str:
+    """The operating-system floor with the version that an override chose: ``iOS 18``."""
+    if not text or "os" not in options:
+        return text
+    return f"{text.rpartition(' ')[0]} {options['os']}".strip()
 
 
 def parse_target(data: dict[str, Any], where: str) -> Target:

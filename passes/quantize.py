@@ -128,6 +128,8 @@ class Quantize(CalibratedPass):
         """Why a layer stays float; ``None`` if it does not."""
         if layer.node.op_type not in scheme.operators:
             return f"{layer.node.op_type} is not quantized here: {scheme.source}"
+        if layer.grouped and not scheme.depthwise:
+            return f"a convolution of several groups: {scheme.source}"
         pattern = excluded(layer, self.exclude)
         return None if pattern is None else f"excluded by {pattern!r}"
 
