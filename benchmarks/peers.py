@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -77,9 +78,15 @@ def environment_of(folder: Path) -> dict[str, str]:
 
 
 def onnx2tf_command(model: PeerModel, out: Path, *options: str) -> list[str]:
-    """onnx2tf's command line, with its direct flatbuffer writer (the default)."""
+    """onnx2tf's command line, with its direct flatbuffer writer (the default).
+
+    It reads a copy, made here: it simplifies its input in place, and the model is others' too.
+    """
     shapes = model.texts(":")
-    command = [str(ONNX2TF / "bin" / "onnx2tf"), "-i", str(model.find()), "-o", str(out)]
+    copy = out.with_name(f"{out.name}-input") / model.file
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(model.find(), copy)
+    command = [str(ONNX2TF / "bin" / "onnx2tf"), "-i", str(copy), "-o", str(out)]
     return [*command, *options, *(["-ois", *shapes] if shapes else [])]
 
 
