@@ -2,6 +2,10 @@
 
     make bench-peers-latency
     python -m benchmarks.peers_latency [--runs N] [--threads N ...] [--models NAME ...]
+                                       [--files make|only|reuse]
+
+``--files only`` makes the files and times nothing, ``reuse`` times those: on a shared machine
+the timing can so wait for a quiet moment.
 
 Both ``.tflite`` files are float32 and run in the same LiteRT, by the same worker; ONNX Runtime
 runs the source with all of its optimizations. Every round runs each subject once, each in a
@@ -88,13 +92,19 @@ def _compile(model: PeerModel) -> Path:
     return next(bundle.glob("*.tflite"))
 
 
-def _answers(path: Path, image: Array) -> list[Array]:
-    """Outputs of a ``.tflite`` file for an NCHW image."""
+def _opened(path: Path) -> tuple[Any, Any]:
+    """An interpreter, and the details of its only input."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_path=str(path), num_threads=1)
     interpreter.allocate_tensors()
     (detail,) = interpreter.get_input_details()
+    return interpreter, detail
+
+
+def _answers(path: Path, image: Array) -> list[Array]:
+    """Outputs of a ``.tflite`` file for an NCHW image."""
+    interpreter, detail = _opened(path)
     plain = tuple(detail["shape"].tolist()) == image.shape
     fed = image if plain else np.ascontiguousarray(image.transpose(0, 2, 3, 1))
     interpreter.set_tensor(detail["index"], fed)
@@ -104,7 +114,7 @@ def _answers(path: Path, image: Array) -> list[Array]:
 
 def _require_same(model: PeerModel, ours: Path, peer: Path) -> None:
     """Both files must compute the same function, or comparing their times is idle."""
-    shape = next(iter(model.shapes.values()), (1, 3, 224, 224))
+    shape = _opened(ours)[1]["shape"]  # the source's
     image = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     for mine, other in zip(_answers(ours, image), _answers(peer, image), strict=True):
         if mine.shape != other.shape:
@@ -147,23 +157,38 @@ ours / onnx2tf | ours / ONNX Runtime | onnx2tf / ONNX Runtime |
 |---|---|---|---|---|---|---|---|"""
 
 
-def measure(
-    models: Sequence[PeerModel], threads: Sequence[int], runs: int
-) -> tuple[list[Row], list[Transposes]]:
-    """Make the files, then time them; prints as it goes.
+def prepare(models: Sequence[PeerModel]) -> None:
+    """Make both files of each model, and require that they compute the same.
 
     Raises:
         CorpusUnavailableError: A model or onnx2tf is not there.
-        EdgevitError: A subject does not run.
     """
     FOLDER.mkdir(parents=True, exist_ok=True)
-    files = {m.name: (_compile(m), onnx2tf(m, FOLDER)) for m in models}
-    counts = [_transposes(m, *files[m.name]) for m in models]
+    for model in models:
+        _require_same(model, _compile(model), onnx2tf(model, FOLDER))
+
+
+def _files(model: PeerModel) -> tuple[Path, Path]:
+    """Our file and onnx2tf's, as ``prepare`` left them."""
+    found = (
+        *(FOLDER / f"{model.name}.edgevit").glob("*.tflite"),
+        *(FOLDER / f"{model.name}-onnx2tf").glob("*_float32.tflite"),
+    )
+    if len(found) != 2:
+        raise SystemExit(f"{model.name}: no files in {FOLDER}; run with --files only first")
+    return found[0], found[1]
+
+
+def measure(models: Sequence[PeerModel], threads: Sequence[int], runs: int) -> list[Row]:
+    """Time the prepared files; prints as it goes.
+
+    Raises:
+        EdgevitError: A subject does not run.
+    """
     print(_HEAD, flush=True)
     rows = []
     for model in models:
-        ours, peer = files[model.name]
-        _require_same(model, ours, peer)
+        ours, peer = _files(model)
         subjects = (
             Subject("ONNX Runtime", str(model.find()), tuple(model.texts("="))),
             Subject("onnx2tf", str(peer)),
@@ -172,7 +197,16 @@ def measure(
         for count in threads:
             rows.append(_row(model, rounds(subjects, count, runs)))
             print(_line(rows[-1]), flush=True)
-    return rows, counts
+    return rows
+
+
+def _counted(models: Sequence[PeerModel]) -> list[Transposes]:
+    counts = [_transposes(m, *_files(m)) for m in models]
+    print("| model | transposes: ours, onnx2tf | operators: ours, onnx2tf |\n|---|---|---|")
+    for c in counts:
+        every = f"{c.ours_operators}, {c.onnx2tf_operators}"
+        print(f"| {c.model} | {c.ours}, {c.onnx2tf} | {every} |")
+    return counts
 
 
 def main() -> int:
@@ -183,22 +217,21 @@ def main() -> int:
     names = [m.name for m in MODELS]
     parser.add_argument("--models", nargs="+", choices=names, default=names)
     parser.add_argument("--json", metavar="FILE", help="also write the figures there")
+    parser.add_argument("--files", choices=("make", "only", "reuse"), default="make")
     options = parser.parse_args()
-    print(f"{machine()}; {options.runs} rounds\n")
+    chosen = [m for m in MODELS if m.name in options.models]
     try:
-        chosen = [m for m in MODELS if m.name in options.models]
-        rows, counts = measure(chosen, options.threads, options.runs)
+        if options.files != "reuse":
+            prepare(chosen)
+        counts = _counted(chosen)
+        print(f"\n{machine()}; {options.runs} rounds\n")
+        timed = [] if options.files == "only" else options.threads
+        rows = measure(chosen, timed, options.runs)
     except CorpusUnavailableError as e:
         print(e)
         return 0
     except EdgevitError as e:
         raise SystemExit(f"error: {e.message}") from e
-    print("\n| model | transposes: ours, onnx2tf | operators: ours, onnx2tf |\n|---|---|---|")
-    for c in counts:
-        print(
-            f"| {c.model} | {c.ours}, {c.onnx2tf} | "
-            f"{c.ours_operators}, {c.onnx2tf_operators} |"
-        )
     if options.json:
         figures = {
             "timings": [asdict(r) for r in rows],
