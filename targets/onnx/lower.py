@@ -19,6 +19,7 @@ from edgevit.errors import Availability, probe_packages
 from edgevit.model import constant, dtype_of, shape_of
 from edgevit.target import Target
 from edgevit.targets.onnx.groups import inside_integer_group, requantized
+from edgevit.targets.onnx.integer_conv import integer_convolutions
 
 __all__ = ["OnnxBackend"]
 
@@ -63,6 +64,10 @@ class OnnxBackend:
         # A reference keeps every value; an artifact of integers only what engines keep.
         grouped = options.precision not in ("fp32", "fp16")
         values = tuple(_binding(v) for v in every if not (grouped and inside_integer_group(v)))
+        if grouped:
+            model = model.clone()
+            integer_convolutions(model)
+            graph = model.graph
         part = Part(
             engine="ort",
             artifact=path,
@@ -92,7 +97,7 @@ class OnnxBackend:
             old.name = binding.artifact + REPLAYED
             fed, made_now = cut, list[ir.Node]()
             border = old.producer()
-            if border is not None and border.op_type == "DequantizeLinear":
+            if border is not None and _ends_integers(border):
                 fed, made_now = requantized(cut, border)
             ir.convenience.replace_all_uses_with(old, fed)
             if border is not None:
@@ -151,6 +156,11 @@ def _alive(value: ir.Value) -> bool:
     if producer is not None and producer.op_type == "Cast" and _constant_input(producer):
         return False  # a stored constant on its way to float32
     return constant(value) is None and (bool(value.uses()) or value.is_graph_output())
+
+
+def _ends_integers(node: ir.Node) -> bool:
+    """Whether a node gives the numbers of codes that are computed, not stored."""
+    return node.op_type == "DequantizeLinear" and not _constant_input(node)
 
 
 def _constant_input(node: ir.Node) -> bool:

@@ -1,0 +1,1 @@
+"""Accuracy, size and cost of quantized artifacts, next to the public quantizers."""
