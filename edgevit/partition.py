@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -194,11 +193,3 @@ def backend_of(name: str) -> Backend:
     """Instantiate a backend by its registry name."""
     found: Backend = registry.load("backends", name)()
     return found
-
-
-def placements(parts: tuple[Partition, ...]) -> Mapping[str, int]:
-    """Backend name -> number of nodes, for reports."""
-    counted: dict[str, int] = {}
-    for part in parts:
-        counted[part.backend] = counted.get(part.backend, 0) + len(part.model.graph)
-    return counted

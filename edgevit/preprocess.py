@@ -95,17 +95,6 @@ class Preprocess:
         """3, or 1 for gray."""
         return _CHANNELS[self.color]
 
-    @property
-    def sample_shape(self) -> tuple[int, int, int, int] | None:
-        """Shape of one sample with its batch axis; ``None`` if it depends on the image."""
-        size = self.crop or (None if self.fit == "shorter" else self.resize)
-        if size is None:
-            return None
-        height, width = size
-        if self.layout == "nchw":
-            return (1, self.channels, height, width)
-        return (1, height, width, self.channels)
-
     @classmethod
     def parse(cls, text: str) -> Preprocess:
         """Parse the short form, or a TOML inline table or JSON object in braces.

@@ -290,3 +290,15 @@ def test_inspect_and_bench_show_every_shape(tmp_path: Path) -> None:
     assert labels == [
         f"{what} {n}" for what in ("m.edgevit", "m.onnx (source)") for n in named
     ]
+
+
+def test_one_calibration_sample_leaves_none_to_verify_on(
+    call: Callable[..., Ran], tmp_path: Path
+) -> None:
+    model = symbolic_model(tmp_path / "m.onnx")
+    np.savez(tmp_path / "one.npz", x=np.ones((1, *_shape(16)), np.float32))
+    ran = call(
+        "compile", model, "--target", "onnx", "--shape", "x=1,3,8,16", "--calib", "one.npz"
+    )
+    assert ran.code == 2
+    assert "--calib one.npz: expected at least two samples, found one" in ran.err

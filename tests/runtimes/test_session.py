@@ -277,7 +277,7 @@ def test_recorded_preprocessing_and_head_come_with_the_session(out: Path) -> Non
     with load(out) as session:
         assert session.preprocess is not None
         assert session.head is not None
-        assert session.preprocess.sample_shape == (1, 1, 2, 3)
+        assert session.preprocess.resize == (2, 3)
         found = session.head.apply(np.array([[0.0, 1.0]], np.float32))
     assert found == (topk(softmax(np.array([0.0, 1.0])), 1, ["a", "b"]),)
 

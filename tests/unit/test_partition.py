@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from edgevit.backend import Backend
 from edgevit.errors import UnsupportedModelError
-from edgevit.partition import Coverage, Partition, check, coverage, partition, placements
+from edgevit.partition import Coverage, Partition, check, coverage, partition
 from edgevit.target import load_target
 from tests.support.graphs import GraphBuilder, feeds_for, run_reference
 
@@ -94,8 +94,6 @@ def test_parts_are_convex_in_order_and_complete(drawn: tuple[ir.Model, list[str]
         expected = "onnx" if set(made) & set(refused) else "litert"
         assert part.backend == expected
         assert (set(made) <= set(refused)) if expected == "onnx" else True
-    counted = {"onnx": len(refused), "litert": len(everything) - len(refused)}
-    assert placements(parts) == {k: n for k, n in counted.items() if n}
 
 
 def test_the_order_check_rejects_parts_by_backend_alone() -> None:

@@ -157,3 +157,9 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     bad.write_bytes(b'name = "\xff"\n')
     with pytest.raises(UsageError, match=r"bad\.toml is not UTF-8"):
         load_target("", bad)
+
+
+@pytest.mark.parametrize("system", ["16", "17", "18"])
+def test_an_override_of_the_system_is_what_the_target_says(system: str) -> None:
+    assert load_target(f"iphone-npu:os={system}").os == f"iOS {system}"
+    assert load_target("linux-x86").os == ""
