@@ -182,6 +182,10 @@ def _extract(model: ir.Model, nodes: list[ir.Node]) -> ir.Model:
             if leaves or out.is_graph_output():
                 outputs[out] = None
     graph = ir.convenience.extract(model.graph, list(inputs), list(outputs))
+    # Extraction collects constants in a set: their order would change from run to run.
+    stored = sorted(graph.initializers.items())
+    graph.initializers.clear()
+    graph.initializers.update(stored)
     part = ir.Model(
         graph, ir_version=model.ir_version, functions=list(model.functions.values())
     )

@@ -7,12 +7,13 @@ the frame really holds; nothing knows which layer it is. Noise is drawn per pixe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from edgevit.sim4f.effects import IDEAL, Effects, converted
+from edgevit.sim4f.errors import ParameterError
 from edgevit.sim4f.gather import Gather
 from edgevit.sim4f.matching import Match, match
 from edgevit.sim4f.moves import apply, index_of
@@ -182,6 +183,7 @@ class FastProduct:
         self._count: Counter = count_quickly(self._rng)
         self._full = dict(full_scales or {})
         self._plans: dict[str, Plan] = {}
+        self._alike: dict[object, Plan] = {}
         self._kernels: dict[tuple[str, PartName], Array] = {}
         self._errors = MaskErrors(effects)
 
@@ -214,8 +216,21 @@ class FastProduct:
     def _plan(self, step: Optical) -> Plan:
         if step.name not in self._plans:
             apart = self._effects.counts or not step.signs.linear
-            self._plans[step.name] = plan(step, self._shapes, apart)
+            self._plans[step.name] = self._shared_plan(step, apart)
         return self._plans[step.name]
+
+    def _shared_plan(self, step: Optical, apart: bool) -> Plan:
+        """The plan of a step; layers that are laid out alike have the same one."""
+        shapes = (tuple(self._shapes[step.source]), tuple(self._shapes[step.kernel]))
+        alike = replace(step, name="", source="x", kernel="k", bias="", static=False)
+        key = (alike, *shapes)
+        if key not in self._alike:
+            try:
+                named = dict(zip("xk", shapes, strict=True))
+                self._alike[key] = plan(alike, named, apart)
+            except ValueError as e:
+                raise ParameterError(f"step {step.name!r}: {e}") from e
+        return self._alike[key]
 
     def _field(
         self,

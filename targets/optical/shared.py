@@ -24,16 +24,16 @@ Plane = tuple[int, int]
 
 
 def tile_of(features: int, plane: Plane) -> tuple[int, int] | None:
-    """Height and width of a token's tile: the one of least padding that wastes least plane."""
-    best: tuple[int, int, int] | None = None
+    """Height and width of a token's tile: most tiles on the plane, of those the squarest."""
+    best: tuple[int, int, int, int] | None = None
     for height in range(1, min(features, plane[0]) + 1):
         width = math.ceil(features / height)
         if width > plane[1]:
             continue
         tiles = (plane[0] // height) * (plane[1] // width)
-        if best is None or tiles > best[0]:
-            best = (tiles, height, width)
-    return None if best is None else best[1:]
+        if best is None or (tiles, -max(height, width)) > best[:2]:
+            best = (tiles, -max(height, width), height, width)
+    return None if best is None else best[2:]
 
 
 def as_tiles(layer: Layer, height: int, width: int) -> Layer:
@@ -66,6 +66,14 @@ def as_tiles(layer: Layer, height: int, width: int) -> Layer:
         mask=(*layer.mask, *mask),
         collect=(*collect, *layer.collect),
     )
+
+
+def _middle(window: Window) -> int:
+    """By how much kernel and read-out move together, so that taps stand around the origin.
+
+    A displaced mask weakens taps by their distance from it.
+    """
+    return (window.kernel - 1) * window.dilation // 2 - window.before
 
 
 def _tiles(layer: Layer, plane: Plane) -> tuple[int, int]:
@@ -134,13 +142,13 @@ def shared_kernel(
         masked=Operand(
             layer.mask,
             "gms",
-            Lattice(rows.before, ((rows.kernel, -rows.dilation),)),
-            Lattice(columns.before, ((columns.kernel, -columns.dilation),)),
+            Lattice(rows.before + _middle(rows), ((rows.kernel, -rows.dilation),)),
+            Lattice(columns.before + _middle(columns), ((columns.kernel, -columns.dilation),)),
         ),
         read=Read(
             "ngm",
-            Lattice(0, ((down, rows.pitch), (rows.out, rows.stride))),
-            Lattice(0, ((right, columns.pitch), (columns.out, columns.stride))),
+            Lattice(_middle(rows), ((down, rows.pitch), (rows.out, rows.stride))),
+            Lattice(_middle(columns), ((right, columns.pitch), (columns.out, columns.stride))),
             (*collect, *layer.collect),
         ),
         order="gmsn",
