@@ -17,10 +17,12 @@ TFLITE_STAMP := .venv-tflite/.stamp-$(TFLITE_KEY)
 PYTHON312 ?= python3.12
 ONNX2TF_KEY := $(shell sha256sum requirements/onnx2tf.lock | cut -c1-16)
 ONNX2TF_STAMP := .venv-onnx2tf/.stamp-$(ONNX2TF_KEY)
+OPTICS_KEY := $(shell cat requirements/optics-oracles.lock requirements/optnn.lock | sha256sum | cut -c1-16)
+OPTICS_STAMP := .venv-optics-oracles/.stamp-$(OPTICS_KEY)
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test test-all lint format bench bench-five bench-latency bench-mutants bench-cost models \
-	oracles env clean test-arm64 test-tflite-runtime tflite-env \
+	oracles optics-oracles bench-optics env clean test-arm64 test-tflite-runtime tflite-env \
 	bench-peers bench-peers-latency bench-compile-time onnx2tf-env
 
 env: $(STAMP)
@@ -61,7 +63,17 @@ $(ONNX2TF_STAMP): requirements/onnx2tf.lock
 	@rm -f .venv-onnx2tf/.stamp-*
 	@touch $@
 
+$(OPTICS_STAMP): requirements/optics-oracles.lock requirements/optnn.lock
+	@echo "setting up .venv-optics-oracles (once; hcipy, LightPipes, torchoptics, optnn)"
+	@test -x .venv-optics-oracles/bin/python || $(PYTHON) -m venv .venv-optics-oracles
+	@.venv-optics-oracles/bin/python $(PIP_INSTALL) -r requirements/optics-oracles.lock
+	@.venv-optics-oracles/bin/python $(PIP_INSTALL) --no-deps -r requirements/optnn.lock
+	@rm -f .venv-optics-oracles/.stamp-*
+	@touch $@
+
 tflite-env: $(TFLITE_STAMP)
+
+optics-oracles: $(OPTICS_STAMP)
 
 # Without Python 3.12 there is no peer; the benchmarks then say so and measure nothing.
 onnx2tf-env:
@@ -79,7 +91,7 @@ PYTEST := $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
 test: $(STAMP)
 	@$(PYTEST) -m "not long"
 
-test-all: $(STAMP) models oracles tflite-env
+test-all: $(STAMP) models oracles tflite-env optics-oracles
 	@$(PYTEST)
 
 # ARM64 under emulation; needs qemu-user-static and debootstrap (installed if run as root).
@@ -142,6 +154,9 @@ bench-compile-time: $(STAMP) $(ORACLES_STAMP) models onnx2tf-env
 bench-cost: $(STAMP) $(TORCH_STAMP)
 	@.venv-torch/bin/python -m benchmarks.corpus.phone_models
 	@$(BIN)/python -m benchmarks.cost_model
+
+bench-optics: $(STAMP) $(OPTICS_STAMP)
+	@$(BIN)/python -m benchmarks.optics
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
