@@ -20,6 +20,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgevit.model import constant
+from edgevit.rounding import dequantize_bound, quantize_bound
 from edgevit.tipping import bias_step, tipped
 
 __all__ = ["SAFETY", "Roundoff", "bounds", "roundoff"]
@@ -69,6 +70,8 @@ class _Operand:
     @property
     def peak(self) -> float:
         finite = self.array[np.isfinite(self.array)] if self.array.size else self.array
+        if finite.dtype.kind in "iu":
+            finite = finite.astype(np.float64)  # the lowest code has no opposite
         return float(np.max(np.abs(finite))) if finite.size else 0.0
 
 
@@ -336,6 +339,14 @@ def _slope(node: ir.Node, ops: list[_Operand]) -> float:
     return max(abs(alpha), 1.13)
 
 
+def _quantize(node: ir.Node, ops: list[_Operand], out: Array, unit: Roundoff) -> float:
+    return quantize_bound(node, ops[0].array, ops[0].error, unit.compute)
+
+
+def _dequantize(node: ir.Node, ops: list[_Operand], out: Array, unit: Roundoff) -> float:
+    return dequantize_bound(node, ops[0].error) + 2 * unit.compute * _peak(out)
+
+
 def _unknown(node: ir.Node, ops: list[_Operand], out: Array, unit: Roundoff) -> float:
     return math.inf
 
@@ -369,6 +380,8 @@ _RULES: dict[str, _Rule] = {
     **dict.fromkeys(_MOVES, _move),
     **dict.fromkeys(_ACTIVATIONS, _pointwise),
     **dict.fromkeys(_LOGIC, _move),
+    "QuantizeLinear": _quantize,
+    "DequantizeLinear": _dequantize,
     "MatMul": _matmul,
     "Conv": _convolution,
     "ConvTranspose": _convolution,

@@ -13,6 +13,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from edgevit.bundle import Binding
 from edgevit.model import constant, dtype_of, shape_of
+from edgevit.quantizers import stored
 from edgevit.targets.litert.grouping import Group
 from edgevit.targets.litert.layout import Layout
 from edgevit.targets.litert.movement import MAX_RANK
@@ -354,7 +355,7 @@ class Context:
 
     def bind(self, value: ir.Value, tensor: int, perm: Perm) -> None:
         """Put a value into the debug map unless it is there."""
-        if value.is_graph_input():
+        if value.is_graph_input() or stored(value) is not None:  # nothing computes these
             self._bound.add(tensor)
             return
         if value.name is None or value.name in self.bindings:

@@ -95,12 +95,13 @@ def requantized(cut: ir.Value, border: ir.Node) -> tuple[ir.Value, list[ir.Node]
         layers behind it still read a quantizer; and the two nodes.
     """
     parameters = list(border.inputs[1:])
-    quantize = ir.node("QuantizeLinear", [cut, *parameters])
+    attributes = dict(border.attributes)
+    quantize = ir.node("QuantizeLinear", [cut, *parameters], attributes)
     codes = quantize.outputs[0]
     codes.name, codes.shape = f"{cut.name}.codes", cut.shape
     zero_point = parameters[1]
     codes.type = None if zero_point is None else zero_point.type
-    dequantize = ir.node("DequantizeLinear", [codes, *parameters])
+    dequantize = ir.node("DequantizeLinear", [codes, *parameters], dict(attributes))
     out = dequantize.outputs[0]
     out.name, out.shape, out.type = f"{cut.name}.fed", cut.shape, cut.type
     return out, [quantize, dequantize]
