@@ -42,6 +42,17 @@ def test_round_half_on_any_bits(bits: list[int]) -> None:
         assert _same_bits(round_half(x), _by_numpy(x))
 
 
+@pytest.mark.parametrize("share", [0.001, 0.5, 1.0])
+def test_round_half_on_many_subnormals(share: float) -> None:
+    rng = np.random.default_rng(9)
+    tiny = rng.uniform(-(2.0**-14), 2.0**-14, 5000)
+    ties = rng.integers(-1024, 1024, 5000) * 2.0**-24 + 2.0**-25
+    picked = np.where(rng.random(5000) < 0.5, tiny, ties)
+    x = np.where(rng.random(5000) < share, picked, rng.standard_normal(5000)).astype(F)
+    x[:10] = [0.0, -0.0] * 5
+    assert _same_bits(round_half(x), _by_numpy(x))
+
+
 def test_a_dot_product_that_float16_sums_cannot_form() -> None:
     # 2048 ones: 2048 + 1 is not a float16, so sums of blocks of 16 still grow, but a term
     # below half the spacing is lost. 1024 + 16 blocks of 16 * 2^-6 = 0.25, spacing 1: stuck.
