@@ -58,6 +58,7 @@ _DEVICES = "edgevit.targets.devices"
 BUILTIN = Plugin(
     name="edgevit",
     passes={
+        "bridge-quant": "edgevit.passes.bridge_quant:BridgeQuant",
         "compensate": "edgevit.passes.compensate:Compensate",
         "correct-bias": "edgevit.passes.compensate:CorrectBias",
         "decompose-col2im": "edgevit.passes.decompose_col2im:DecomposeCol2Im",

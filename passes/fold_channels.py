@@ -17,7 +17,7 @@ from edgevit.passes.facts import Array
 from edgevit.pipeline import CalibratedPass, Change, Effect, Outcome, Refusal
 from edgevit.rewrite import Refused
 
-__all__ = ["FoldPass", "Place", "gain_db", "places", "weight_power"]
+__all__ = ["FoldPass", "Place", "fold_all", "gain_db", "places", "weight_power"]
 
 
 @dataclass(frozen=True)
@@ -50,34 +50,39 @@ class FoldPass(CalibratedPass):
     effect: ClassVar[Effect] = Effect.EXACT
 
     def perform(self, model: ir.Model, edits: Sequence[Edit]) -> Outcome:
-        """Apply every change; layers are found before the first edit renames anything.
+        """Apply every change.
 
         Raises:
-            InternalError: The plan names a layer that the model does not have, or is of
-                another kind: it was made for another model.
+            InternalError: The plan was made for another model, or holds other edits.
         """
         folds = [edit for edit in edits if isinstance(edit, FoldChannels)]
         if len(folds) != len(edits):
             raise InternalError(f"{self.name}: the plan holds other edits than folds")
-        nodes = {layer.name: layer.node for layer in channel_layers(model)}
-        missing = sorted({f.layer for f in folds} - set(nodes))
-        if missing:
-            raise InternalError(f"{self.name}: the model has no layer {missing[0]!r}")
-        for node, fold in [(nodes[f.layer], f) for f in folds]:
-            self._perform_one(model.graph, node, fold)
-        changes = tuple(Change(self.name, f.layer, f.detail) for f in folds)
+        changes = fold_all(model, folds, self.name)
         return Outcome(model, bool(changes), changes, self.refusals(model))
 
     def refusals(self, model: ir.Model) -> tuple[Refusal, ...]:
         """What the pass leaves alone, and why. Default: nothing to say."""
         return ()
 
-    def _perform_one(self, graph: ir.Graph, node: ir.Node, fold: FoldChannels) -> None:
+
+def fold_all(model: ir.Model, folds: Sequence[FoldChannels], rule: str) -> tuple[Change, ...]:
+    """Apply changes in place; layers are found before the first edit renames anything.
+
+    Raises:
+        InternalError: The model does not have a layer of the plan, or no place for a change.
+    """
+    nodes = {layer.name: layer.node for layer in channel_layers(model)}
+    missing = sorted({f.layer for f in folds} - set(nodes))
+    if missing:
+        raise InternalError(f"{rule}: the model has no layer {missing[0]!r}")
+    for node, fold in [(nodes[f.layer], f) for f in folds]:
         layer = layer_of(node)
         site = find_site(layer, fold.explicit) if layer is not None else None
         if not isinstance(site, FoldSite):
-            raise InternalError(f"{self.name}: layer {fold.layer!r} has no place for a fold")
-        apply_fold(graph, site, fold, self.name)
+            raise InternalError(f"{rule}: layer {fold.layer!r} has no place for a fold")
+        apply_fold(model.graph, site, fold, rule)
+    return tuple(Change(rule, f.layer, f.detail) for f in folds)
 
 
 def weight_power(site: FoldSite) -> Array:

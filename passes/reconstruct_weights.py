@@ -25,6 +25,11 @@ from edgevit.passes.compensated_rounding import (
 from edgevit.passes.facts import Array
 from edgevit.passes.second_moments import Moments
 
+# Other data has other means: a tenth of the mean's share of the error still counts.
+_CENTERED = 0.9
+# Rows of one sample depend on each other: directions that data has not seen are not free.
+_SCARCE = 20.0
+
 __all__ = ["Reconstruction", "Settings", "reconstruct"]
 
 
@@ -82,7 +87,7 @@ def reconstruct(layer: ChannelLayer, seen: Moments, settings: Settings) -> Recon
     target = weight
     if seen.cross is not None and settings.ridge >= 0:
         target = _refitted(weight, hessian, cross, settings.ridge, seen.rows)
-    codes, grid = _rounded(target, hessian, diagonal, count, settings)
+    codes, grid = _rounded(target, hessian, seen.rows, count, settings)
     made = codes * grid.columns(weight.shape[2])
     mean, aim = seen.mean / seen.rows, seen.target / seen.rows
     shift = np.einsum("goi,gi->go", weight, aim) - np.einsum("goi,gi->go", made, mean)
@@ -114,14 +119,16 @@ def _count(inputs: int, block: int) -> int:
 
 
 def _rounded(
-    target: Array, hessian: Array, diagonal: Array, count: int, settings: Settings
+    target: Array, hessian: Array, rows: int, count: int, settings: Settings
 ) -> tuple[Array, Grid]:
     """Codes with the smaller expected error of the two scale searches, plain and weighted."""
+    diagonal = np.einsum("gii->gi", hessian)
+    damping = settings.damping * (1 + _SCARCE * target.shape[2] / rows)
     found = []
     for importance in (np.ones_like(diagonal), diagonal):
         grid = search_scales(target, importance, settings.bits, count)
         if settings.compensate:
-            codes = compensated(target, hessian, grid, settings.damping)
+            codes = compensated(target, hessian, grid, damping)
         else:
             codes = nearest(target, grid)
         grid = refit(target, codes, grid, hessian)
@@ -136,7 +143,7 @@ def _refitted(weight: Array, hessian: Array, cross: Array, ridge: float, rows: i
     """``W (T + l) (H + l)^-1``; the ridge grows where there are few rows for the inputs."""
     size = hessian.shape[-1]
     mean = np.einsum("gii->g", hessian) / size
-    amount = np.where(mean > 0, ridge * mean * (1 + 4 * size / rows), 1.0)
+    amount = np.where(mean > 0, ridge * mean * (1 + _SCARCE * size / rows), 1.0)
     eye = amount[:, None, None] * np.eye(size)
     right = np.linalg.solve(
         hessian + eye, (cross + eye).swapaxes(1, 2) @ weight.swapaxes(1, 2)

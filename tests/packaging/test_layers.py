@@ -22,6 +22,7 @@ PASSES = (
             "pipeline",
             "calibration",
             "reference",
+            "reference_stream",
         )
     }
     | {
