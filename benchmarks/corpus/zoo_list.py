@@ -38,9 +38,9 @@ ZOO: Mapping[str, Mapping[str, str]] = {
 }
 
 # Models whose random weights amplify roundings so far that float16 has no gate to keep:
-# rounding weights and input, all arithmetic in float64, leaves 50.0 and 47.4 of the 50 dB that
-# verification asks for after the program's own roundings (``corpus.conditioning`` measures it).
-# The trained model stands for the first in float16.
+# rounding weights and input, all arithmetic in float64, leaves 50.0 and 47.4 dB
+# (``corpus.conditioning``) of the 50 that verification asks for after the program's own
+# roundings. The trained model stands for the first in float16.
 FRAGILE = frozenset({"mobilevitv2_050", "repvit_m0_9"})
 
 
