@@ -81,6 +81,7 @@ BUILTIN = Plugin(
         "merge-projections": "edgevit.passes.merge_projections:MergeProjections",
         "merge-transpose": "edgevit.passes.merge_transpose:MergeTranspose",
         "move-stored": "edgevit.passes.move_stored:MoveStored",
+        "mixed-precision": "edgevit.passes.mixed_precision:MixedPrecision",
         "narrow-pointwise": "edgevit.passes.narrow_pointwise:NarrowPointwise",
         "narrow-reduce": "edgevit.passes.narrow_reduce:NarrowReduce",
         "narrow-transpose": "edgevit.passes.narrow_transpose:NarrowTranspose",

@@ -15,6 +15,7 @@ from edgevit.errors import UsageError
 from edgevit.passes.apply_quantizers import apply
 from edgevit.passes.bridge_weights import importance
 from edgevit.passes.channel_layers import ChannelLayer, channel_layers
+from edgevit.passes.compensate import in_scheme
 from edgevit.passes.facts import operand
 from edgevit.passes.fold_channels import fold_all
 from edgevit.passes.joint_choice import Choice, choose, groups_of
@@ -89,20 +90,18 @@ class BridgeQuant(CalibratedPass):
             return self._rest(model, (), context)
         samples = context.data(str(self))
         wanted = list(dict.fromkeys(str(layer.x.name) for layer in layers))
-        limit = max(1, self.rows // max(len(samples), 1))
-        seen = gather(
-            layers, stream(model, samples=samples, values=wanted), limit, context.seed
-        )
+        found = stream(model, samples=samples, values=wanted)
+        seen = gather(layers, found, self.rows, len(samples), context.seed)
         probe = Probe(self.probes, seed=context.seed)
         weights = importance(model, layers, samples, probe, self.hessian)
         groups = groups_of(model, layers, seen, weights, self.explicit)
         rng = np.random.default_rng(context.seed)
         form, high = self._form(given), self._high(given)
-        found = [choose(g, form, high, self.rounds, self.granularity, rng) for g in groups]
-        folds = tuple(f for c in found if (f := c.fold) is not None)
+        choices = [choose(g, form, high, self.rounds, self.granularity, rng) for g in groups]
+        folds = tuple(f for c in choices if (f := c.fold) is not None)
         folded = model.clone()
         fold_all(folded, folds, self.name)
-        edits = tuple(self._edits(model, folded, found, given))
+        edits = tuple(self._edits(model, folded, choices, given))
         return (*folds, *edits, *self._rest(folded, edits, context))
 
     def perform(self, model: ir.Model, edits: Sequence[Edit]) -> Outcome:
@@ -143,7 +142,7 @@ class BridgeQuant(CalibratedPass):
         keys = {q.key: q for q in quantizable(model)}
         for layer in channel_layers(model):
             found = keys.get(_key(layer))
-            wanted = found is not None and layer.node.op_type in given.operators
+            wanted = found is not None and in_scheme(layer, given)
             if found is not None and wanted and excluded(found, self.exclude) is None:
                 yield layer
 

@@ -18,7 +18,7 @@ from edgevit.passes.output_weights import output_loss as at_output
 from edgevit.passes.subgraphs import between
 from edgevit.statistics import stream
 
-__all__ = ["importance"]
+__all__ = ["curvatures", "importance"]
 
 
 def importance(
@@ -85,6 +85,16 @@ def _axis(value: ir.Value) -> int:
     """Channels are the axis 1 of an image, and the last of tokens."""
     rank = len(shape_of(value))
     return 1 if rank == 4 else rank - 1
+
+
+def curvatures(
+    model: ir.Model, value: ir.Value, found: Sequence[Mapping[str, Array]], probe: Probe
+) -> Array:
+    """Curvature of the output's divergence along a value, given what its tail reads."""
+    end = model.graph.outputs[0]
+    if value is end:
+        return np.ones(shape_of(value)[_axis(value)])
+    return forward_weights(between(model, value, [end]), _axis(value), found, probe)
 
 
 def _at_output(model: ir.Model, value: ir.Value, samples: DataSource, probe: Probe) -> Array:

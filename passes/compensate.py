@@ -23,7 +23,7 @@ from edgevit.quantization import QParams
 from edgevit.statistics import stream
 from edgevit.target import QuantScheme
 
-__all__ = ["Compensate", "CorrectBias", "input_stream"]
+__all__ = ["Compensate", "CorrectBias", "in_scheme", "input_stream"]
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Compensate(CalibratedPass):
         for layer in channel_layers(model):
             found = keys.get(str(layer.node.outputs[0].name))
             shared = len(operand(layer.node, 1).uses()) > 1
-            if found is None or shared or layer.node.op_type not in scheme.operators:
+            if found is None or shared or not in_scheme(layer, scheme):
                 continue
             if excluded(found, self.exclude) is None:
                 yield layer
@@ -130,6 +130,11 @@ class CorrectBias(Compensate):
     rounds: ClassVar[bool] = False
 
     ridge: float = -1.0
+
+
+def in_scheme(layer: ChannelLayer, scheme: QuantScheme) -> bool:
+    """Whether an engine's scheme has integers for a layer."""
+    return layer.node.op_type in scheme.operators and (scheme.depthwise or layer.group == 1)
 
 
 def _without_blocks(settings: Settings) -> Settings:

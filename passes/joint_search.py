@@ -19,7 +19,7 @@ from edgevit.quantization import QParams, Range, Scheme, fake, parameters
 __all__ = ["Format", "Reader", "activation_error", "search_input", "search_weight"]
 
 LEAST, MOST = 0.01, 1.2
-COARSE = 25
+COARSE = 15  # with the finer steps around the best of them as close as 100 even ones
 FINE = 9
 _SKETCH = 48  # directions into which an output error is projected: its length within 15 %
 
@@ -93,7 +93,11 @@ def search_input(
         rng: Of the sketches.
     """
     judged = [reader.sketched(rng) for reader in readers]
-    found = [_search(judged, span.with_zero(), form, scheme) for scheme in form.schemes]
+    wide = span.with_zero()
+    one_sided = bool(wide.low >= 0 or wide.high <= 0)
+    # Of a range on one side of zero symmetric codes waste half: nothing to compare.
+    schemes = form.schemes[:1] if one_sided else form.schemes
+    found = [_search(judged, wide, form, scheme) for scheme in schemes]
     return min(found, key=lambda pair: pair[1])
 
 

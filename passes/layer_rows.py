@@ -12,6 +12,9 @@ from edgevit.passes.channel_ranges import ChannelRange, channel_ranges
 from edgevit.passes.facts import Array
 from edgevit.passes.second_moments import filter_inputs, positions
 
+# Numbers of a layer's rows that a search goes over again and again: what it costs.
+ELEMENTS = 150_000
+
 __all__ = ["Seen", "change_rows", "gather"]
 
 
@@ -31,10 +34,18 @@ class Seen:
 def gather(
     layers: Sequence[ChannelLayer],
     found: Iterable[Mapping[str, Array]],
-    limit: int,
+    rows: int,
+    samples: int,
     seed: int,
 ) -> Seen:
-    """Collect rows and ranges over a stream; ``limit`` rows of each layer and sample.
+    """Collect rows and ranges over a stream.
+
+    Args:
+        layers: Layers with constant weights.
+        found: For each sample the arrays of what the layers read.
+        rows: Rows of each layer over all samples; fewer where rows are long.
+        samples: Number of samples to expect.
+        seed: Of the choice of rows.
 
     Raises:
         InputError: No samples, or activations that are not finite.
@@ -45,9 +56,9 @@ def gather(
         for count, values in enumerate(found):
             rng = np.random.default_rng([seed, count])
             for layer in layers:
-                at = positions(layer, limit, rng)
-                rows = filter_inputs(values[str(layer.x.name)], layer, at)
-                parts[layer.name].append(rows)
+                limit = min(rows, ELEMENTS // layer.matrix()[:, 0].size)
+                at = positions(layer, max(1, limit // max(samples, 1)), rng)
+                parts[layer.name].append(filter_inputs(values[str(layer.x.name)], layer, at))
             yield values
 
     axes = {str(layer.x.name): layer.in_axis for layer in layers}
