@@ -115,7 +115,7 @@ def compile(
     }
     plan = job.plan(Path(model), given, recipe, target_file, output, overwrite)
     with steps.step("load"):
-        sources = [load(plan.model, shapes) for shapes in plan.recipe.variants]
+        sources = [load(plan.model, s, plan.weight_limit) for s in plan.recipe.variants]
         check_distinct(sources)
         data = job.samples(plan, sources, calibration, inputs, selfcheck_input)
         each = list(zip(sources, data, strict=True))

@@ -116,10 +116,14 @@ def check_output(out: Path, overwrite: bool) -> None:
 
     Raises:
         UsageError: Something is there and ``overwrite`` is off, or it is not a bundle.
-        InputError: The directory that would hold it does not exist.
+        InputError: The directory that would hold it does not exist or cannot be written.
     """
     if not out.parent.is_dir():
         raise InputError(f"{out.parent}: no such directory", hint="create it first")
+    if not os.access(out.parent, os.W_OK | os.X_OK):  # known before minutes of work, not after
+        raise InputError(
+            f"{out.parent}: cannot be written", hint="choose another place: -o OUT"
+        )
     if not os.path.lexists(out):
         return
     if not overwrite:

@@ -20,12 +20,12 @@ from edgevit.opset import raise_opset, settle_axes
 from edgevit.protocheck import check_structure
 from edgevit.schemas import UnknownOperator, check_operators, opset_version, unknown_operators
 from edgevit.shapes import bind_shapes, infer_shapes
-from edgevit.tensorcheck import external_location
+from edgevit.tensorcheck import external_location, tensor_nbytes
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["Source", "Survey", "load", "survey"]
+__all__ = ["Source", "Survey", "WeightLimit", "load", "survey"]
 
 _LIMIT = (1 << 31) - 1
 # Operators that multiply a weight: an infinite one makes every output NaN or infinite.
@@ -61,6 +61,19 @@ class Source:
 
 
 @dataclass(frozen=True)
+class WeightLimit:
+    """Most bytes of weights that can be taken.
+
+    Attributes:
+        nbytes: The limit.
+        because: What it comes from; follows "at most ... bytes, because" in the message.
+    """
+
+    nbytes: int
+    because: str
+
+
+@dataclass(frozen=True)
 class Survey:
     """What can be said about a file whose operators may be unknown.
 
@@ -88,12 +101,17 @@ def survey(path: Path) -> Survey:
     return Survey(version, _histogram(proto), unknown_operators(proto, version, file))
 
 
-def load(path: Path, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Source:
+def load(
+    path: Path,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    limit: WeightLimit | None = None,
+) -> Source:
     """Load a model file.
 
     Args:
         path: An ONNX file (binary protobuf), operator set 11 to the newest.
         shapes: Input name -> shape, for inputs with symbolic dimensions.
+        limit: More weights than this are refused, before any is read.
 
     Raises:
         InputError: The file cannot be taken; the message says why and where.
@@ -104,6 +122,8 @@ def load(path: Path, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Sou
     check_structure(proto, path.parent, file)
     version = opset_version(proto, file)
     check_operators(proto, version, file)
+    if limit is not None:
+        _check_weights(proto, limit, file)
     digest = _digest(content, proto, path.parent)
     operators = _histogram(proto)
     model = _deserialize(proto, path.parent)
@@ -182,6 +202,16 @@ def _varint(content: bytes, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, at
     return value, len(content) + 1
+
+
+def _check_weights(proto: onnx.ModelProto, limit: WeightLimit, file: str) -> None:
+    found = sum(tensor_nbytes(t, f"{file}: {t.name!r}") for t in proto.graph.initializer)
+    if found > limit.nbytes:
+        raise InputError(
+            f"{file}: weights of {found} bytes, expected at most {limit.nbytes}, because "
+            f"{limit.because}",
+            hint="store the weights in fewer bits or split the model before compiling it",
+        )
 
 
 def _digest(content: bytes, proto: onnx.ModelProto, folder: Path) -> str:

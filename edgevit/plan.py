@@ -9,6 +9,7 @@ from typing import Any
 from edgevit import bundle as bundles
 from edgevit import registry
 from edgevit.errors import UnsupportedModelError, UsageError
+from edgevit.loading import WeightLimit
 from edgevit.pipeline import split_specs
 from edgevit.preprocess import Preprocess
 from edgevit.recipe import Recipe, load_recipe
@@ -16,6 +17,11 @@ from edgevit.target import Target, load_target
 from edgevit.variants import split_shapes
 
 __all__ = ["Plan", "plan"]
+
+# 2 GiB, with room for what is not weights.
+_WEIGHTS = (1 << 31) - (1 << 24)
+_OFFSETS = "a LiteRT model is a flatbuffer, whose offsets end at 2 GiB"
+_PROTOBUF = "the source is run for comparison as one protobuf, which ends at 2 GiB"
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,12 @@ class Plan:
     preprocess: Preprocess | None
     output: Path
     overwrite: bool
+
+    @property
+    def weight_limit(self) -> WeightLimit:
+        """What a model may weigh: limits of the formats, not of this machine."""
+        flat = self.target.backend == "litert"
+        return WeightLimit(_WEIGHTS, _OFFSETS if flat else _PROTOBUF)
 
 
 def plan(

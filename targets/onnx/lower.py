@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx_ir as ir
@@ -198,6 +198,18 @@ def _serialize(model: ir.Model) -> bytes:
         node.doc_string = ""
         del node.metadata_props[:]
     for tensor in proto.graph.initializer:
+        _embed(tensor, model.graph)
         tensor.doc_string = ""
         del tensor.metadata_props[:]
     return bytes(proto.SerializeToString(deterministic=True))
+
+
+def _embed(tensor: Any, graph: ir.Graph) -> None:
+    """Put the bytes of a weight of the source's external data into the artifact."""
+    if not tensor.external_data:
+        return
+    stored = graph.initializers[tensor.name].const_value
+    assert stored is not None
+    tensor.raw_data = stored.tobytes()
+    del tensor.external_data[:]
+    tensor.ClearField("data_location")

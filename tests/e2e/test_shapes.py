@@ -22,7 +22,7 @@ from tests.support.shaped import symbolic_model, two_inputs
 WIDTHS = (32, 16)
 TARGETS = (
     "linux-x86",
-    "iphone-npu:os=18",
+    pytest.param("iphone-npu:os=18", marks=pytest.mark.long),
     pytest.param("onnx", marks=pytest.mark.long),
     pytest.param("iphone-npu:os=17", marks=pytest.mark.long),
 )
