@@ -25,11 +25,13 @@ class Arithmetic:
         tensors: numpy dtype name in which activations are kept.
         weights: numpy dtype name in which constants are stored.
         narrow_from: Constants of fewer elements stay float32.
+        dynamic: Layers with stored weights quantize their activations as they run, to 8 bits.
     """
 
     tensors: str = "float32"
     weights: str = "float32"
     narrow_from: int = 0
+    dynamic: bool = False
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,8 @@ def replay(subject: Subject, expected: Expected) -> list[Divergence]:
         arithmetic = backend.arithmetic(subject.precision)
         known = _narrowed(subject, values, cut, arithmetic)
         exact = cut if subject.exact is not None else settled(cut, rewritten, arithmetic)
-        limits = bounds(subject.canonical, known, exact, roundoff(arithmetic.tensors))
+        unit = roundoff(arithmetic.tensors, dynamic=arithmetic.dynamic)
+        limits = bounds(subject.canonical, known, exact, unit)
         replayed = run_variant(subject, backend.replay(part.lowered), values)
         for name in (b.name for b in part.lowered.values):
             found.append(

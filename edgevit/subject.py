@@ -15,6 +15,7 @@ from edgevit.backend import Lowered, LowerOptions
 from edgevit.bundle import Entry
 from edgevit.model import shape_of
 from edgevit.parity import Gate
+from edgevit.quantizers import dequantizer, quantizer_of
 from edgevit.reference import Arrays, run_reference
 from edgevit.target import load_target
 
@@ -125,6 +126,7 @@ def _canonical_values(
         if b.name in trace and trace[b.name].size == np.prod(b.shape, dtype=np.int64):
             known[b.name] = trace[b.name].reshape(b.shape)
     known.update(_behind_views(canonical, known))
+    known.update(_on_grid(canonical, known))
     shared = tuple(b for b in whole.values if b.name in known)
     cut = backend.replay(replace(whole, values=shared))
     feeds = {b.artifact: {**known, **sample}[b.name] for b in cut.part.inputs}
@@ -133,6 +135,24 @@ def _canonical_values(
     ).traces[0]
     rewritten = {b.name: computed[b.artifact] for b in cut.values}
     return {**computed, **sample, **known}, rewritten
+
+
+def _on_grid(canonical: ir.Model, known: Arrays) -> dict[str, np.ndarray[Any, Any]]:
+    """The source's numbers as codes hold them, where the graph dequantizes codes to them.
+
+    Readers of such a value get numbers of the grid, whether they are fed by an engine that
+    keeps the codes or by one that keeps the numbers.
+    """
+    found: dict[str, np.ndarray[Any, Any]] = {}
+    for node in canonical.graph:
+        name = str(node.outputs[0].name)
+        grid = quantizer_of(node) if name in known and dequantizer(node.outputs[0]) else None
+        if grid is not None and grid.axis is None:
+            info = np.iinfo(grid.dtype.numpy())
+            quotient = np.rint(known[name] / grid.scale) + grid.zero_point
+            codes = np.clip(quotient, info.min, info.max) - grid.zero_point
+            found[name] = (codes * grid.scale).astype(known[name].dtype)
+    return found
 
 
 def _behind_views(canonical: ir.Model, known: Arrays) -> dict[str, np.ndarray[Any, Any]]:

@@ -8,8 +8,9 @@ import numpy as np
 import onnx_ir as ir
 
 from edgevit.model import constant
+from edgevit.quantizers import stored
 
-__all__ = ["bias_step", "tipped"]
+__all__ = ["bias_step", "factor_roundoff", "half_step", "rounds_activations", "tipped"]
 
 Array = np.ndarray[Any, Any]
 # Kernels divide by the scale or multiply by its reciprocal, in float32: 1.5 roundings each.
@@ -41,9 +42,11 @@ def tipped(
 
 
 def bias_step(node: ir.Node) -> float:
-    """Half a step of the integer accumulator, in which an integer kernel keeps the bias.
+    """What an integer kernel's accumulator loses, in units of ``s_x s_w``.
 
-    0 for a layer whose operands are not both dequantized.
+    Half a unit for the bias, which is kept in it; one for its product with the factor
+    ``s_x s_w / s_y``, which some kernels round twice (TFLite's convolutions: the doubled high
+    product, then the shift). 0 for a layer whose operands are not both dequantized.
     """
     scales = []
     for value in node.inputs[:2]:
@@ -54,4 +57,20 @@ def bias_step(node: ir.Node) -> float:
         if scale is None:
             return 0.0
         scales.append(float(scale.max()))
-    return 0.5 * scales[0] * scales[1]
+    return 1.5 * scales[0] * scales[1]
+
+
+def factor_roundoff(bits: int) -> float:
+    """Roundoff of the factor of integer kernels: 16 bits of it where codes have 16 bits."""
+    return 2.0**-16 if bits == 16 else 0.0
+
+
+def rounds_activations(node: ir.Node) -> bool:
+    """Whether a layer's weight is stored and its data are numbers: a hybrid kernel's case."""
+    layer = node.domain == "" and node.op_type in ("Conv", "MatMul")
+    return layer and stored(node.inputs[1]) is not None
+
+
+def half_step(peak: float) -> float:
+    """Half a step of 8 bits for numbers up to ``peak``: 127 steps on each side of zero."""
+    return peak / 254

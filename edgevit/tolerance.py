@@ -13,15 +13,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from edgevit.model import constant
-from edgevit.rounding import dequantize_bound, quantize_bound
-from edgevit.tipping import bias_step, tipped
+from edgevit.roundoff import Roundoff, roundoff
+from edgevit.tipping import (
+    bias_step,
+    factor_roundoff,
+    half_step,
+    rounds_activations,
+    tipped,
+)
 
 __all__ = ["SAFETY", "Roundoff", "bounds", "roundoff"]
 
@@ -31,23 +37,6 @@ Array = np.ndarray[Any, Any]
 SAFETY = 8.0
 # Vendor kernels evaluate exp, erf, tanh and division to a few units in the last place.
 FUNCTION_ULPS = 4.0
-
-
-@dataclass(frozen=True)
-class Roundoff:
-    """Unit roundoffs: of stored tensors and of accumulators."""
-
-    storage: float
-    compute: float
-
-
-def roundoff(tensors: str) -> Roundoff:
-    """Roundoffs by the numpy dtype name of stored tensors; sums are in float32."""
-    table = {
-        "float32": Roundoff(2.0**-24, 2.0**-24),
-        "float16": Roundoff(2.0**-11, 2.0**-24),
-    }
-    return table[tensors]
 
 
 @dataclass(frozen=True)
@@ -103,6 +92,9 @@ def bounds(
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             _quantizer(node, operands, values, cut, unit, error, limit, total)
             continue
+        if unit.dynamic and rounds_activations(node):
+            rounded = operands[0].error + half_step(operands[0].peak)
+            operands[0] = replace(operands[0], error=rounded, total=None)
         rule = _RULES.get(node.op_type, _unknown)
         for out in node.outputs:
             name = str(out.name)
@@ -123,7 +115,7 @@ def bounds(
 def _wider(unit: Roundoff, dtype: np.dtype[Any]) -> Roundoff:
     """The roundoffs where the source itself stores a narrow float: it may sum in it too."""
     narrow = float(np.finfo(dtype).eps) / 2 if dtype.kind == "f" else 0.0
-    return Roundoff(max(unit.storage, narrow), max(unit.compute, narrow))
+    return replace(unit, storage=max(unit.storage, narrow), compute=max(unit.compute, narrow))
 
 
 def _peak(array: Array) -> float:
@@ -158,12 +150,10 @@ def _quantizer(
     if name not in values:
         return
     if node.op_type == "QuantizeLinear":
-        low, high = (
-            int(np.iinfo(values[name].dtype).min),
-            int(np.iinfo(values[name].dtype).max),
-        )
+        info = np.iinfo(values[name].dtype)
         zero = float(ops[2].array.max()) if len(ops) > 2 else 0.0
-        steps = tipped(x.array, scale, x.error, unit.compute, low - zero, high - zero)
+        own = unit.compute + factor_roundoff(info.bits)
+        steps = tipped(x.array, scale, x.error, own, info.min - zero, info.max - zero)
         limit[name], every = float(steps.max(initial=0)), float(np.linalg.norm(steps))
     else:
         step = float(scale.max())
@@ -339,14 +329,6 @@ def _slope(node: ir.Node, ops: list[_Operand]) -> float:
     return max(abs(alpha), 1.13)
 
 
-def _quantize(node: ir.Node, ops: list[_Operand], out: Array, unit: Roundoff) -> float:
-    return quantize_bound(node, ops[0].array, ops[0].error, unit.compute)
-
-
-def _dequantize(node: ir.Node, ops: list[_Operand], out: Array, unit: Roundoff) -> float:
-    return dequantize_bound(node, ops[0].error) + 2 * unit.compute * _peak(out)
-
-
 def _unknown(node: ir.Node, ops: list[_Operand], out: Array, unit: Roundoff) -> float:
     return math.inf
 
@@ -380,8 +362,6 @@ _RULES: dict[str, _Rule] = {
     **dict.fromkeys(_MOVES, _move),
     **dict.fromkeys(_ACTIVATIONS, _pointwise),
     **dict.fromkeys(_LOGIC, _move),
-    "QuantizeLinear": _quantize,
-    "DequantizeLinear": _dequantize,
     "MatMul": _matmul,
     "Conv": _convolution,
     "ConvTranspose": _convolution,

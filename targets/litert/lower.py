@@ -42,12 +42,12 @@ class LiteRTBackend:
         return refusal(node)
 
     def arithmetic(self, precision: str) -> Arithmetic:
-        """``fp16`` stores weights in float16 and computes in float32."""
+        """``fp16`` stores weights in float16; floats are computed in float32 throughout."""
         from edgevit.targets.litert.context import HALF_WEIGHT
 
         if precision == "fp16":
             return Arithmetic(weights="float16", narrow_from=HALF_WEIGHT)
-        return Arithmetic()
+        return Arithmetic(dynamic=precision == "w8a8-dyn")
 
     def lower(self, model: ir.Model, target: Target, options: LowerOptions) -> Lowered:
         """Lower a canonical model whose every node is supported. Deterministic bytes.

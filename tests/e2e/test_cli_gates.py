@@ -158,7 +158,7 @@ def test_the_phone_takes_no_fallback(tmp_path: Path, call: Any) -> None:
 
 
 def test_a_precision_that_the_target_cannot_execute(call: Any) -> None:
-    ran = call("compile", VIT, "--target", "linux-x86", "--precision", "w4a8", "--json")
+    ran = call("compile", VIT, "--target", "iphone-npu", "--precision", "w8a16", "--json")
     assert ran.code == 1
-    assert "cannot execute precision 'w4a8'" in ran.error["message"]
+    assert "cannot execute precision 'w8a16'" in ran.error["message"]
     assert "--precision" in ran.error["hint"]

@@ -1,0 +1,28 @@
+"""Unit roundoffs of an engine's float arithmetic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+__all__ = ["Roundoff", "roundoff"]
+
+
+@dataclass(frozen=True)
+class Roundoff:
+    """Unit roundoffs: of stored tensors and of accumulators.
+
+    ``dynamic``: layers with stored weights round their activations to 8 bits as they run.
+    """
+
+    storage: float
+    compute: float
+    dynamic: bool = False
+
+
+def roundoff(tensors: str, *, dynamic: bool = False) -> Roundoff:
+    """Roundoffs by the numpy dtype name of stored tensors; sums are in float32."""
+    table = {
+        "float32": Roundoff(2.0**-24, 2.0**-24),
+        "float16": Roundoff(2.0**-11, 2.0**-24),
+    }
+    return replace(table[tensors], dynamic=dynamic)
