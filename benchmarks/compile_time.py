@@ -1,12 +1,12 @@
 """Compile time and memory next to public converters: whole processes, imports included.
 
     make bench-compile-time
-    python -m benchmarks.compile_time [--rounds N] [--json FILE]
+    python -m benchmarks.compile_time [--rounds N] [--formats "Core ML" LiteRT] [--json FILE]
 
 deit_tiny to Core ML (float16) next to onnx2coreml and ``onnxsim --emit-coreml``; to LiteRT
 next to onnx2tf, as it is by default and with its simplifier off (its faster form). Ours runs
 without verification, as they do. Each round starts every command once, one after the other;
-wall seconds are medians, a ratio is the median of the per-round ratios to ours with its
+seconds are medians, a ratio is the median of the per-round ratios to ours with its
 distribution-free interval (the full range below 6 rounds). Memory is the most that one
 process of the command held. Exit status 1 if a peer is as fast.
 """
@@ -71,13 +71,23 @@ class Compiled:
 
 @dataclass(frozen=True)
 class Summary:
-    """One line of the table; ``ratio`` is the wall time to that of the first command."""
+    """One line of the table.
+
+    Attributes:
+        label: The command's.
+        wall_s: Median.
+        cpu_s: Median; what other programs on the machine do matters little to it.
+        peak_mb: Largest.
+        ratio: Wall time to that of the first command: low, median, high.
+        cpu_ratio: CPU time to that of the first command.
+    """
 
     label: str
     wall_s: float
     cpu_s: float
     peak_mb: float
     ratio: tuple[float, float, float]
+    cpu_ratio: tuple[float, float, float]
 
 
 def run(command: Command) -> Compiled:
@@ -152,13 +162,14 @@ def _theirs(label: str, out: Path, stem: str, *options: str) -> Command:
 
 def summary(label: str, mine: Sequence[Compiled], first: Sequence[Compiled]) -> Summary:
     """Medians of one command, paired with the first command's runs."""
-    ratios = [a.wall_s / b.wall_s for a, b in zip(mine, first, strict=True)]
+    pairs = list(zip(mine, first, strict=True))
     return Summary(
         label,
         statistics.median(c.wall_s for c in mine),
         statistics.median(c.cpu_s for c in mine),
         max(c.peak_mb for c in mine),
-        median_interval(ratios),
+        median_interval([a.wall_s / b.wall_s for a, b in pairs]),
+        median_interval([a.cpu_s / b.cpu_s for a, b in pairs]),
     )
 
 
@@ -169,16 +180,18 @@ def _measured(group: Sequence[Command], count: int) -> list[Summary]:
     return [summary(c.label, m, columns[0]) for c, m in zip(group, columns, strict=True)]
 
 
+def _interval(values: tuple[float, float, float]) -> str:
+    low, middle, high = values
+    return f"{middle:.2f} [{low:.2f}, {high:.2f}]"
+
+
 def _print(name: str, lines: Sequence[Summary]) -> None:
-    print(f"\n| {MODEL.name} to {name} | wall, s | CPU, s | peak, MiB | wall / edgevit |")
-    print("|---|---|---|---|---|")
+    head = f"{MODEL.name} to {name} | wall, s | CPU, s | peak, MiB | wall ratio | CPU ratio"
+    print(f"\n| {head} |\n|---|---|---|---|---|---|")
     for s in lines:
-        low, middle, high = s.ratio
-        ratio = f"{middle:.2f} [{low:.2f}, {high:.2f}]"
-        print(
-            f"| {s.label} | {s.wall_s:.1f} | {s.cpu_s:.1f} | {s.peak_mb:.0f} | {ratio} |",
-            flush=True,
-        )
+        times = f"{s.wall_s:.1f} | {s.cpu_s:.1f} | {s.peak_mb:.0f}"
+        ratios = f"{_interval(s.ratio)} | {_interval(s.cpu_ratio)}"
+        print(f"| {s.label} | {times} | {ratios} |", flush=True)
 
 
 def main() -> int:
@@ -186,6 +199,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--rounds", type=int, default=5, help="counted rounds")
     parser.add_argument("--json", metavar="FILE", help="also write the figures there")
+    formats = ("Core ML", "LiteRT")
+    parser.add_argument("--formats", nargs="+", choices=formats, default=formats)
     options = parser.parse_args()
     print(f"{machine()}; {options.rounds} rounds")
     found = {}
@@ -195,7 +210,8 @@ def main() -> int:
         except CorpusUnavailableError as e:
             print(e)
             return 0
-        for name, group in groups.items():
+        for name in options.formats:
+            group = groups[name]
             found[name] = _measured(group, options.rounds)
             _print(name, found[name])
     if options.json:

@@ -84,6 +84,7 @@ def test_ratios_are_of_pairs() -> None:
     found = summary("other", other, first)
     assert (found.wall_s, found.cpu_s, found.peak_mb) == (2.0, 2.0, 30.0)
     assert found.ratio == (1.0, 2.0, 4.0)
+    assert found.cpu_ratio == (2.0, 2.0, 2.0)
     assert summary("first", first, first).ratio == (1.0, 1.0, 1.0)
 
 
