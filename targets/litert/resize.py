@@ -115,12 +115,9 @@ def _weighted(ctx: Context, group: Group, tensor: int, mode: str) -> None:
 
 
 def _product(ctx: Context, matrix: Any, tensor: int, shape: tuple[int, ...]) -> int:
-    """Matrix @ tensor over the middle axis."""
-    left = np.ascontiguousarray(
-        np.broadcast_to(matrix.astype(np.float32), (shape[0], *matrix.shape))
-    )
+    """Matrix @ tensor over the middle axis; the kernel repeats the matrix over the first."""
     options = schema.BatchMatMulOptionsT()
-    weights = ctx.constant("interpolation", left)
+    weights = ctx.constant("interpolation", matrix.astype(np.float32)[None])
     return ctx.emit("BATCH_MATMUL", [weights, tensor], shape, dtype="float32", options=options)
 
 

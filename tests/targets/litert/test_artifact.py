@@ -39,6 +39,16 @@ def test_identifier_version_and_metadata() -> None:
     assert bytes(model.buffers[metadata.buffer].data) == b"2.14.0"
 
 
+def test_an_interpolation_matrix_is_stored_once() -> None:
+    g = GraphBuilder()
+    size = g.const([1, 3, 20, 28], dtype=np.int64)
+    mode = {"mode": "cubic", "coordinate_transformation_mode": "half_pixel"}
+    resized = g.op("Resize", g.input("x", (1, 3, 12, 16)), "", "", size, **mode)
+    model = _unpacked(lower(g.model(resized)))
+    stored = [b.data.size for b in model.buffers if b.data is not None]
+    assert sorted(stored)[-2:] == [4 * 20 * 12, 4 * 28 * 16]
+
+
 def test_buffers_are_aligned() -> None:
     (data,) = lower(small_model()).files.values()
     model = schema.Model.GetRootAs(data, 0)
