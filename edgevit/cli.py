@@ -113,9 +113,43 @@ def _device_commands(commands: Any) -> None:
     p.add_argument("bundle")
     p.add_argument("--html", metavar="FILE", help="write it as one self-contained page")
     p.add_argument("--overwrite", action="store_true", help="replace an existing page")
+    _study_commands(commands)
     p = _add(commands, "targets", "all targets")
     p = _add(commands, "passes", "all passes, with their options")
     p = _add(commands, "doctor", "what this machine can lower and run")
+
+
+def _study_commands(commands: Any) -> None:
+    p = _add(commands, "simulate", "an optical bundle on a device that is not ideal")
+    p.add_argument("bundle")
+    p.add_argument("--data", metavar="FILE.npz", help="samples (or images), and labels")
+    p.add_argument("--samples", type=int, metavar="N", help="how many of them")
+    device = "photons, adc-bits, read-noise, mask-bits, display-bits, shift"
+    p.add_argument(
+        "--device", action="append", default=[], metavar="KEY=VALUE", help=f"of {device}"
+    )
+    p.add_argument(
+        "--curve", action="append", default=[], metavar="KEY=V1,V2", help="vary one of them"
+    )
+    p.add_argument("--path", choices=("fast", "wave"), default="fast")
+    p.add_argument("--setup", metavar="NAME", help="cost the frames on these components")
+    p.add_argument("--reference-ms", type=float, metavar="MS", help="measured digital latency")
+    p.add_argument("--layer", metavar="NAME", help="show a frame of this layer")
+    p.add_argument("--frame", type=int, default=0, metavar="N", help="which; default 0")
+    p.add_argument("--pictures", metavar="DIR", help="where its planes are written")
+    p.add_argument("--seed", type=int, default=0, metavar="N")
+    p = _add(commands, "sweep", "every combination of parameters, on a Dask cluster")
+    p.add_argument("subject", metavar="BUNDLE|MODEL.onnx")
+    p.add_argument(
+        "--grid", action="append", default=[], required=True, metavar="KEY=V1,V2",
+        help=f"of a bundle: {device}; of a model: target, precision, passes",
+    )  # fmt: skip
+    p.add_argument("-o", "--output", required=True, metavar="OUT.jsonl", help="resumed from")
+    p.add_argument("--data", metavar="FILE.npz", help="samples (or images), and labels")
+    p.add_argument("--samples", type=int, metavar="N", help="how many of them")
+    p.add_argument("--workers", type=int, default=2, metavar="N", help="local processes")
+    p.add_argument("--scheduler", metavar="tcp://HOST:PORT", help="a running Dask scheduler")
+    p.add_argument("--seed", type=int, default=0, metavar="N")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -188,6 +188,52 @@ def report_command(options: argparse.Namespace) -> Answer:
     return Answer({"manifest": manifest, "html": options.html}, f"{options.html} written")
 
 
+def simulate_command(options: argparse.Namespace) -> Answer:
+    """``edgevit simulate``."""
+    from edgevit.simulate import Pictures, Study, simulate, text_of_simulation
+    from edgevit.studies import parse_axes
+
+    if (options.layer is None) != (options.pictures is None):
+        raise UsageError("--layer and --pictures go together", hint="give both")
+    pictures = None
+    if options.layer is not None:
+        pictures = Pictures(options.layer, options.frame, Path(options.pictures))
+    study = Study(
+        data=None if options.data is None else Path(options.data),
+        count=options.samples,
+        base={key: values[0] for key, values in parse_axes(options.device).items()},
+        curves=parse_axes(options.curve),
+        path=options.path,
+        setup=options.setup,
+        reference_ms=options.reference_ms,
+        pictures=pictures,
+        seed=options.seed,
+    )
+    found = simulate(Path(options.bundle), study, _progress(options))
+    return Answer(found, text_of_simulation(found))
+
+
+def sweep_command(options: argparse.Namespace) -> Answer:
+    """``edgevit sweep``."""
+    from edgevit.studies import parse_axes
+    from edgevit.sweep import Sweep, sweep, text_of_sweep
+
+    if options.workers < 1:
+        raise UsageError(f"--workers: expected at least 1, found {options.workers}")
+    what = Sweep(
+        subject=Path(options.subject),
+        axes=parse_axes(options.grid),
+        output=Path(options.output),
+        data=None if options.data is None else Path(options.data),
+        count=options.samples,
+        workers=options.workers,
+        scheduler=options.scheduler,
+        seed=options.seed,
+    )
+    found = sweep(what, _progress(options))
+    return Answer(found, text_of_sweep(found))
+
+
 def targets_command(options: argparse.Namespace) -> Answer:
     """``edgevit targets``."""
     from edgevit.report import table

@@ -34,6 +34,7 @@ class OpticalExecutor(Closing):
     Attributes:
         program: ``edgevit.sim4f.program.Program``.
         weights: Stored kernels and biases by name.
+        product: The interpreter that ``run`` uses.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class OpticalExecutor(Closing):
     ) -> None:
         self.program, self.weights = program, weights
         self._parts = dict(parts)
-        self._product = product
+        self.product = product
         self._open = True
 
     def run(self, feeds: Arrays) -> dict[str, Array]:
@@ -55,7 +56,7 @@ class OpticalExecutor(Closing):
             InputError: An input is missing, or of another shape or dtype.
             ArtifactError: A step does not fit its tensors.
         """
-        return self.run_with(self._product, feeds)
+        return self.run_with(self.product, feeds)
 
     def run_with(
         self, product: _Product, feeds: Arrays, watch: Any = None

@@ -17,7 +17,7 @@ import numpy as np
 from edgevit.sim4f.effects import Effects
 from edgevit.sim4f.errors import ParameterError
 from edgevit.sim4f.modulator import Modulator
-from edgevit.sim4f.moves import apply, index_of
+from edgevit.sim4f.moves import apply, index_of, moved_shape
 from edgevit.sim4f.place import impulse_response
 from edgevit.sim4f.program import Lattice, Optical
 
@@ -95,8 +95,12 @@ class MaskErrors:
         return field + noise * np.float32(spread)
 
     def _peak(self, step: Optical, kernel: Array) -> float:
-        """Root mean square over masks of the largest modulus of the transfer function."""
-        if step.static and step.name in self._peaks:
+        """Root mean square over masks of the largest modulus of the transfer function.
+
+        Found once: for a computed kernel in the first run, as a driver with a fixed full
+        scale is set up once.
+        """
+        if step.name in self._peaks:
             return self._peaks[step.name]
         moved = apply(step.masked.moves, kernel)
         masks = moved.reshape(-1, *moved.shape[-2:])
@@ -107,8 +111,7 @@ class MaskErrors:
 
 
 def _entries(step: Optical, shape: Sequence[int]) -> int:
-    index = index_of(step.displayed.moves, shape)
-    return max(1, int(np.prod(index.shape[:-2])))
+    return max(1, int(np.prod(moved_shape(step.displayed.moves, shape)[:-2])))
 
 
 def _spectrum(step: Optical, one: Array) -> Array:

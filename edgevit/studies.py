@@ -1,0 +1,140 @@
+"""Studies of bundles: grids of device parameters, and labeled samples."""
+
+from __future__ import annotations
+
+import itertools
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgevit.errors import InputError, UsageError
+from edgevit.manifest import Manifest
+from edgevit.preprocess import Preprocess
+from edgevit.registry import nearest
+
+__all__ = ["AXES", "Labeled", "grid", "labeled", "parse_axes"]
+
+Array = np.ndarray[Any, Any]
+# Option -> (field of the optical study's Point, kind of number).
+AXES: Mapping[str, tuple[str, type]] = {
+    "photons": ("photons", float),
+    "adc-bits": ("adc_bits", int),
+    "read-noise": ("read_noise", float),
+    "mask-bits": ("mask_bits", int),
+    "display-bits": ("display_bits", int),
+    "shift": ("shift", float),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Labeled:
+    """Samples for a study.
+
+    Attributes:
+        samples: Input name -> array, each of the input's full shape.
+        labels: What the arg-max of the first output should be; ``None`` if not known.
+    """
+
+    samples: tuple[Mapping[str, Array], ...]
+    labels: tuple[Any, ...] | None
+
+
+def parse_axes(texts: Sequence[str]) -> dict[str, list[str]]:
+    """``key=v1,v2`` options as key -> values, in order.
+
+    Raises:
+        UsageError: Not of that form, or a key twice.
+    """
+    found: dict[str, list[str]] = {}
+    for text in texts:
+        key, equals, values = text.partition("=")
+        if not equals or not key or not all(values.split(",")):
+            raise UsageError(
+                f"{text!r}: expected key=value,value,...",
+                hint="for example photons=100,1000,10000",
+            )
+        if key in found:
+            raise UsageError(f"{key!r} is given twice", hint="list its values in one option")
+        found[key] = values.split(",")
+    return found
+
+
+def numbers(axes: Mapping[str, Sequence[str]]) -> dict[str, list[float | int]]:
+    """Values of optical axes by field of a point.
+
+    Raises:
+        UsageError: An unknown key, or not a number of its kind.
+    """
+    found: dict[str, list[float | int]] = {}
+    for key, values in axes.items():
+        if key not in AXES:
+            raise UsageError(f"unknown device parameter {key!r}", hint=nearest(key, [*AXES]))
+        field, kind = AXES[key]
+        try:
+            found[field] = [kind(v) for v in values]
+        except ValueError as e:
+            raise UsageError(f"{key}: expected numbers ({kind.__name__}), found {e}") from e
+    return found
+
+
+def grid(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """Every combination, the last axis fastest."""
+    return [dict(zip(axes, at, strict=True)) for at in itertools.product(*axes.values())]
+
+
+def labeled(path: Path, manifest: Manifest, count: int | None) -> Labeled:
+    """Read ``.npz`` samples.
+
+    Either one array for each model input (first axis = samples) or ``images``, uint8, that
+    the bundle's preprocessing takes; ``labels`` beside them if known.
+
+    Raises:
+        InputError: The file does not fit the bundle.
+    """
+    arrays = _read(path)
+    labels = arrays.pop("labels", None)
+    inputs = manifest.inputs
+    if "images" in arrays and "images" not in {i.name for i in inputs}:
+        samples = _from_images(arrays["images"][:count], manifest, path)
+    else:
+        missing = [i.name for i in inputs if i.name not in arrays]
+        if missing:
+            raise InputError(
+                f"{path}: expected an array {missing[0]!r}, found {sorted(arrays)}",
+                hint="one array for each input, or 'images' for recorded preprocessing",
+            )
+        total = min(len(arrays[i.name]) for i in inputs)
+        samples = [
+            {i.name: np.asarray(arrays[i.name][k].reshape(i.shape), i.dtype) for i in inputs}
+            for k in range(total if count is None else min(count, total))
+        ]
+    if not samples:
+        raise InputError(f"{path}: no samples")
+    if labels is not None and len(labels) < len(samples):
+        raise InputError(f"{path}: {len(samples)} samples, but {len(labels)} labels")
+    known = None if labels is None else tuple(labels[: len(samples)])
+    return Labeled(tuple(samples), known)
+
+
+def _read(path: Path) -> dict[str, Array]:
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            return {key: data[key] for key in data.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as e:
+        raise InputError(f"{path}: cannot be read as .npz: {e}") from e
+
+
+def _from_images(images: Array, manifest: Manifest, path: Path) -> list[dict[str, Array]]:
+    if manifest.preprocess is None:
+        raise InputError(
+            f"{path} holds 'images', and the bundle records no preprocessing",
+            hint="compile with --preprocess, or give arrays named like the inputs",
+        )
+    preprocess = Preprocess.from_json(manifest.preprocess)
+    info = manifest.inputs[0]
+    ready = (preprocess.apply([image]) for image in images)
+    return [{info.name: np.asarray(one.reshape(info.shape), info.dtype)} for one in ready]

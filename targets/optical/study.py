@@ -1,0 +1,207 @@
+"""Accuracy of a bundle's frame program on devices that are not ideal."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from edgevit import registry
+from edgevit.bundle import open_bundle
+from edgevit.errors import InputError, UsageError
+from edgevit.sim4f.camera import Camera
+from edgevit.sim4f.effects import Effects
+from edgevit.sim4f.errors import OpticsError, require
+from edgevit.sim4f.fast import FastProduct
+from edgevit.sim4f.modulator import Modulator
+from edgevit.sim4f.program import Optical
+from edgevit.sim4f.wave import WaveProduct
+
+__all__ = ["Outcome", "Point", "Subject", "effects_of", "evaluate", "open_subject"]
+
+Array = np.ndarray[Any, Any]
+PathName = Literal["fast", "wave"]
+# The reference of a homodyne exposure doubles the field: four times the signal's photons.
+PEDESTAL = 4.0
+
+
+@dataclass(frozen=True)
+class Point:
+    """A device in a sweep; the defaults are ideal.
+
+    Attributes:
+        photons: On a camera pixel at the step's full scale, reference apart; ``None``:
+            the field is known exactly.
+        adc_bits: Of the camera, over four times those photons; 0: analog.
+        read_noise: Electrons.
+        mask_bits: Phase levels of a double-phase mask; 0: ideal.
+        display_bits: Of the displayed tensor's magnitude; 0: continuous.
+        shift: Displacement of the mask along both axes, in mask pixels.
+    """
+
+    photons: float | None = None
+    adc_bits: int = 0
+    read_noise: float = 0.0
+    mask_bits: int = 0
+    display_bits: int = 0
+    shift: float = 0.0
+
+    @property
+    def key(self) -> str:
+        """Canonical text."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+
+    def seed(self, seed: int, first: int) -> int:
+        """Of the noise of the samples from ``first`` on."""
+        text = f"{self.key}:{seed}:{first}".encode()
+        return int.from_bytes(hashlib.sha256(text).digest()[:8], "big")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Right answers among samples; against the ideal device's where there are no labels."""
+
+    right: int
+    samples: int
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right answers."""
+        return self.right / self.samples
+
+    @property
+    def standard_error(self) -> float:
+        """Of the share, binomial."""
+        return math.sqrt(self.accuracy * (1 - self.accuracy) / self.samples)
+
+    def __add__(self, other: Outcome) -> Outcome:
+        return Outcome(self.right + other.right, self.samples + other.samples)
+
+
+@dataclass
+class Subject:
+    """An opened bundle with its calibrated full scales."""
+
+    executor: Any
+    output: str
+    full: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def program(self) -> Any:
+        """The frame program."""
+        return self.executor.program
+
+
+def effects_of(point: Point) -> Effects:
+    """The device of a point.
+
+    Raises:
+        UsageError: An impossible number; the message names the inequality.
+    """
+    try:
+        light = point.photons
+        if light is None and (point.adc_bits or point.read_noise):
+            raise UsageError(
+                "adc_bits and read_noise: expected photons > 0 beside them, found none",
+                hint="a converter's step is a share of the light: give photons too",
+            )
+        require(light is None or light > 0, "photons", "> 0", light)
+        camera = Camera(
+            full_well=PEDESTAL * light if point.adc_bits and light else math.inf,
+            read_noise=point.read_noise,
+            adc_bits=point.adc_bits,
+        )
+        mask = Modulator("double-phase", 2**point.mask_bits) if point.mask_bits else None
+        return Effects(
+            photons=math.inf if light is None else light,
+            camera=camera,
+            mask=mask or Modulator("ideal"),
+            display_bits=point.display_bits,
+            shift=(point.shift, point.shift),
+        )
+    except OpticsError as e:
+        raise UsageError(str(e)) from e
+
+
+def open_subject(bundle: Path, threads: int = 1) -> Subject:
+    """Open a bundle of the optical target.
+
+    Raises:
+        InputError: It is of another target, or has several parts.
+    """
+    manifest = open_bundle(bundle)
+    parts = manifest.entries[0].parts
+    if len(parts) != 1 or parts[0].engine != "optical":
+        raise InputError(
+            f"{bundle}: expected a bundle of an optical target, found engine "
+            f"{', '.join(p.engine for p in parts)}",
+            hint="compile with --target optical-4f",
+        )
+    engine = registry.load("engines", "optical")()
+    executor = engine.open(bundle / parts[0].artifact, parts[0], threads=threads)
+    return Subject(executor, parts[0].outputs[0].artifact)
+
+
+def calibrate(subject: Subject, samples: Sequence[Mapping[str, Array]]) -> None:
+    """Full scales: the largest product of each step over samples, on the ideal device."""
+    largest: dict[str, float] = {}
+
+    def watch(step: Optical, x: Array, kernel: Array, product: Array) -> None:
+        top = float(np.abs(product).max(initial=0))
+        largest[step.name] = max(largest.get(step.name, 0.0), top)
+
+    product = FastProduct(subject.program.shapes)
+    for sample in samples:
+        subject.executor.run_with(product, sample, watch)
+    subject.full = {name: top or 1.0 for name, top in largest.items()}
+
+
+def answers(
+    subject: Subject,
+    samples: Sequence[Mapping[str, Array]],
+    point: Point,
+    seed: int,
+    path: PathName = "fast",
+) -> Iterator[Array]:
+    """The first output for each sample, on the device of a point."""
+    maker = {"fast": FastProduct, "wave": WaveProduct}[path]
+    rng = np.random.default_rng(seed)
+    product = maker(subject.program.shapes, effects_of(point), rng, subject.full)
+    for sample in samples:
+        yield subject.executor.run_with(product, sample)[subject.output]
+
+
+def evaluate(
+    subject: Subject,
+    samples: Sequence[Mapping[str, Array]],
+    labels: Sequence[Any],
+    point: Point,
+    seed: int,
+    path: PathName = "fast",
+) -> Outcome:
+    """How often the largest output is the label; texts: how often all positions agree.
+
+    Args:
+        subject: Opened and calibrated.
+        samples: Input name -> array.
+        labels: The expected arg-max over the last axis, one for each sample.
+        point: The device.
+        seed: Of the noise.
+        path: Which interpreter.
+    """
+    right = 0
+    for found, label in zip(answers(subject, samples, point, seed, path), labels, strict=True):
+        best = found.argmax(axis=-1)
+        right += int(np.array_equal(best.reshape(-1), np.asarray(label).reshape(-1)))
+    return Outcome(right, len(samples))
+
+
+def ideal_labels(subject: Subject, samples: Sequence[Mapping[str, Array]]) -> list[Array]:
+    """What the ideal device says."""
+    return [a.argmax(axis=-1) for a in answers(subject, samples, Point(), 0)]

@@ -1,0 +1,172 @@
+"""`edgevit simulate` and `edgevit sweep` on a fixture compiled for the ideal 4f device."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgevit import api
+from edgevit.errors import InputError, UsageError
+from edgevit.progress import SilentProgress
+from edgevit.simulate import Pictures, Study, simulate, text_of_simulation
+from edgevit.studies import parse_axes
+from edgevit.sweep import Sweep, finished, run_task, sweep, tasks_of
+from tests.support.cli import FIXTURES, PREPROCESS, edgevit
+
+DATA = FIXTURES / "data" / "fashion_test_500.npz"
+LAYER = "/blocks/blocks.0/mlp/mlp.0/MatMul_output_0"
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("optical") / "vit.edgevit"
+    api.compile(
+        FIXTURES / "models" / "fashion_vit_ts.onnx",
+        target="optical-4f:plane=256x256",
+        preprocess=PREPROCESS,
+        verify=False,
+        output=out,
+    )
+    return out
+
+
+def points(bundle: Path, **study: Any) -> list[dict[str, Any]]:
+    asked = Study(data=DATA, count=12, **study)
+    found: list[dict[str, Any]] = simulate(bundle, asked, SilentProgress())["points"]
+    return found
+
+
+def test_little_light_costs_accuracy_and_much_light_none(bundle: Path) -> None:
+    found = points(bundle, curves={"photons": ["0.01", "1e8"]})
+    ideal, dark, bright = (p["accuracy"] for p in found)
+    assert ideal == bright > 0.6
+    assert dark < ideal - 0.3
+    assert all(0 <= p["standard_error"] < 0.2 for p in found)
+
+
+def test_the_same_seed_gives_the_same_noise(bundle: Path) -> None:
+    base = {"photons": "3", "adc-bits": "6"}
+    assert points(bundle, base=base) == points(bundle, base=base)
+
+
+def test_costs_start_with_what_is_not_verified(bundle: Path) -> None:
+    study = Study(setup="catalogue-1080p-60", reference_ms=1.0)
+    found = simulate(bundle, study, SilentProgress())
+    text = text_of_simulation(found)
+    assert "not verified" in text.splitlines()[0]
+    cost = found["cost"]
+    frames = sum(row["frames"] for row in found["program"])
+    assert cost["frames"] == frames
+    assert cost["break_even_hz"] == pytest.approx(frames / 1e-3)
+    # 60 Hz: nothing is faster than its frames and masks.
+    assert cost["seconds"] >= (frames + cost["masks"]) / 60 * 0.999
+    assert "Hz" in text
+
+
+def test_hypothetical_set_ups_say_so_first(bundle: Path) -> None:
+    study = Study(setup="hypothetical-4k-2mhz")
+    text = text_of_simulation(simulate(bundle, study, SilentProgress()))
+    assert text.startswith("hypothetical")
+
+
+def test_pictures_of_a_frame(bundle: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    asked = Study(data=DATA, count=1, pictures=Pictures(LAYER, 0, tmp_path / "p"))
+    found = simulate(bundle, asked, SilentProgress())["pictures"]
+    assert [Path(p).stem for p in found] == [
+        "input",
+        "mask-modulus",
+        "mask-phase",
+        "fourier-intensity",
+        "camera-intensity",
+    ]
+    for path in found:
+        with Image.open(path) as picture:
+            assert picture.size == (256, 256)
+            low, high = picture.getextrema()
+            assert low != high
+
+
+@pytest.mark.parametrize(
+    ("study", "message"),
+    [
+        ({"base": {"fotons": "1"}}, "unknown device parameter 'fotons'"),
+        ({"base": {"photons": "0"}}, "photons: expected > 0, found 0"),
+        ({"base": {"photons": "1e3", "adc-bits": "60"}}, "adc_bits: expected 0 <= bits <= 24"),
+        ({"base": {"adc-bits": "8"}}, "expected photons > 0"),
+        ({"base": {"mask-bits": "a"}}, "mask-bits: expected numbers"),
+        ({"setup": "nothing"}, "unknown set-up"),
+    ],
+)
+def test_impossible_devices_are_refused(bundle: Path, study: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        points(bundle, **study)
+
+
+def test_a_bundle_of_another_target_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "m.edgevit"
+    model = FIXTURES / "models" / "fashion_vit_ts.onnx"
+    api.compile(model, target="onnx", verify=False, output=out)
+    with pytest.raises(InputError, match="expected a bundle of an optical target"):
+        simulate(out, Study(), SilentProgress())
+
+
+def swept(bundle: Path, out: Path, **more: Any) -> Sweep:
+    axes = parse_axes(["photons=0.1,1e6", "shift=0,0.2"])
+    return Sweep(bundle, axes, out, data=DATA, count=6, **more)
+
+
+def test_a_sweep_resumes_after_half_a_line(bundle: Path, tmp_path: Path) -> None:
+    what = swept(bundle, tmp_path / "r.jsonl")
+    tasks = tasks_of(what)
+    assert len(tasks) == 4
+    rows = [json.dumps(run_task(t), sort_keys=True) for t in tasks]
+    # All done but for the last, whose line was cut off: nothing finished is lost.
+    what.output.write_text("\n".join(rows[:3]) + "\n" + rows[3][:20], encoding="utf-8")
+    assert len(finished(what.output)) == 3
+    assert what.output.read_text(encoding="utf-8").count("\n") == 3
+    what.output.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    found = sweep(what, SilentProgress())
+    assert found["resumed"] == 4
+    assert [r["samples"] for r in found["rows"]] == [6] * 4
+    assert found["rows"][2]["accuracy"] >= found["rows"][0]["accuracy"]
+
+
+def test_results_of_another_sweep_are_not_mixed(bundle: Path, tmp_path: Path) -> None:
+    what = swept(bundle, tmp_path / "r.jsonl")
+    what.output.write_text('{"key": "other"}\n', encoding="utf-8")
+    with pytest.raises(InputError, match="results of another sweep"):
+        sweep(what, SilentProgress())
+
+
+@pytest.mark.long
+def test_sweeps_on_a_local_cluster(bundle: Path, tmp_path: Path) -> None:
+    arguments: list[object] = [
+        "sweep",
+        bundle,
+        "--grid",
+        "photons=0.1,1e6",
+        "--grid",
+        "shift=0,0.2",
+    ]
+    arguments += ["-o", tmp_path / "r.jsonl", "--data", DATA, "--samples", "6", "--json"]
+    first = edgevit(*arguments, cwd=tmp_path)
+    assert first.code == 0, first.err
+    assert first.result["resumed"] == 0
+    again = edgevit(*arguments, cwd=tmp_path)
+    assert again.result["resumed"] == again.result["tasks"] == 4
+    assert again.result["rows"] == first.result["rows"]
+
+
+@pytest.mark.long
+def test_a_model_is_swept_over_targets_and_precisions(tmp_path: Path) -> None:
+    model = FIXTURES / "models" / "fashion_vit_ts.onnx"
+    arguments = ["sweep", str(model), "--grid", "target=onnx,iphone-npu", "--json"]
+    arguments += ["--grid", "precision=fp32,fp16", "-o", str(tmp_path / "r.jsonl")]
+    found = edgevit(*arguments, cwd=tmp_path)
+    assert found.code == 0, found.err
+    assert len(found.result["rows"]) == 4
