@@ -51,6 +51,9 @@ class OrtExecutor(Closing):
         self._session = None
 
 
+_ACCURACY_LEVEL, _FLOAT32 = "session.qdq_matmulnbits_accuracy_level", "1"
+
+
 class OrtEngine:
     """ONNX Runtime's CPU provider.
 
@@ -87,6 +90,8 @@ class OrtEngine:
         )
         options.log_severity_level = _FATAL_ONLY  # what it has to say is in the exception
         options.inter_op_num_threads = 1
+        # By default products with 4-bit and 8-bit weights quantize their activations too.
+        options.add_session_config_entry(_ACCURACY_LEVEL, _FLOAT32)
         if threads is not None:
             options.intra_op_num_threads = threads
         try:

@@ -8,11 +8,13 @@ quantizer reads, and what its layer (bias, clamp and output quantizer included) 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import onnx_ir as ir
 
 from edgevit.model import constant
 
-__all__ = ["inside_integer_group", "requantized"]
+__all__ = ["feed_codes", "inside_integer_group", "requantized"]
 
 _LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _CODES = frozenset(
@@ -105,3 +107,18 @@ def requantized(cut: ir.Value, border: ir.Node) -> tuple[ir.Value, list[ir.Node]
     out = dequantize.outputs[0]
     out.name, out.shape, out.type = f"{cut.name}.fed", cut.shape, cut.type
     return out, [quantize, dequantize]
+
+
+def feed_codes(border: ir.Node, made: Sequence[ir.Node]) -> None:
+    """Let what reads the border's codes themselves (``ConvInteger``) read the fed ones.
+
+    Args:
+        border: The ``DequantizeLinear`` that was cut.
+        made: What ``requantized`` made; nothing if the cut value is no border.
+    """
+    codes = border.inputs[0]
+    if codes is None or not made:
+        return
+    for use in list(codes.uses()):
+        if use.node is not border:
+            use.node.replace_input_with(use.idx, made[0].outputs[0])

@@ -18,7 +18,7 @@ from edgevit.bundle import Binding, Part
 from edgevit.errors import Availability, probe_packages
 from edgevit.model import constant, dtype_of, shape_of
 from edgevit.target import Target
-from edgevit.targets.onnx.groups import inside_integer_group, requantized
+from edgevit.targets.onnx.groups import feed_codes, inside_integer_group, requantized
 from edgevit.targets.onnx.integer_conv import integer_convolutions
 
 __all__ = ["OnnxBackend"]
@@ -102,6 +102,7 @@ class OnnxBackend:
             ir.convenience.replace_all_uses_with(old, fed)
             if border is not None:
                 model.graph.insert_after(border, made_now)
+                feed_codes(border, made_now)
             inputs.append(cut)
             outputs.append(old)
         model.graph.inputs.clear()
