@@ -45,7 +45,12 @@ FUNCTIONS_SINCE = 18
 
 LAYOUTS = ("ane", "plain")
 
-_FLOATS = {"fp16": "float16", "fp32": "float32"}
+# Floats of a program; what is quantized is in the graph that comes in.
+_FLOATS = {
+    "fp16": "float16",
+    "fp32": "float32",
+    **dict.fromkeys(("w8", "w4", "w8a8", "w4a8"), "float16"),
+}
 
 
 def _deployment(target: Target) -> Deployment:
@@ -88,15 +93,15 @@ class CoreMLBackend:
         return reason(node, target, precision)
 
     def arithmetic(self, precision: str) -> Arithmetic:
-        """``fp16`` keeps every tensor and constant in float16; sums are in float32."""
+        """All but ``fp32`` keep floats in float16; sums are in float32."""
         floats = _FLOATS[precision]
         return Arithmetic(tensors=floats, weights=floats)
 
     def lower(self, model: ir.Model, target: Target, options: LowerOptions) -> Lowered:
         """Lower a canonical model.
 
-        Floats inside the program are float16 (``fp16``) or float32 (``fp32``); constants
-        are rounded once, here.
+        Floats inside the program are float32 (``fp32``) or float16 (all others); constants
+        are rounded once, here. Codes stay codes.
 
         Raises:
             UnsupportedModelError: A node is unsupported; the first one is named.

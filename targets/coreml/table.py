@@ -105,7 +105,7 @@ def reason(node: ir.Node, target: Target, precision: str) -> str | None:
     refused = rule.refuse(node) or _release_reason(node, rule, target)
     if refused is not None:
         return refused
-    found = rule.narrow(node) if precision == "fp16" else None
+    found = rule.narrow(node) if precision != "fp32" else None
     return found or _constants_reason(node, rule, precision)
 
 
@@ -117,7 +117,7 @@ def _release_reason(node: ir.Node, rule: Rule, target: Target) -> str | None:
 
 
 def _constants_reason(node: ir.Node, rule: Rule, precision: str) -> str | None:
-    narrow = precision == "fp16" and not rule.saturates
+    narrow = precision != "fp32" and not rule.saturates
     for value in node.inputs[: rule.numbers]:
         array = constant(value)
         if array is None or value is None:
