@@ -7,12 +7,12 @@ What happens between pixels (fill factor, crosstalk) is in ``pixels``.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from edgevit.sim4f.arrays import Array, Namespace
+from edgevit.sim4f.arrays import Array, Namespace, from_host
 from edgevit.sim4f.errors import ParameterError, require
 
 __all__ = ["Kind", "Modulator", "double_phase", "nearest_level", "passive", "realize"]
@@ -115,13 +115,13 @@ def passive(spectrum: Array, *, xp: Namespace = np) -> tuple[Array, float]:
 
 def nearest_level(values: Array, table: npt.NDArray[np.float64], *, xp: Namespace) -> Array:
     """Index of the nearest entry of the increasing ``table``; halves go up."""
-    middles = xp.asarray((table[1:] + table[:-1]) * 0.5, dtype=values.dtype)
+    middles = from_host((table[1:] + table[:-1]) * 0.5, values, xp=xp)
     return xp.searchsorted(middles, values, side="right")
 
 
 def _angle(values: Array, xp: Namespace) -> Array:
     if not xp.isdtype(values.dtype, "complex floating"):
-        return xp.where(values < 0, xp.asarray(np.pi, dtype=values.dtype), values * 0)
+        return xp.where(values < 0, values * 0 + np.pi, values * 0)
     return xp.atan2(xp.imag(values), xp.real(values))
 
 
@@ -141,7 +141,7 @@ def _amplitude(modulator: Modulator, amplitude: Array, xp: Namespace) -> Array:
     if modulator.table and modulator.kind == "amplitude":
         table = np.asarray(modulator.table)
         index = nearest_level(amplitude, table, xp=xp)
-        return _look_up(table, index, amplitude.dtype, xp)
+        return _look_up(table, index, amplitude, xp)
     levels = modulator.amplitude_levels or modulator.levels
     if levels == 0:
         return amplitude
@@ -167,9 +167,11 @@ def _tabled_phase(modulator: Modulator, angle: Array, xp: Namespace) -> Array:
     around = np.append(phases, phases[0] + 2 * np.pi)
     wrapped = xp.remainder(angle - phases[0], 2 * np.pi) + phases[0]
     index = nearest_level(wrapped, around, xp=xp) % len(phases)
-    return _look_up(phases, index, angle.dtype, xp)
+    return _look_up(phases, index, angle, xp)
 
 
-def _look_up(table: npt.NDArray[np.float64], index: Array, dtype: Any, xp: Namespace) -> Array:
-    taken = xp.take(xp.asarray(table, dtype=dtype), xp.reshape(index, (-1,)))
+def _look_up(
+    table: npt.NDArray[np.float64], index: Array, like: Array, xp: Namespace
+) -> Array:
+    taken = xp.take(from_host(table, like, xp=xp), xp.reshape(index, (-1,)))
     return xp.reshape(taken, index.shape)
