@@ -22,6 +22,7 @@ __all__ = [
     "FoldChannels",
     "KeepFloat",
     "QuantizeActivation",
+    "QuantizeLog",
     "QuantizeWeight",
     "ReplaceConstant",
     "dump",
@@ -99,6 +100,21 @@ class FoldChannels:
 
 
 @dataclass(frozen=True)
+class QuantizeLog:
+    """Give the weights of an attention logarithmic codes.
+
+    Attributes:
+        value: Name of the attention's result, or of the softmax's where it stands by itself.
+        bits: Width of the codes; the last one means zero.
+        rate: Octaves from code to code: ``x = 2^(-rate * code)``.
+    """
+
+    value: str
+    bits: int
+    rate: float
+
+
+@dataclass(frozen=True)
 class KeepFloat:
     """A layer that stays float, and why; it becomes a refusal in the report.
 
@@ -111,12 +127,26 @@ class KeepFloat:
     reason: str
 
 
-Edit = QuantizeActivation | QuantizeWeight | ReplaceConstant | FoldChannels | KeepFloat
+Edit = (
+    QuantizeActivation
+    | QuantizeLog
+    | QuantizeWeight
+    | ReplaceConstant
+    | FoldChannels
+    | KeepFloat
+)
 # Where a bundle keeps them.
 EDITS = "edits.npz"
 _KINDS: dict[str, type[Any]] = {
     kind.__name__: kind
-    for kind in (QuantizeActivation, QuantizeWeight, ReplaceConstant, FoldChannels, KeepFloat)
+    for kind in (
+        QuantizeActivation,
+        QuantizeLog,
+        QuantizeWeight,
+        ReplaceConstant,
+        FoldChannels,
+        KeepFloat,
+    )
 }
 
 

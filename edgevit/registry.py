@@ -76,6 +76,7 @@ BUILTIN = Plugin(
         "hoist-affine": "edgevit.passes.hoist_affine:HoistAffine",
         "hoist-selections": "edgevit.passes.hoist_selections:HoistSelections",
         "infer-shapes": "edgevit.passes.infer_shapes:InferShapes",
+        "log-quantize": "edgevit.passes.log_quantize:LogQuantize",
         "merge-branches": "edgevit.passes.merge_branches:MergeBranches",
         "merge-duplicates": "edgevit.passes.merge_duplicates:MergeDuplicates",
         "merge-projections": "edgevit.passes.merge_projections:MergeProjections",

@@ -28,7 +28,39 @@ def _silu() -> ir.Function:
     return ir.Function(DOMAIN, "Silu", graph=graph, attributes=[])
 
 
-FUNCTIONS = {"Silu": _silu}
+def _log_quantize() -> ir.Function:
+    """``table[clip(round(factor * log(x)), 0, top)]``: logarithmic codes of positive numbers.
+
+    Inputs: x; ``factor`` (negative) and ``top``, float scalars; ``table``,
+    float ``[top + 1]``.
+    There is no integer kernel for it: the result is a float that takes ``top + 1`` values.
+    """
+    x, factor, top, table = (ir.Value(name=n) for n in ("x", "factor", "top", "table"))
+    nodes: list[ir.Node] = []
+
+    def op(kind: str, *inputs: ir.Value, **attributes: object) -> ir.Value:
+        attrs = ir.convenience.convert_attributes(attributes)
+        name = f"v{len(nodes)}"
+        nodes.append(ir.Node("", kind, inputs, attrs, outputs=[ir.Value(name=name)]))
+        return nodes[-1].outputs[0]
+
+    # The smallest normal number: the logarithm of zero is no code.
+    tiny = op("Constant", value_float=1.1754943508222875e-38)
+    zero = op("Constant", value_float=0.0)
+    code = op("Round", op("Mul", op("Log", op("Max", x, tiny)), factor))
+    index = op("Cast", op("Clip", code, zero, top), to=int(ir.DataType.INT64))
+    y = op("Gather", table, index, axis=0)
+    graph = ir.Graph(
+        [x, factor, top, table],
+        [y],
+        nodes=nodes,
+        opset_imports={"": _OPSET},
+        name="LogQuantize",
+    )
+    return ir.Function(DOMAIN, "LogQuantize", graph=graph, attributes=[])
+
+
+FUNCTIONS = {"LogQuantize": _log_quantize, "Silu": _silu}
 
 
 def ensure_function(model: ir.Model, name: str) -> None:

@@ -45,6 +45,8 @@ PASSES = (
             "quantizers",
             "integer",
             "observers",
+            "ranges",
+            "quantizers",
             "statistics",
             "edits",
             "estimate",
