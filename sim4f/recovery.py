@@ -1,10 +1,11 @@
 """Signed numbers through a square-law detector.
 
-A camera counts |y|^2. Three ways back to y, where ``y`` is in units of sqrt(electrons):
+A camera counts |y|^2. Four ways back to y, where ``y`` is in units of sqrt(electrons):
 
 - *split*: kernel (and input) in positive and negative parts, one frame each, square roots
   subtracted. Needs y >= 0 in each frame.
 - *homodyne*: two frames with a reference r in phase, (|y + r|^2 - |y - r|^2) / (4 r) = y.
+- *four-step*: references r, i r, -r, -i r give the complex y.
 - *offset*: a constant b makes the input non-negative; b * sum(kernel) is subtracted.
 """
 
@@ -21,6 +22,8 @@ from edgevit.sim4f.errors import require
 __all__ = [
     "FRAMES",
     "amplitude",
+    "four_step_join",
+    "four_step_light",
     "homodyne_join",
     "homodyne_light",
     "homodyne_sigma",
@@ -32,7 +35,7 @@ __all__ = [
 ]
 
 # Frames per signed product; ``split`` of a signed input too takes 4.
-FRAMES = {"none": 1, "split": 2, "split-both": 4, "homodyne": 2, "offset": 2}
+FRAMES = {"none": 1, "split": 2, "split-both": 4, "homodyne": 2, "offset": 2, "four-step": 4}
 
 Values = npt.NDArray[Any]
 
@@ -67,6 +70,19 @@ def homodyne_join(plus: Values, minus: Values, reference: float) -> Values:
     """The real part of y from the electrons of the two frames: (plus - minus) / (4 r)."""
     require(reference > 0, "reference", "> 0 sqrt(electrons)", reference)
     return (plus - minus) / (4 * reference)
+
+
+def four_step_light(y: Values, reference: float) -> tuple[Values, ...]:
+    """Mean electrons of the four frames |y + r i^k|^2, k = 0 ... 3."""
+    require(reference > 0, "reference", "> 0 sqrt(electrons)", reference)
+    return tuple(np.abs(y + reference * step) ** 2 for step in (1, 1j, -1, -1j))
+
+
+def four_step_join(frames: tuple[Values, ...], reference: float) -> Values:
+    """The complex y: ((I0 - I2) + i (I1 - I3)) / (4 r)."""
+    require(reference > 0, "reference", "> 0 sqrt(electrons)", reference)
+    require(len(frames) == 4, "frames", "four", len(frames))
+    return ((frames[0] - frames[2]) + 1j * (frames[1] - frames[3])) / (4 * reference)
 
 
 def homodyne_sigma(y: Real, reference: float) -> Real:

@@ -11,6 +11,8 @@ from edgevit.sim4f.camera import Camera, detect
 from edgevit.sim4f.errors import ParameterError
 from edgevit.sim4f.recovery import (
     FRAMES,
+    four_step_join,
+    four_step_light,
     homodyne_join,
     homodyne_light,
     homodyne_sigma,
@@ -76,6 +78,14 @@ def test_offset_is_exact_with_borders() -> None:
     valid = offset_remove(convolve2d(x + b, w, "valid"), b, float(w.sum()))
     np.testing.assert_allclose(valid, convolve2d(x, w, "valid"), atol=1e-12)
     assert offset_for(np.array([1.0, 2.0])) == 0
+
+
+def test_four_steps_give_the_complex_field() -> None:
+    rng = np.random.default_rng(6)
+    y = rng.standard_normal(50) + 1j * rng.standard_normal(50)
+    np.testing.assert_allclose(four_step_join(four_step_light(y, 5.0), 5.0), y, atol=1e-12)
+    with pytest.raises(ParameterError, match="frames: expected four"):
+        four_step_join((y.real, y.real), 5.0)
 
 
 def test_frames_per_product() -> None:
