@@ -60,7 +60,38 @@ def _log_quantize() -> ir.Function:
     return ir.Function(DOMAIN, "LogQuantize", graph=graph, attributes=[])
 
 
-FUNCTIONS = {"LogQuantize": _log_quantize, "Silu": _silu}
+def _optical_linear() -> ir.Function:
+    """``OpticalLinear(x, W) = x W``: a product that the optical target gives to light."""
+    x, w = ir.Value(name="x"), ir.Value(name="w")
+    out = ir.Node("", "MatMul", [x, w], outputs=[ir.Value(name="y")])
+    graph = ir.Graph(
+        [x, w], [out.outputs[0]], nodes=[out], opset_imports={"": _OPSET}, name="OpticalLinear"
+    )
+    return ir.Function(DOMAIN, "OpticalLinear", graph=graph, attributes=[])
+
+
+def _optical_conv() -> ir.Function:
+    """``OpticalConv(x, W)``: a convolution without bias, its attributes handed through."""
+    x, w = ir.Value(name="x"), ir.Value(name="w")
+    kinds = dict.fromkeys(
+        ("kernel_shape", "strides", "dilations", "pads"), ir.AttributeType.INTS
+    )
+    kinds["group"] = ir.AttributeType.INT
+    handed = [ir.RefAttr(name, name, kind) for name, kind in kinds.items()]
+    out = ir.Node("", "Conv", [x, w], handed, outputs=[ir.Value(name="y")])
+    graph = ir.Graph(
+        [x, w], [out.outputs[0]], nodes=[out], opset_imports={"": _OPSET}, name="OpticalConv"
+    )
+    formal = [ir.Attr(name, kind, None) for name, kind in kinds.items()]
+    return ir.Function(DOMAIN, "OpticalConv", graph=graph, attributes=formal)
+
+
+FUNCTIONS = {
+    "LogQuantize": _log_quantize,
+    "OpticalConv": _optical_conv,
+    "OpticalLinear": _optical_linear,
+    "Silu": _silu,
+}
 
 
 def ensure_function(model: ir.Model, name: str) -> None:

@@ -25,11 +25,10 @@ def layer_of(node: ir.Node) -> Layer | None:
     """The layer of a node; ``None`` if electronics computes it."""
     if node.domain == PRODUCT_DOMAIN:
         return _product(node)
-    if node.domain not in ("", "ai.onnx") or dtype_of(node.outputs[0]) != np.float32:
+    known = _LAYERS.get((node.domain if node.domain != "ai.onnx" else "", node.op_type))
+    if known is None or dtype_of(node.outputs[0]) != np.float32:
         return None
-    if node.op_type == "MatMul":
-        return _matmul(node)
-    return _conv(node) if node.op_type == "Conv" else None
+    return known(node)
 
 
 def _name(value: ir.Value | None) -> str:
@@ -163,3 +162,12 @@ def attention_layers(shapes: Sequence[tuple[int, ...]]) -> tuple[Layer, Layer]:
     scores = _matrices("scores", ("q", shapes[0]), ("k", shapes[1]), (b, h, s, t), True)
     out = _matrices("out", ("p", (b, h, s, t)), ("v", shapes[2]), (b, h, s, e), False)
     return scores, out
+
+
+_LAYERS = {
+    ("", "MatMul"): _matmul,
+    ("", "Conv"): _conv,
+    # Functions whose bodies are the same operators.
+    ("ai.edgevit", "OpticalLinear"): _matmul,
+    ("ai.edgevit", "OpticalConv"): _conv,
+}

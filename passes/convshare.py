@@ -1,0 +1,74 @@
+"""Linear layers as valid convolutions whose kernel is as large as a token's tile."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import onnx_ir as ir
+
+from edgevit.model import constant
+from edgevit.passes.facts import operand, static
+from edgevit.passes.nodewise import NodePass, Result
+from edgevit.rewrite import Builder, Refused
+
+__all__ = ["ConvShare", "squarest"]
+
+
+def squarest(features: int) -> tuple[int, int]:
+    """The factors of a number of features that are closest to each other, smaller first."""
+    height = next(h for h in range(math.isqrt(features), 0, -1) if features % h == 0)
+    return height, features // height
+
+
+@dataclass(frozen=True)
+class ConvShare(NodePass):
+    """A linear layer as convolutions shared by all tokens, valid padding, kernel = tile.
+
+    ``MatMul(x [.., d], W [d, m])``
+    ->  ``Reshape(Conv(Reshape(x, [T, 1, a, b]), K [m, 1, a, b]), [.., m])``, ``a b = d``,
+    ``K[j, 0, e // b, e % b] = W[e, j]``
+
+    The exact limit of ConvShareViT (arXiv 2504.11517): a valid convolution with a kernel as
+    large as the input is one inner product, ``y[t, j] = sum over e of x[t, e] W[e, j]``.
+
+    1. ``W`` is a float constant of rank 2; x has rank 2 at least.
+    """
+
+    name: ClassVar[str] = "convshare"
+    ops: ClassVar[frozenset[str]] = frozenset({"MatMul"})
+
+    def visit(self, node: ir.Node, op: Builder) -> Result:
+        """Rewrite one product with a constant matrix."""
+        x, weight = operand(node, 0), constant(operand(node, 1))
+        shape, out = static(x), static(node.outputs[0])
+        if weight is None or weight.ndim != 2 or weight.dtype.kind != "f":  # case 1
+            return None
+        if shape is None or out is None or len(shape) < 2:
+            return Refused("the shape of x is not static, or x is a vector")
+        features, outputs = weight.shape
+        height, width = squarest(features)
+        tokens = math.prod(shape[:-1])
+        tiles = self._reshape(op, x, (tokens, 1, height, width))
+        kernels = op.constant(
+            np.ascontiguousarray(weight.T).reshape(outputs, 1, height, width)
+        )
+        attributes = {
+            "kernel_shape": (height, width),
+            "strides": (height, width),
+            "dilations": (1, 1),
+            "pads": (0, 0, 0, 0),
+            "group": 1,
+        }
+        made = op.op(
+            "Conv", [tiles, kernels], attributes, shape=(tokens, outputs, 1, 1), dtype=x.dtype
+        )
+        return self._reshape(op, made, out)
+
+    def _reshape(self, op: Builder, value: ir.Value, shape: tuple[int, ...]) -> ir.Value:
+        target = op.constant(np.asarray(shape, np.int64))
+        return op.op(
+            "Reshape", [value, target], {"allowzero": 0}, shape=shape, dtype=value.dtype
+        )
