@@ -68,7 +68,8 @@ class Compensate(CalibratedPass):
         if not layers:
             return ()
         found = input_stream(model, layers, context, str(self))
-        seen = moments(layers, found, self.rows, context.seed)
+        count = len(context.data(str(self)))
+        seen = moments(layers, found, self.rows, count, context.seed)
         return tuple(self._edits(layers, seen, settings, scheme))
 
     def perform(self, model: ir.Model, edits: Sequence[Edit]) -> Outcome:

@@ -17,6 +17,11 @@ from edgevit.model import shape_of
 from edgevit.passes.channel_layers import ChannelLayer
 from edgevit.passes.facts import Array, attr
 
+# Rows for each unknown weight of a filter, and the fewest of a sample: moments of more are the
+# same within a few percent, and take most of the time.
+_ROWS = 24
+_FEWEST = 48
+
 __all__ = ["Moments", "filter_inputs", "float_input", "moments", "positions"]
 
 
@@ -113,10 +118,17 @@ def float_input(value: ir.Value) -> ir.Value:
     return source
 
 
+def _enough(layer: ChannelLayer, limit: int, samples: int) -> int:
+    """Rows of a sample, so that all together are ``_ROWS`` for each input of a filter."""
+    inputs = layer.matrix().shape[2]
+    return min(limit, max(_FEWEST, -(-_ROWS * inputs // max(samples, 1))))
+
+
 def moments(
     layers: Sequence[ChannelLayer],
     found: Iterable[Mapping[str, Array]],
     limit: int,
+    samples: int,
     seed: int,
 ) -> dict[str, Moments]:
     """Moments of every layer's input over a stream of samples.
@@ -125,7 +137,9 @@ def moments(
         layers: Layers, each by its name in the result.
         found: For each sample the arrays by value name: inputs of the layers, before and
             behind their quantizers.
-        limit: Output positions of a sample that are looked at.
+        limit: Output positions of a sample that are looked at; fewer where filters are short
+            and many samples come.
+        samples: Number of samples to expect.
         seed: Of their choice.
 
     Raises:
@@ -135,7 +149,7 @@ def moments(
     for count, values in enumerate(found):
         for layer in layers:
             rng = np.random.default_rng([seed, count])
-            at = positions(layer, limit, rng)
+            at = positions(layer, _enough(layer, limit, samples), rng)
             x = filter_inputs(values[str(layer.x.name)], layer, at)
             source = str(float_input(layer.x).name)
             paired = source != layer.x.name

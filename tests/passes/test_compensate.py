@@ -273,9 +273,9 @@ def test_bad_input() -> None:
     model = linear(rng)
     (layer,) = channel_layers(model)
     with pytest.raises(InputError, match="no calibration"):
-        moments([layer], [], 16, 0)
+        moments([layer], [], 16, 1, 0)
     with pytest.raises(InputError, match="not finite"):
-        moments([layer], [{"x": np.full((1, 40, 24), np.nan)}], 16, 0)
+        moments([layer], [{"x": np.full((1, 40, 24), np.nan)}], 16, 1, 0)
     with pytest.raises(UsageError, match="2 to 8"):
         Compensate(weights=9).plan(model, context(feeds(rng, 1)))
     with pytest.raises(UsageError, match="damping"):
@@ -285,6 +285,6 @@ def test_bad_input() -> None:
 def test_memory_of_moments_does_not_depend_on_samples() -> None:
     rng = np.random.default_rng(12)
     (layer,) = channel_layers(linear(rng))
-    few, many = (moments([layer], feeds(rng, n), 16, 0)[layer.name] for n in (1, 9))
+    few, many = (moments([layer], feeds(rng, n), 16, n, 0)[layer.name] for n in (1, 9))
     assert few.hessian.nbytes == many.hessian.nbytes
     assert (few.rows, many.rows) == (16, 144)
