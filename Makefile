@@ -23,7 +23,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test test-all lint format bench bench-five bench-latency bench-mutants bench-cost models \
 	oracles optics-oracles bench-optics env clean test-arm64 test-tflite-runtime tflite-env \
-	bench-peers bench-peers-latency bench-compile-time onnx2tf-env
+	bench-peers bench-peers-latency bench-compile-time onnx2tf-env bench-shapes
 
 env: $(STAMP)
 
@@ -136,6 +136,9 @@ TRAINED ?= .cache/trained
 bench-zoo: $(STAMP) zoo-models
 	@$(BIN)/python -m benchmarks.zoo --trained $(TRAINED) $(ZOO_OPTIONS) \
 		--json build/zoo/zoo.json --page build/zoo/zoo.html --markdown build/zoo/zoo.md
+
+bench-shapes: $(STAMP) zoo-models
+	@$(BIN)/python -m benchmarks.shapes
 
 bench-mutants: $(STAMP)
 	@$(BIN)/python -m benchmarks.mutants

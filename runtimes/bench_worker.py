@@ -114,11 +114,9 @@ class _BundleSubject:
     """A bundle through its own runtime, as a device would run it."""
 
     def __init__(self, path: Path, threads: int, shapes: dict[str, tuple[int, ...]]) -> None:
-        self._session = load(path, threads=threads)
+        self._session = load(path, threads=threads, shapes=shapes)  # and no other entry
         entries = self._session.manifest.entries
-        entry = next((e for e in entries if _has(e.inputs, shapes)), None)
-        if entry is None:
-            raise InputError(f"{path}: no entry has the shapes {shapes}")
+        entry = next(e for e in entries if _has(e.inputs, shapes))
         names = dict.fromkeys(p.engine for p in entry.parts)
         engines = [registry.load("engines", name)().probe() for name in names]
         self.engine = "+".join(e.name for e in engines)

@@ -33,8 +33,21 @@ def _engine(part: Part) -> Engine:
 class Chain(Closing):
     """The opened parts of an entry. Speaks the source model's names, shapes and dtypes."""
 
-    def __init__(self, root: Path, entry: Entry, threads: int | None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        entry: Entry,
+        threads: int | None,
+        engines: dict[str, Engine] | None = None,
+    ) -> None:
         """Open every part.
+
+        Args:
+            root: Directory of the artifacts.
+            entry: Its parts are opened.
+            threads: Threads of the engines; ``None`` is their default.
+            engines: Name -> engine of the entries opened before, which may share what they
+                opened; engines of this one are added.
 
         Raises:
             BackendMissingError: An engine is not installed; the hint names the extra.
@@ -43,9 +56,11 @@ class Chain(Closing):
         self.entry = entry
         self._stack = ExitStack()
         self._parts: list[tuple[Part, Executor]] = []
+        known = {} if engines is None else engines
         with ExitStack() as opening:
             for part in entry.parts:
-                executor = _engine(part).open(root / part.artifact, part, threads=threads)
+                engine = known.get(part.engine) or known.setdefault(part.engine, _engine(part))
+                executor = engine.open(root / part.artifact, part, threads=threads)
                 opening.enter_context(executor)
                 self._parts.append((part, executor))
             self._stack = opening.pop_all()

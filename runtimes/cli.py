@@ -13,6 +13,7 @@ import numpy as np
 from edgevit.bundle import npz_bytes
 from edgevit.errors import InputError
 from edgevit.runtimes.heads import Scored, Text
+from edgevit.runtimes.messages import without_chatter
 from edgevit.runtimes.session import Session, load
 
 __all__ = ["run_bundle"]
@@ -45,7 +46,7 @@ def run_bundle(
     Raises:
         InputError: A file that cannot be read or does not fit the model's inputs.
     """
-    with load(bundle, threads=threads, trust=trust) as session:
+    with without_chatter(), load(bundle, threads=threads, trust=trust) as session:
         runs = [(path, session.run(_feeds(session, path))) for path in inputs]
         described = [_describe(session, path, found) for path, found in runs]
     if output is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import weakref
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,12 +23,20 @@ _PACKAGES = (
 _IDENTIFIER = b"TFL3"
 
 
+@dataclass(frozen=True, eq=False)
+class _Opened:
+    """An interpreter, and the file whose weights it reads in place."""
+
+    interpreter: Any
+    content: bytes
+
+
 class LiteRTExecutor(Closing):
     """One opened ``.tflite`` file, or one signature of it."""
 
-    def __init__(self, interpreter: Any, content: bytes, runner: Any = None) -> None:
-        self._interpreter = interpreter
-        self._content = content  # the interpreter reads weights in place
+    def __init__(self, opened: _Opened, runner: Any = None) -> None:
+        self._opened: _Opened | None = opened
+        self._interpreter = interpreter = opened.interpreter
         self._runner = runner
         if runner is not None:
             self._inputs, self._outputs = runner.get_input_details(), {}
@@ -79,14 +89,21 @@ class LiteRTExecutor(Closing):
         }
 
     def close(self) -> None:
-        """Release the interpreter."""
-        self._interpreter = self._runner = None
+        """Release the interpreter; it ends with the last signature that is open."""
+        self._opened = self._interpreter = self._runner = None
 
 
 class LiteRTEngine:
-    """LiteRT's interpreter on the CPU, with XNNPACK where the package applies it."""
+    """LiteRT's interpreter on the CPU, with XNNPACK where the package applies it.
+
+    An engine opens a file once for all of its signatures: XNNPACK packs the weights of every
+    subgraph for every interpreter.
+    """
 
     name: ClassVar[str] = "litert"
+
+    def __init__(self) -> None:
+        self._several = weakref.WeakValueDictionary[tuple[Path, int | None], _Opened]()
 
     def probe(self) -> Availability:
         """Whether one of the two packages is installed."""
@@ -107,6 +124,25 @@ class LiteRTEngine:
             BackendMissingError: Neither package is installed.
             ArtifactError: The file cannot be read, or the interpreter refuses it.
         """
+        try:
+            if part.function is None:
+                opened = self._read(artifact, threads)
+                opened.interpreter.allocate_tensors()
+                return LiteRTExecutor(opened)
+            opened = self._shared(artifact, threads)
+            runner = opened.interpreter.get_signature_runner(part.function)
+            return LiteRTExecutor(opened, runner)
+        except (ValueError, RuntimeError) as e:
+            raise ArtifactError(f"LiteRT refuses {artifact}: {e}") from e
+
+    def _shared(self, artifact: Path, threads: int | None) -> _Opened:
+        """The file's interpreter, if a signature of it is open, else a new one."""
+        opened = self._several.get((artifact, threads))
+        if opened is None:
+            opened = self._several[artifact, threads] = self._read(artifact, threads)
+        return opened
+
+    def _read(self, artifact: Path, threads: int | None) -> _Opened:
         interpreter_class = self._interpreter_class()
         try:
             content = artifact.read_bytes()
@@ -117,12 +153,4 @@ class LiteRTEngine:
                 f"artifact {artifact}: expected a TFLite file, found identifier "
                 f"{content[4:8]!r}"
             )
-        try:
-            interpreter = interpreter_class(model_content=content, num_threads=threads)
-            if part.function is not None:
-                runner = interpreter.get_signature_runner(part.function)
-                return LiteRTExecutor(interpreter, content, runner)
-            interpreter.allocate_tensors()
-        except (ValueError, RuntimeError) as e:
-            raise ArtifactError(f"LiteRT refuses {artifact}: {e}") from e
-        return LiteRTExecutor(interpreter, content)
+        return _Opened(interpreter_class(model_content=content, num_threads=threads), content)

@@ -16,7 +16,7 @@ from edgevit.parity import Figure, Gate, compare, worst_of
 from edgevit.preprocess import Preprocess
 from edgevit.registry import nearest
 from edgevit.runtimes.chain import Chain
-from edgevit.runtimes.engine import Arrays, Closing
+from edgevit.runtimes.engine import Arrays, Closing, Engine
 from edgevit.runtimes.heads import Head, parse_head
 
 __all__ = ["SelfCheckResult", "Session", "TensorInfo", "load"]
@@ -68,14 +68,19 @@ class Session(Closing):
         head: What the first output means; ``None`` if not recorded.
     """
 
-    def __init__(self, root: Path, manifest: Manifest, threads: int | None) -> None:
+    def __init__(
+        self, root: Path, manifest: Manifest, threads: int | None, first: int = 0
+    ) -> None:
         self.manifest = manifest
         self.preprocess = _preprocess(manifest)
         self.head = _head(manifest)
         self._root, self._threads = root, threads
         self._chains: dict[int, Chain] = {}
+        self._engines: dict[str, Engine] = {}
         self._closed = False
-        self._chain(0)  # a missing engine or a broken artifact shows now, not at the first run
+        self._chain(
+            first
+        )  # a missing engine or a broken artifact shows now, not at the first run
 
     @property
     def inputs(self) -> tuple[TensorInfo, ...]:
@@ -128,7 +133,7 @@ class Session(Closing):
     def _chain(self, index: int) -> Chain:
         if index not in self._chains:
             entry = self.manifest.entries[index]
-            self._chains[index] = Chain(self._root, entry, self._threads)
+            self._chains[index] = Chain(self._root, entry, self._threads, self._engines)
         return self._chains[index]
 
     def close(self) -> None:
@@ -139,16 +144,24 @@ class Session(Closing):
         self._chains = {}
 
 
-def load(path: str | Path, *, threads: int | None = None, trust: bool = False) -> Session:
+def load(
+    path: str | Path,
+    *,
+    threads: int | None = None,
+    trust: bool = False,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+) -> Session:
     """Verify a bundle and open it.
 
     Args:
         path: The ``NAME.edgevit`` directory.
         threads: How many threads an engine may use; ``None`` is the engine's default.
         trust: Whether native code in the bundle may be loaded.
+        shapes: Input name -> shape: the entry that is opened at once. By default it is the
+            first; the others are opened when they first run.
 
     Raises:
-        InputError: There is no such bundle.
+        InputError: There is no such bundle, or no entry has these shapes.
         ArtifactError: It is corrupt, of an unknown schema, or holds code that is not trusted.
         BackendMissingError: Its engine is not installed; the hint names the extra.
         UsageError: ``threads`` is below 1.
@@ -157,7 +170,18 @@ def load(path: str | Path, *, threads: int | None = None, trust: bool = False) -
         raise UsageError(f"threads: expected at least 1, found {threads}")
     manifest = open_bundle(path)
     _check_trust(manifest, trust)
-    return Session(Path(path), manifest, threads)
+    return Session(Path(path), manifest, threads, _entry_of(manifest.entries, shapes or {}))
+
+
+def _entry_of(entries: tuple[Entry, ...], shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """The first entry whose inputs have these shapes; inputs that are not named have any."""
+    for index, entry in enumerate(entries):
+        if all(shapes.get(i.name, i.shape) == i.shape for i in entry.inputs):
+            return index
+    known = [", ".join(f"{i.name}={i.shape}" for i in e.inputs) for e in entries]
+    raise InputError(
+        f"no entry of the bundle has the shapes {dict(shapes)}: expected one of {known}"
+    )
 
 
 def _check_trust(manifest: Manifest, trust: bool) -> None:

@@ -14,7 +14,11 @@ import onnxruntime as ort
 import pytest
 
 import edgevit
+from edgevit import job
 from edgevit.errors import InputError
+from edgevit.html import page
+from edgevit.loading import load
+from edgevit.runtimes.litert import LiteRTEngine
 from tests.support.cli import Ran
 from tests.support.cli import edgevit as cli
 from tests.support.shaped import symbolic_model, two_inputs
@@ -116,6 +120,29 @@ def test_the_self_check_runs_every_entry(made: Made) -> None:
         assert session.self_check().passed
 
 
+def test_signatures_of_a_file_share_an_interpreter(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if made.target != "linux-x86":
+        pytest.skip("skipped: needs an artifact with signatures")
+    read, opened = LiteRTEngine._read, []
+
+    def counted(self: LiteRTEngine, artifact: Path, threads: int | None) -> Any:
+        opened.append(artifact.name)
+        return read(self, artifact, threads)
+
+    monkeypatch.setattr(LiteRTEngine, "_read", counted)
+    with edgevit.load(made.bundle) as session:
+        inputs = [np.full(_shape(w), 0.5, np.float32) for w in (*WIDTHS, *WIDTHS)]
+        found = [session.run({"x": x})["y"] for x in inputs]
+    assert opened == ["model.tflite"]
+    # A run of one signature leaves the other's answer alone.
+    for before, after in zip(found[:2], found[2:], strict=True):
+        np.testing.assert_array_equal(before, after)
+    with edgevit.load(made.bundle):
+        assert len(opened) == 2  # nothing outlives its session
+
+
 @pytest.mark.long
 def test_verify_checks_every_entry(made: Made) -> None:
     against = cli(
@@ -142,12 +169,16 @@ def test_weights_are_stored_once_where_a_format_can_share_them(made: Made) -> No
         assert 0.9 * weights < stored < 1.5 * weights
 
 
+@pytest.mark.long
 def test_the_same_bytes_in_another_process(made: Made, tmp_path: Path) -> None:
-    again = cli(
-        "compile", made.model, "--target", made.target, *_options(),
-        "-o", tmp_path / "m.edgevit", "--no-verify", "--json", cwd=tmp_path,
-    )  # fmt: skip
-    artifacts = {f["path"]: f["sha256"] for f in again.result["files"]}
+    again = edgevit.compile(  # in this process; the fixture was made in one of its own
+        made.model,
+        target=made.target,
+        shapes=[{"x": _shape(w)} for w in WIDTHS],
+        output=tmp_path / "m.edgevit",
+        verify=False,
+    )
+    artifacts = {f.path: f.sha256 for f in again.manifest.files}
     measured = [path for path in artifacts if path.startswith("report")]
     assert len(measured) == len(WIDTHS)
     for file in made.ran.result["files"]:
@@ -155,10 +186,7 @@ def test_the_same_bytes_in_another_process(made: Made, tmp_path: Path) -> None:
 
 
 def test_the_page_has_every_entry(made: Made) -> None:
-    page = made.bundle.parent / "page.html"
-    ran = cli("report", made.bundle, "--html", page, cwd=made.bundle.parent)
-    assert ran.code == 0, ran.err
-    text = page.read_text(encoding="utf-8")
+    text = page(made.bundle)
     for width in WIDTHS:
         assert f"1 × 3 × 8 × {width}" in text
 
@@ -239,24 +267,13 @@ def test_samples_feed_the_entries_whose_shape_they_have(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x=rng.random((2, *_shape(32)), dtype=np.float32))
     np.savez(tmp_path / "none.npz", x=rng.random((2, *_shape(24)), dtype=np.float32))
     shapes = [{"x": _shape(16)}, {"x": _shape(32)}]
-    bundle = edgevit.compile(
-        model,
-        target="onnx",
-        shapes=shapes,
-        inputs=str(tmp_path / "x.npz"),
-        output=tmp_path / "m.edgevit",
-        dry_run=True,
-    )
-    found = bundle.manifest.entry_parity
-    assert [(p.synthetic, p.samples) for p in found] == [(True, 4), (False, 2)]
+    given = {"target": "onnx", "shapes": shapes}
+    plan = job.plan(model, given, None, None, tmp_path / "m.edgevit", False)
+    sources = [load(model, s) for s in shapes]
+    found = job.samples(plan, sources, None, str(tmp_path / "x.npz"), None)
+    assert [(d.synthetic, len(d.samples)) for d in found] == [(True, 4), (False, 2)]
     with pytest.raises(InputError, match=r"expects samples of float32 \(1, 3, 8, 16\)"):
-        edgevit.compile(
-            model,
-            target="onnx",
-            shapes=shapes,
-            inputs=str(tmp_path / "none.npz"),
-            output=tmp_path / "n.edgevit",
-        )
+        job.samples(plan, sources, None, str(tmp_path / "none.npz"), None)
 
 
 def test_a_recipe_keeps_every_shape(call: Callable[..., Ran], tmp_path: Path) -> None:
@@ -272,10 +289,14 @@ def test_a_recipe_keeps_every_shape(call: Callable[..., Ran], tmp_path: Path) ->
     ]
 
 
-def test_inspect_and_bench_show_every_shape(tmp_path: Path) -> None:
-    model = symbolic_model(tmp_path / "m.onnx")
-    seen = cli("inspect", model, *_options(), "--json", cwd=tmp_path)
+def test_inspect_shows_every_shape(call: Callable[..., Ran], tmp_path: Path) -> None:
+    seen = call("inspect", symbolic_model(tmp_path / "m.onnx"), *_options(), "--json")
     assert [e["shapes"]["x"][-1] for e in seen.result["entries"]] == list(WIDTHS)
+
+
+@pytest.mark.long
+def test_bench_times_every_shape(tmp_path: Path) -> None:
+    model = symbolic_model(tmp_path / "m.onnx")
     edgevit.compile(
         model,
         target="linux-x86",

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import edgevit
+from edgevit import registry
 from edgevit.bundle import Binding, Entry, Part
 from edgevit.errors import (
     ArtifactError,
@@ -18,6 +19,7 @@ from edgevit.errors import (
     UsageError,
 )
 from edgevit.manifest import SelfCheck
+from edgevit.runtimes.chain import Chain
 from edgevit.runtimes.heads import softmax, topk
 from edgevit.runtimes.session import load
 from tests.support.bundles import same, tensor, toy_bundle, toy_entry
@@ -94,6 +96,43 @@ def test_the_entry_is_picked_by_the_shapes(out: Path) -> None:
         ):
             session.run({"x": ramp((2, 2))})
         assert session.self_check().passed
+
+
+def test_only_the_asked_entry_is_opened(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = [(1, 2), (4, 2), (1, 5)]
+    toy_bundle(out, shapes=shapes)
+    opened = []
+
+    class Counted(Chain):
+        def __init__(self, root: Path, entry: Entry, *more: Any) -> None:
+            opened.append(entry.inputs[0].shape)
+            super().__init__(root, entry, *more)
+
+    monkeypatch.setattr("edgevit.runtimes.session.Chain", Counted)
+    with load(out, shapes={"x": (4, 2)}) as session:
+        assert opened == [(4, 2)]
+        session.run({"x": ramp((4, 2))})
+        assert opened == [(4, 2)]
+        session.run({"x": ramp((1, 2))})
+        assert opened == [(4, 2), (1, 2)]
+    with pytest.raises(InputError, match=r"no entry of the bundle has the shapes .*\(9, 9\)"):
+        load(out, shapes={"x": (9, 9)})
+
+
+def test_entries_share_their_engine(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    toy_bundle(out, shapes=[(1, 2), (4, 2)])
+    made: list[str] = []
+    thunk = registry.load
+
+    def counted(kind: Any, name: str) -> Any:
+        made.append(name)
+        return thunk(kind, name)
+
+    monkeypatch.setattr("edgevit.runtimes.chain.registry.load", counted)
+    with load(out) as session:
+        for shape in ((1, 2), (4, 2)):
+            session.run({"x": ramp(shape)})
+    assert made == ["toy"]
 
 
 def test_shapes_that_fit_no_entry_together_are_refused(out: Path) -> None:
