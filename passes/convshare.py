@@ -12,6 +12,8 @@ import onnx_ir as ir
 from edgevit.model import constant
 from edgevit.passes.facts import operand, static
 from edgevit.passes.nodewise import NodePass, Result
+from edgevit.passes.remove_dead import RemoveDead
+from edgevit.pipeline import Outcome
 from edgevit.rewrite import Builder, Refused
 
 __all__ = ["ConvShare", "squarest"]
@@ -72,3 +74,10 @@ class ConvShare(NodePass):
         return op.op(
             "Reshape", [value, target], {"allowzero": 0}, shape=shape, dtype=value.dtype
         )
+
+    def call(self, model: ir.Model) -> Outcome:
+        """Rewrite every product, then drop the matrices that nothing reads any more."""
+        done = super().call(model)
+        if done.modified:
+            RemoveDead().call(model)
+        return done

@@ -32,6 +32,7 @@ def test_a_linear_layer_is_a_valid_convolution_of_tiles() -> None:
     model = linear(7)
     check_same(ConvShare(), model, LIMIT)
     assert operators(model) == {"Reshape": 2, "Conv": 1}
+    assert "w" not in model.graph.initializers, "the weight is stored once"
     assert ConvShare.effect is Effect.EXACT
 
 
