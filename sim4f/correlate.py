@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgevit.sim4f.arrays import Array, Namespace, fft2, irfft2, rfft2
+from edgevit.sim4f.arrays import Array, Namespace, fft2, filter_real, rfft2
 from edgevit.sim4f.errors import Finding
 
 __all__ = ["apply", "correlation", "place", "support_rule", "transfer", "transfer_half"]
@@ -41,9 +41,7 @@ def apply(planes: Array, half: Array, *, xp: Namespace = np, workers: int = 1) -
         xp: Array namespace.
         workers: Threads of the transforms (numpy only).
     """
-    shape = (int(planes.shape[-2]), int(planes.shape[-1]))
-    spectrum = rfft2(planes, xp=xp, workers=workers)
-    return irfft2(spectrum * half, shape, xp=xp, workers=workers)
+    return filter_real(planes, half, xp=xp, workers=workers)
 
 
 def correlation(half: Array, *, xp: Namespace = np) -> Array:

@@ -129,6 +129,22 @@ def test_linear_and_covariant_under_shifts(path: Any) -> None:
     assert np.abs(moved - np.roll(path(a, kernel), (3, 5), axis=(0, 1))).max() < 1e-12
 
 
+@pytest.mark.parametrize("kernels", [(), (3, 1), (1, 2), (2,)])
+def test_batches_broadcast_and_inputs_stay(kernels: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(9)
+    planes, kernel = rng.standard_normal((2, 10, 11)), rng.standard_normal((*kernels, 3, 2))
+    half = transfer_half(place(kernel, (10, 11)))
+    before = planes.copy(), half.copy()
+    found = apply(planes, half)
+    wide = np.broadcast_shapes((2,), kernels)
+    assert found.shape == (*wide, 10, 11)
+    every = np.broadcast_to(planes, found.shape), np.broadcast_to(kernel, (*wide, 3, 2))
+    for i in np.ndindex(wide):
+        np.testing.assert_allclose(found[i], wrapped(every[0][i], every[1][i]), atol=1e-13)
+    np.testing.assert_array_equal(planes, before[0])
+    np.testing.assert_array_equal(half, before[1])
+
+
 def test_single_precision_is_good_to_1e_5() -> None:
     rng = np.random.default_rng(8)
     image = rng.standard_normal((256, 256)).astype(np.float32)
