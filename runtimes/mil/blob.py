@@ -22,7 +22,10 @@ import numpy as np
 
 from edgevit.errors import ArtifactError
 
-__all__ = ["BlobFile"]
+__all__ = ["NIBBLES", "BlobFile", "nibbles"]
+
+# Types of 4 bits, and the type that their elements are read as.
+NIBBLES = {"int4": "int8", "uint4": "uint8"}
 
 _ALIGNMENT = 64
 _SENTINEL = 0xDEADBEEF
@@ -45,6 +48,8 @@ _KINDS = {
     4: "int8",
     6: "int16",
     7: "uint16",
+    8: "int4",
+    11: "uint4",
     14: "int32",
     15: "uint32",
 }
@@ -103,10 +108,27 @@ class BlobFile:
         if kind != dtype:
             raise self._bad(f"expected {dtype} at offset {offset}, found {kind or 'another'}")
         size, start = int(record["size"]), int(record["offset"])
-        want = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        count = int(np.prod(shape, dtype=np.int64))
+        want = (count + 1) // 2 if dtype in NIBBLES else count * np.dtype(dtype).itemsize
         if size != want:
             raise self._bad(f"expected {want} bytes of {dtype}{list(shape)}, found {size}")
         if start % _ALIGNMENT or start + size > self._data.size:
             raise self._bad(f"the payload of {size} bytes at {start} is past the end")
+        if dtype in NIBBLES:
+            return nibbles(self._data[start : start + size], dtype, count).reshape(shape)
         layout = np.dtype(dtype).newbyteorder("<")
         return self._data[start : start + size].view(layout).reshape(shape)
+
+
+def nibbles(packed: np.ndarray[Any, Any], dtype: str, count: int) -> np.ndarray[Any, Any]:
+    """Elements of 4 bits, two a byte, the first in its low half.
+
+    Args:
+        packed: uint8.
+        dtype: ``"int4"`` (two's complement) or ``"uint4"``.
+        count: Elements; an odd one leaves the last half unused.
+    """
+    halves = np.stack([packed & 0x0F, packed >> 4], axis=-1).reshape(-1)[:count]
+    if dtype == "uint4":
+        return np.asarray(halves, np.uint8)
+    return np.asarray(np.where(halves > 7, halves.astype(np.int16) - 16, halves), np.int8)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgevit.errors import ArtifactError
+from edgevit.runtimes.mil.blob import NIBBLES, nibbles
 from edgevit.runtimes.mil.spec import (
     Array,
     Binding,
@@ -42,10 +43,12 @@ _DTYPES = {
     22: "int16",
     23: "int32",
     24: "int64",
+    25: "int4",
     31: "uint8",
     32: "uint16",
     33: "uint32",
     34: "uint64",
+    35: "uint4",
 }
 
 
@@ -166,10 +169,10 @@ def _literal(message: Message, blob: BlobReader) -> Literal:
     if message.has(5):
         place = message.message(5)
         return blob(place.text(1), place.integer(2), declared.dtype, shape)
-    values = _immediate(message.message(3).message(1), declared.dtype)
+    size = int(np.prod(shape, dtype=np.int64))
+    values = _immediate(message.message(3).message(1), declared.dtype, size)
     if declared.dtype == "str" and not shape and len(values) == 1:
         return str(values[0])
-    size = int(np.prod(shape, dtype=np.int64))
     if len(values) != size:
         raise ArtifactError(
             f"expected {size} elements of a {declared.dtype}{list(shape)} constant, found"
@@ -179,13 +182,15 @@ def _literal(message: Message, blob: BlobReader) -> Literal:
     return array
 
 
-def _immediate(tensor: Message, dtype: str) -> np.ndarray[Any, Any]:
+def _immediate(tensor: Message, dtype: str, count: int) -> np.ndarray[Any, Any]:
     # TensorValue: floats 1, ints 2, bools 3, strings 4, longInts 5, doubles 6, bytes 7,
     # each a message whose values are field 1
     if dtype == "str":
         return np.array(tensor.message(4).texts(1), dtype=np.str_)
     if tensor.has(7):
         data = tensor.message(7).raw(1)
+        if dtype in NIBBLES:
+            return nibbles(np.frombuffer(data, np.uint8), dtype, count)
         size = np.dtype(dtype).itemsize
         if len(data) % size:
             raise ArtifactError(f"expected whole {dtype} elements, found {len(data)} bytes")

@@ -115,7 +115,8 @@ class Context:
         """A constant in its own dtype; equal constants become one."""
         data = np.ascontiguousarray(array).reshape(array.shape)
         digest = hashlib.sha256(data.tobytes()).hexdigest()
-        key = (str(data.dtype), data.shape, digest)
+        # Types below a byte are bytes with metadata, to numpy.
+        key = (f"{data.dtype}{data.dtype.metadata or ''}", data.shape, digest)
         if key not in self._constants:
             val = data if data.ndim else data[()]
             self._constants[key] = self.mb.const(val=val, name=self.names.claim(base))

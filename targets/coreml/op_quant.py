@@ -2,11 +2,14 @@
 
 Case 1, dequantized constant of 8 bits: ``constexpr_affine_dequantize``, the integers ship.
 Case 2, dequantized constant of 32 bits (a bias): the float constant, exact in float32.
+Case 1b, one of 4 bits, or with scales of blocks: iOS 18 has
+``constexpr_blockwise_shift_scale``.
 Case 3, a tensor: ``quantize`` then ``dequantize``. From iOS 17 on.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,6 +21,7 @@ from edgevit.targets.coreml.rule import Rule, i32
 
 __all__ = ["TABLE", "stored_kernel"]
 
+_SUB_BYTE = "int4"
 _BYTES = (np.dtype(np.int8), np.dtype(np.uint8))
 
 # Below this float16 has fewer than 11 significant bits.
@@ -70,6 +74,9 @@ def _dequantize(ctx: Context, node: ir.Node) -> None:
     if array is None:
         options = _parameters(ctx, node, dtype)
         ctx.emit(out, "dequantize", input=ctx.get(source), **options)
+    elif _blockwise(node):
+        made = _shift_scale(ctx, node, array, lambda a: a)
+        ctx.emit(out, "constexpr_blockwise_shift_scale", **made)
     elif dtype in _BYTES:
         options = {"axis": i32(0), **_parameters(ctx, node, dtype)}
         data = ctx.exact(array, str(source.name))
@@ -83,6 +90,9 @@ def stored_kernel(ctx: Context, node: ir.Node) -> Any:
     source, out = node.inputs[0], node.outputs[0]
     array = constant(source)
     assert array is not None
+    if _blockwise(node):
+        made = _shift_scale(ctx, node, array, lambda a: a.T[:, :, None, None])
+        return ctx.temp(out, "kernel", "constexpr_blockwise_shift_scale", **made)
     if array.dtype not in _BYTES:
         return ctx.const(_unpacked(node, array).T[:, :, None, None], str(out.name))
     options = _parameters(ctx, node, array.dtype)
@@ -93,6 +103,38 @@ def stored_kernel(ctx: Context, node: ir.Node) -> Any:
     return ctx.temp(
         out, "kernel", "constexpr_affine_dequantize", quantized_data=data, **options
     )
+
+
+def _blockwise(node: ir.Node) -> bool:
+    """Whether a stored constant needs the operation of iOS 18."""
+    source = node.inputs[0]
+    assert source is not None
+    four = dtype_of(source).name == _SUB_BYTE
+    return four or bool(node.attributes.get_int("block_size", 0))
+
+
+def _shift_scale(
+    ctx: Context, node: ir.Node, codes: Array, arrange: Callable[[Array], Array]
+) -> dict[str, Any]:
+    """Codes and scales of one rank; the number of scales along an axis divides its length."""
+    from coremltools.converters.mil.mil.types.type_int import np_int4_dtype
+
+    scale, base = _scale(node), node.outputs[0].name
+    if scale.ndim < codes.ndim:
+        wide = [1] * codes.ndim
+        if scale.ndim:
+            wide[_axis(node)] = -1
+        scale = scale.reshape(wide)
+    stored = np_int4_dtype if codes.dtype.name == _SUB_BYTE else codes.dtype
+    made = {
+        "data": ctx.exact(arrange(codes.astype(np.int8)).astype(stored), f"{base}__stored"),
+        "scale": ctx.const(arrange(scale), f"{base}__scale"),
+    }
+    zero = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+    if zero is None or not zero.any():
+        return made
+    offset = arrange(zero.astype(np.int8).reshape(scale.shape)).astype(stored)
+    return {**made, "offset": ctx.exact(offset, f"{base}__offset")}
 
 
 def _unpacked(node: ir.Node, array: Array) -> Array:
@@ -109,15 +151,30 @@ def _parameters_reason(node: ir.Node) -> str | None:
     scale = constant(node.inputs[1])
     if scale is None or any(constant(v) is None for v in node.inputs[2:] if v is not None):
         return "scale and zero point must be constant"
-    if node.attributes.get_int("block_size", 0) or scale.ndim > 1:
-        return "blockwise quantization is not lowered (ML programs have it from iOS 18 on)"
+    if scale.ndim > 1 and constant(node.inputs[0]) is None:
+        return "activations have scales of blocks: ML programs know them of constants only"
+    if _uneven(node, scale):
+        return "a block is cut off: ML programs need scales that divide the axis"
     if scale.size and not (scale > 0).all():
         return "a scale is not positive"
     return None
 
 
+def _uneven(node: ir.Node, scale: Array) -> bool:
+    """Whether the last block of an axis is shorter than the others."""
+    source, block = node.inputs[0], node.attributes.get_int("block_size", 0)
+    if not block or source is None:
+        return False
+    return bool(shape_of(source)[_axis(node)] != scale.shape[_axis(node)] * block)
+
+
 def _since(node: ir.Node) -> int:
-    """Stored weights since iOS 16, ``quantize`` and ``dequantize`` since iOS 17."""
+    """Stored weights since iOS 16, ``quantize`` and ``dequantize`` since iOS 17.
+
+    4 bits and scales of blocks since iOS 18.
+    """
+    if node.op_type == "DequantizeLinear" and _blockwise(node):
+        return 18
     return 16 if constant(node.inputs[0]) is not None else 17
 
 
@@ -141,7 +198,8 @@ def _refuse_quantize(node: ir.Node) -> str | None:
 def _refuse_dequantize(node: ir.Node) -> str | None:
     source = node.inputs[0]
     assert source is not None
-    wide = dtype_of(source) not in _BYTES
+    narrow = dtype_of(source).name == _SUB_BYTE and constant(source) is not None
+    wide = dtype_of(source) not in _BYTES and not narrow
     if wide and (constant(source) is None or dtype_of(source) != np.int32):
         return f"dequantize reads int8 or uint8, not {dtype_of(source)}"
     maker = source.producer()

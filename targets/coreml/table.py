@@ -65,7 +65,8 @@ def _tensor_reason(value: ir.Value, max_rank: int) -> str | None:
         return f"value {value.name!r} has rank {len(shape)}, the device takes {max_rank}"
     if 0 in shape:
         return f"value {value.name!r} of shape {shape} has no elements"
-    if dtype.name not in _DTYPES:
+    stored = dtype.name == "int4" and value.const_value is not None
+    if dtype.name not in _DTYPES and not stored:
         return f"value {value.name!r} is {dtype.name}, which ML programs do not have"
     return None
 

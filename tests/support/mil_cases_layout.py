@@ -279,6 +279,23 @@ def _tensors() -> list[Case]:
     ]
 
 
+def _blockwise_cases() -> list[Case]:
+    """Scales of blocks: 8 bits with offsets, 4 bits (an odd number of them) without."""
+    from coremltools.converters.mil.mil.types.type_int import np_int4_dtype
+
+    codes, scale = whole(-128, 128, 6, 4).astype(np.int8), uniform(0.01, 0.1, 3, 2)
+    offset = whole(-5, 5, 3, 2).astype(np.int8)
+    wide = [np.repeat(np.repeat(a.astype(F), 2, 0), 2, 1) for a in (scale, offset)]
+    four, channels = whole(-8, 8, 3, 15).astype(np.int8), uniform(0.01, 0.1, 3, 1)
+    op = "constexpr_blockwise_shift_scale"
+    given = {"data": codes, "scale": scale, "offset": offset}
+    packed = {"data": four.astype(np_int4_dtype), "scale": channels}
+    return [
+        Case(op, {}, given, expected=wide[0] * (codes - wide[1]), terms=2, opset=18),
+        Case(op, {}, packed, expected=channels * four, terms=2, opset=18),
+    ]
+
+
 def _quantized() -> list[Case]:
     x, scale = normal(3, 4), uniform(0.01, 0.1, 4)
     codes = whole(-128, 128, 3, 4).astype(np.int8)
@@ -305,6 +322,7 @@ def _quantized() -> list[Case]:
             terms=2,
             opset=16,
         ),
+        *_blockwise_cases(),
         Case(
             "constexpr_lut_to_dense",
             {},

@@ -1,6 +1,7 @@
 """Quantization, and constants that are stored compressed.
 
-Source: coremltools ``ops/defs/iOS16/constexpr_ops.py``, ``iOS17/quantization_ops.py``.
+Source: coremltools ``ops/defs/iOS16/constexpr_ops.py``, ``iOS17/quantization_ops.py``,
+``iOS18/compression.py``.
 """
 
 from __future__ import annotations
@@ -69,6 +70,28 @@ def _constexpr_affine_dequantize(
     return _affine(quantized_data, scale, zero_point, axis)
 
 
+def _spread(parameter: Array, data: Array) -> Array:
+    """Each value of a parameter repeated over its block of ``data``; in float32."""
+    wide = parameter.astype(np.float32)
+    if parameter.ndim != data.ndim:
+        raise ValueError(f"rank {parameter.ndim} of a parameter, {data.ndim} of the data")
+    for axis, (count, size) in enumerate(zip(parameter.shape, data.shape, strict=True)):
+        if size % count:
+            raise ValueError(f"{count} blocks do not divide axis {axis} of {size}")
+        wide = np.repeat(wide, size // count, axis)
+    return wide
+
+
+def _constexpr_blockwise_shift_scale(
+    _: Context, data: Array, scale: Array, offset: Array | None = None
+) -> Array:
+    """``scale (data - offset)``, both constant over blocks."""
+    wide = data.astype(np.float32)
+    if offset is not None:
+        wide = wide - _spread(offset, data)
+    return wide * _spread(scale, data)
+
+
 def _constexpr_cast(ctx: Context, source_val: Array, output_dtype: str) -> Array:
     """A float16 constant as float32."""
     if output_dtype != "fp32" or ctx.outputs[0].dtype != "float32":
@@ -108,6 +131,7 @@ def _constexpr_sparse_to_dense(
 
 OPERATORS: dict[str, Kernel] = {
     "constexpr_affine_dequantize": _constexpr_affine_dequantize,
+    "constexpr_blockwise_shift_scale": _constexpr_blockwise_shift_scale,
     "constexpr_cast": _constexpr_cast,
     "constexpr_lut_to_dense": _constexpr_lut_to_dense,
     "constexpr_sparse_to_dense": _constexpr_sparse_to_dense,

@@ -136,8 +136,8 @@ def test_a_constant_past_float16_saturates_where_that_is_exact() -> None:
 
 def test_unknown_precision() -> None:
     model = _case("(float[4] x) => (float[4] y) { y = Relu(x) }").model()
-    with pytest.raises(UsageError, match="precision 'w4'"):
-        lower(model, "w4")
+    with pytest.raises(UsageError, match="precision 'w8a16'"):
+        lower(model, "w8a16")
 
 
 def test_unknown_operating_system() -> None:
