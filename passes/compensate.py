@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -39,6 +39,10 @@ class Compensate(CalibratedPass):
        before.
     3. What is left on average goes into the bias, where there is one.
 
+    4. With ``widen``, layers whose outputs suffer most for the bytes they save get 8 bits
+       after all: greedy by error over bytes, as MPTQ-ViT (arXiv 2401.14895) weighs accuracy
+       against compressibility.
+
     A weight that several layers read is left for ``quantize``. Activations stay as they are.
 
     Attributes:
@@ -47,6 +51,7 @@ class Compensate(CalibratedPass):
         damping: Ridge of the rounding, as a share of the mean of H's diagonal.
         ridge: Ridge of case 2, likewise; negative: no refitting.
         rows: Output positions of a sample that are looked at.
+        widen: Bytes that case 4 may add, as a share of the weights' bytes without it.
         exclude: Patterns of layer names that are left alone, separated by ``|``.
     """
 
@@ -58,6 +63,7 @@ class Compensate(CalibratedPass):
     damping: float = 0.01
     ridge: float = 0.01
     rows: int = 512
+    widen: float = 0.0
     exclude: str = ""
 
     def plan(self, model: ir.Model, context: Context) -> tuple[Edit, ...]:
@@ -80,6 +86,8 @@ class Compensate(CalibratedPass):
         bits = self.weights or scheme.weight_bits or {"int4": 4, "int8": 8}[scheme.weights]
         if not 2 <= bits <= 8:
             raise UsageError(f"{self.name}: weights expects 2 to 8 bits, found {bits}")
+        if self.widen < 0:
+            raise UsageError(f"{self.name}: widen expects a share, found {self.widen}")
         if self.damping <= 0:
             raise UsageError(f"{self.name}: damping expects a positive share")
         block = self.block or scheme.block
@@ -102,12 +110,16 @@ class Compensate(CalibratedPass):
         settings: Settings,
         scheme: QuantScheme,
     ) -> Iterator[Edit]:
+        found = {x.name: _rebuilt(x, seen[x.name], settings) for x in layers}
+        wide = _worst(layers, found, settings.bits, self.widen)
         for layer in layers:
-            own = settings if not layer.is_conv else _without_blocks(settings)
-            made = reconstruct(layer, seen[layer.name], own)
+            made, dtype = found[layer.name], scheme.weights
+            if layer.name in wide:
+                eight = replace(settings, bits=8, blocks=0)
+                made, dtype = reconstruct(layer, seen[layer.name], eight), "int8"
             key = (str(layer.node.outputs[0].name),)
             codes = layer.from_matrix(made.codes).astype(np.int32)
-            params = _params(layer, made, scheme.weights)
+            params = _params(layer, made, dtype)
             yield QuantizeWeight(str(operand(layer.node, 1).name), params, key, codes)
             if layer.bias is None:
                 continue
@@ -138,8 +150,29 @@ def in_scheme(layer: ChannelLayer, scheme: QuantScheme) -> bool:
     return layer.node.op_type in scheme.operators and (scheme.depthwise or layer.group == 1)
 
 
-def _without_blocks(settings: Settings) -> Settings:
-    return Settings(settings.bits, 0, settings.compensate, settings.damping, settings.ridge)
+def _rebuilt(layer: ChannelLayer, seen: Moments, settings: Settings) -> Reconstruction:
+    """Blocks are for linear layers: a filter's inputs are few."""
+    return reconstruct(layer, seen, replace(settings, blocks=0) if layer.is_conv else settings)
+
+
+def _worst(
+    layers: Sequence[ChannelLayer],
+    found: Mapping[str, Reconstruction],
+    bits: int,
+    share: float,
+) -> set[str]:
+    """Layers with the most error for the bytes that 8 bits would add, within the share."""
+    left = share * sum(layer.weight.size for layer in layers) * bits / 8
+    if bits >= 8 or left <= 0:
+        return set()
+    order = sorted(layers, key=lambda x: (-found[x.name].after / x.weight.size, x.name))
+    chosen = set()
+    for layer in order:
+        added = layer.weight.size * (8 - bits) / 8
+        if added <= left:
+            left -= added
+            chosen.add(layer.name)
+    return chosen
 
 
 def _params(layer: ChannelLayer, made: Reconstruction, dtype: str) -> QParams:

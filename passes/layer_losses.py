@@ -17,7 +17,7 @@ from edgevit.passes.subgraphs import between
 from edgevit.quantization import fake
 from edgevit.reference_stream import run_stream
 
-__all__ = ["LayerEdits", "LayerLoss", "by_layer", "layer_losses", "layer_output"]
+__all__ = ["LayerEdits", "LayerLoss", "by_layer", "layer_losses", "layer_output", "tail_reads"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +83,15 @@ def layer_output(layer: ChannelLayer, x: Array, edits: LayerEdits) -> Array:
         return np.asarray(flat.reshape(shape), np.float32)
     n, c, h, w = shape
     return np.ascontiguousarray(flat.reshape(n, h, w, c).transpose(0, 3, 1, 2), np.float32)
+
+
+def tail_reads(model: ir.Model, layer: ChannelLayer) -> list[str]:
+    """Names of what ``layer_losses`` needs of a sample."""
+    end = model.graph.outputs[0]
+    names = [str(layer.x.name), str(layer.out.name)]
+    if layer.out is not end:
+        names += between(model, layer.out, [end]).inputs
+    return list(dict.fromkeys(names))
 
 
 def layer_losses(

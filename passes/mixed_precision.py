@@ -19,10 +19,15 @@ from edgevit.passes.apply_quantizers import apply
 from edgevit.passes.bridge_weights import curvatures
 from edgevit.passes.channel_layers import ChannelLayer, channel_layers
 from edgevit.passes.facts import Array
-from edgevit.passes.layer_losses import LayerEdits, by_layer, layer_losses, layer_output
+from edgevit.passes.layer_losses import (
+    LayerEdits,
+    by_layer,
+    layer_losses,
+    layer_output,
+    tail_reads,
+)
 from edgevit.passes.output_weights import Probe
 from edgevit.passes.quantize import Quantize
-from edgevit.passes.subgraphs import between
 from edgevit.pipeline import CalibratedPass, Context, Outcome
 from edgevit.statistics import stream
 
@@ -133,7 +138,7 @@ class MixedPrecision(CalibratedPass):
         widths = list(parts)
         found = {}
         for layer in layers:
-            wanted = _reads(model, layer)
+            wanted = tail_reads(model, layer)
             source = stream(model, samples=context.data(str(self)), values=wanted)
             seen = list(islice(source, self.samples))
             plans = [parts[b][layer.name] for b in widths]
@@ -143,14 +148,6 @@ class MixedPrecision(CalibratedPass):
                 losses = _relevant(model, layer, plans, seen, context.seed)
             found[layer.name] = dict(zip(widths, losses, strict=True))
         return found
-
-
-def _reads(model: ir.Model, layer: ChannelLayer) -> list[str]:
-    end = model.graph.outputs[0]
-    names = [str(layer.x.name), str(layer.out.name)]
-    if layer.out is not end:
-        names += between(model, layer.out, [end]).inputs
-    return list(dict.fromkeys(names))
 
 
 def _relevant(

@@ -120,7 +120,7 @@ def float_input(value: ir.Value) -> ir.Value:
 
 def _enough(layer: ChannelLayer, limit: int, samples: int) -> int:
     """Rows of a sample, so that all together are ``_ROWS`` for each input of a filter."""
-    inputs = layer.matrix().shape[2]
+    inputs = int(layer.matrix().shape[2])
     return min(limit, max(_FEWEST, -(-_ROWS * inputs // max(samples, 1))))
 
 

@@ -268,6 +268,30 @@ def test_excluded_and_shared_weights_are_left_alone() -> None:
     assert Compensate().plan(shared, context(data)) == ()
 
 
+def test_small_bad_layers_are_widened_first() -> None:
+    rng = np.random.default_rng(13)
+    model = build(
+        "float[1,40,24] x => float[1,40,3] y",
+        "p = MatMul(x, W)\nq = MatMul(p, U)\ny = MatMul(q, V)",
+        {
+            "W": rng.normal(size=(24, 64)).astype(np.float32),
+            "U": rng.normal(size=(64, 8)).astype(np.float32),
+            "V": rng.normal(size=(8, 3)).astype(np.float32),
+        },
+    )
+    data = feeds(rng, 3)
+    sizes = {"W": 1536, "U": 512, "V": 24}
+    for share, least in ((0.0, 0), (0.05, 1), (0.5, 2), (2.0, 3)):
+        plan = Compensate(weights=3, widen=share).plan(model, context(data))
+        weights = {e.value: e.params for e in plan if isinstance(e, QuantizeWeight)}
+        wide = [name for name, params in weights.items() if params.high == 127]
+        assert len(wide) == least
+        added = sum(sizes[name] for name in wide) * 5 / 8
+        assert added <= share * sum(sizes.values()) * 3 / 8
+    with pytest.raises(UsageError, match="widen"):
+        Compensate(widen=-1).plan(model, context(data))
+
+
 def test_bad_input() -> None:
     rng = np.random.default_rng(11)
     model = linear(rng)

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from edgevit.edits import QuantizeActivation, QuantizeWeight
+from edgevit.edits import KeepFloat, QuantizeActivation, QuantizeWeight
 from edgevit.errors import GateError, UsageError
 from edgevit.passes.allocate_bits import Option, allocate
 from edgevit.passes.apply_quantizers import apply
@@ -17,6 +17,7 @@ from edgevit.passes.layer_losses import LayerEdits, by_layer, layer_losses, laye
 from edgevit.passes.mixed_precision import MixedPrecision
 from edgevit.passes.output_weights import output_loss
 from edgevit.passes.quantize import Quantize
+from edgevit.passes.quantize_selectively import QuantizeSelectively, sensitivity
 from edgevit.pipeline import Context
 from tests.passes.harness import Array, build, run
 from tests.passes.test_channel_folds import Samples, quick
@@ -133,6 +134,27 @@ def test_widths_meet_the_budget(monkeypatch: pytest.MonkeyPatch, rank: str) -> N
     assert used <= 0.6 * 8 * sum(sizes.values())
     assert p.perform(model, plan).modified
     assert np.isfinite(run(model, next(iter(ctx.data(""))))[0]).all()
+
+
+def test_the_worst_layer_stays_float(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgevit.passes.quantize_selectively.stream", values)
+    rng = np.random.default_rng(5)
+    model = small(rng)
+    ctx = context(rng, 3)
+    judged = sensitivity(model, Quantize().plan(model, ctx), ctx, 2)
+    worst = min(judged, key=lambda name: judged[name].sqnr_db)
+    p = QuantizeSelectively(keep=1, least_db=60.0, samples=2)
+    plan = p.plan(model, ctx)
+    kept = [e for e in plan if isinstance(e, KeepFloat)]
+    assert kept[0].reason == f"the same without measuring: quantize{{exclude={worst}}}"
+    assert len([e for e in plan if isinstance(e, QuantizeWeight)]) == len(judged) - 1
+    again = Quantize(exclude=worst).plan(model, ctx)
+    names = {e.value for e in again if isinstance(e, QuantizeWeight)}
+    assert names == {e.value for e in plan if isinstance(e, QuantizeWeight)}
+    outcome = p.perform(model, plan)
+    assert any("dB at the output" in r.reason for r in outcome.refusals)
+    easy = QuantizeSelectively(keep=1, least_db=-60.0, samples=2).plan(small(rng), ctx)
+    assert not any(isinstance(e, KeepFloat) for e in easy)
 
 
 def test_options_are_checked() -> None:
