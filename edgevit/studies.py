@@ -27,6 +27,7 @@ AXES: Mapping[str, tuple[str, type]] = {
     "mask-bits": ("mask_bits", int),
     "display-bits": ("display_bits", int),
     "shift": ("shift", float),
+    "defocus": ("defocus", float),
 }
 
 

@@ -28,6 +28,8 @@ class Effects:
         mask: What a pixel of the Fourier plane shows.
         display_bits: Resolution of the displayed tensor's magnitude; 0 means continuous.
         shift: Displacement of the mask along y and x, in mask pixels.
+        aberration: Noll index and root mean square in rad of each Zernike term of the lenses,
+            on the disc that touches the mask's edges; 4 is defocus. Wave path only.
 
     Raises:
         ParameterError: A value breaks its inequality.
@@ -39,6 +41,7 @@ class Effects:
     mask: Modulator = field(default_factory=lambda: Modulator("ideal"))
     display_bits: int = 0
     shift: tuple[float, float] = (0.0, 0.0)
+    aberration: tuple[tuple[int, float], ...] = ()
 
     def __post_init__(self) -> None:
         require(self.photons > 0, "photons", "> 0 (no light reaches the camera)", self.photons)
@@ -63,7 +66,8 @@ class Effects:
     @property
     def exact_mask(self) -> bool:
         """The mask shows what is wanted, where it is wanted."""
-        return self.mask.kind == "ideal" and not any(self.shift)
+        still = not any(self.shift) and not self.aberration
+        return self.mask.kind == "ideal" and still
 
 
 IDEAL = Effects()

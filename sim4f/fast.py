@@ -168,6 +168,9 @@ class FastProduct:
         rng: Needed if there is noise.
         full_scales: Step name -> largest field expected; found anew in each run if absent,
             as an ideal automatic exposure would.
+
+    Raises:
+        ParameterError: An effect without a closed form.
     """
 
     def __init__(
@@ -177,6 +180,10 @@ class FastProduct:
         rng: np.random.Generator | None = None,
         full_scales: Mapping[str, float] | None = None,
     ) -> None:
+        if effects.aberration:
+            raise ParameterError(
+                "aberration: the fast path has no closed form for it; use the wave path"
+            )
         self._shapes = shapes
         self._effects = effects
         self._rng = rng if rng is not None else np.random.default_rng(0)

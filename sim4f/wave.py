@@ -8,15 +8,18 @@ whole complex plane.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from edgevit.sim4f.effects import IDEAL, Effects, converted
+from edgevit.sim4f.grid import Grid, to_origin
 from edgevit.sim4f.modulator import passive, realize
 from edgevit.sim4f.moves import apply
 from edgevit.sim4f.place import impulse_response, input_plane, read_pixels
 from edgevit.sim4f.program import Optical, frames, sizes
+from edgevit.sim4f.pupil import aberration
 from edgevit.sim4f.readout import Counter, FieldOf, count_exactly, estimate
 from edgevit.sim4f.signs import PartName, part_of
 
@@ -177,10 +180,11 @@ class _Optics:
         if self._real:
             return self._transform(response), 1.0
         spectrum = self._transform(response * self._ramp(response.dtype))
+        lenses = _lenses(self._step.plane, self._effects.aberration, spectrum.dtype)
         if self._effects.mask.kind == "ideal" or not spectrum.any():
-            return spectrum, 1.0
+            return spectrum * lenses, 1.0
         wanted, top = passive(spectrum)
-        return realize(self._effects.mask, wanted), top
+        return realize(self._effects.mask, wanted) * lenses, top
 
     def _ramp(self, dtype: Any) -> Array:
         """Shift theorem: a displaced mask turns the phase of its impulse response."""
@@ -198,6 +202,15 @@ class _Optics:
         across = scipy.fft.ifft(spectrum, axis=1, workers=self._workers, overwrite_x=True)
         lines = scipy.fft.ifft(across[:, self._columns], axis=0, workers=self._workers)
         return np.asarray(lines[self._rows])
+
+
+@lru_cache(maxsize=2)
+def _lenses(plane: tuple[int, int], terms: tuple[tuple[int, float], ...], dtype: Any) -> Array:
+    """Phase factor of the lenses in the mask's plane, zero frequency first."""
+    if not terms:
+        return np.ones((1, 1), dtype)
+    unit = Grid(plane, (1 / plane[0], 1 / plane[1]), 1.0)
+    return np.asarray(to_origin(aberration(unit, 1.0, dict(terms))), dtype)
 
 
 def _around(pixels: int) -> Array:

@@ -43,6 +43,7 @@ class Point:
         mask_bits: Phase levels of a double-phase mask; 0: ideal.
         display_bits: Of the displayed tensor's magnitude; 0: continuous.
         shift: Displacement of the mask along both axes, in mask pixels.
+        defocus: Root mean square in rad over the mask's disc; wave path only.
     """
 
     photons: float | None = None
@@ -51,6 +52,7 @@ class Point:
     mask_bits: int = 0
     display_bits: int = 0
     shift: float = 0.0
+    defocus: float = 0.0
 
     @property
     def key(self) -> str:
@@ -124,6 +126,7 @@ def effects_of(point: Point) -> Effects:
             mask=mask or Modulator("ideal"),
             display_bits=point.display_bits,
             shift=(point.shift, point.shift),
+            aberration=((4, point.defocus),) if point.defocus else (),
         )
     except OpticsError as e:
         raise UsageError(str(e)) from e
@@ -172,7 +175,10 @@ def answers(
     """The first output for each sample, on the device of a point."""
     maker = {"fast": FastProduct, "wave": WaveProduct}[path]
     rng = np.random.default_rng(seed)
-    product = maker(subject.program.shapes, effects_of(point), rng, subject.full)
+    try:
+        product = maker(subject.program.shapes, effects_of(point), rng, subject.full)
+    except OpticsError as e:
+        raise UsageError(str(e), hint="--path wave") from e
     for sample in samples:
         yield subject.executor.run_with(product, sample)[subject.output]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -105,3 +106,31 @@ def test_levels_of_the_mask_add_the_variance_that_is_predicted() -> None:
 def test_light_without_photons_is_refused() -> None:
     with pytest.raises(ValueError, match="photons: expected > 0"):
         Effects(photons=0)
+
+
+def test_aberration_is_for_the_wave_path() -> None:
+    """Weak defocus disturbs to first order in its phase; the fast path refuses it."""
+    made, step = mapped("one-shot")
+    found = []
+    for rms in (0.05, 0.1):
+        effects = Effects(aberration=((4, rms),))
+        wave = WaveProduct(made.shapes, effects)(step, made.x, made.kernel)
+        found.append(error(wave, made.exact))
+    assert 1e-4 < found[0] < found[1]
+    with pytest.raises(ValueError, match="use the wave path"):
+        FastProduct(made.shapes, Effects(aberration=((4, 0.1),)))
+
+
+def test_tilt_of_the_lenses_moves_the_picture() -> None:
+    """An independent oracle: Zernike 3 (tilt along y) is a shift of what is read."""
+    made, step = mapped("valid-tile")
+    rows = step.plane[0]
+    # Z3 = 2 rho sin(theta) = 2 (2 v) for v in -1/2 .. 1/2; one pixel is 2 pi v.
+    one_pixel = ((3, 2 * np.pi / 4),)
+    moved = replace(step.read, rows=replace(step.read.rows, origin=step.read.rows.origin - 1))
+    shifted = replace(step, read=moved)
+    found = WaveProduct(made.shapes, Effects(aberration=one_pixel))(
+        shifted, made.x, made.kernel
+    )
+    assert rows > 1
+    assert error(found, made.exact) < 1e-4
