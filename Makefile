@@ -19,13 +19,24 @@ ONNX2TF_KEY := $(shell sha256sum requirements/onnx2tf.lock | cut -c1-16)
 ONNX2TF_STAMP := .venv-onnx2tf/.stamp-$(ONNX2TF_KEY)
 OPTICS_KEY := $(shell cat requirements/optics-oracles.lock requirements/optnn.lock | sha256sum | cut -c1-16)
 OPTICS_STAMP := .venv-optics-oracles/.stamp-$(OPTICS_KEY)
+OPENVINO_KEY := $(shell sha256sum requirements/openvino.lock | cut -c1-16)
+OPENVINO_STAMP := .venv-openvino/.stamp-$(OPENVINO_KEY)
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test test-all lint format bench bench-five bench-latency bench-mutants bench-cost models \
 	oracles optics-oracles bench-optics env clean test-arm64 test-tflite-runtime tflite-env \
-	bench-peers bench-peers-latency bench-compile-time onnx2tf-env bench-shapes
+	bench-peers bench-peers-latency bench-compile-time onnx2tf-env openvino-env bench-shapes
 
 env: $(STAMP)
+
+openvino-env: $(OPENVINO_STAMP)
+
+$(OPENVINO_STAMP): requirements/openvino.lock
+	@echo "setting up .venv-openvino (once; OpenVINO, which the engine's tests run)"
+	@test -x .venv-openvino/bin/python || $(PYTHON) -m venv .venv-openvino
+	@.venv-openvino/bin/python $(PIP_INSTALL) -r requirements/openvino.lock
+	@rm -f .venv-openvino/.stamp-*
+	@touch $@
 
 $(STAMP): requirements/dev.lock pyproject.toml
 	@echo "setting up $(VENV) (once, about a minute)"

@@ -103,6 +103,7 @@ class Target(_Strict):
         title: One line for people.
         backend: Backend name in the registry.
         engine: Engine that runs the artifact on the device.
+        engines: Other engines of the device -> the target that compiles for each.
         os: Operating-system floor, e.g. ``"iOS 17"``; empty if none.
         max_rank: Highest tensor rank the device takes.
         fallback: Whether ``--allow-fallback`` is possible.
@@ -122,6 +123,7 @@ class Target(_Strict):
     title: str
     backend: str
     engine: str
+    engines: dict[str, str] = {}
     os: str = ""
     max_rank: int = 8
     fallback: bool = True
@@ -183,6 +185,10 @@ def _override(target: Target, text: str) -> Target:
     options = dict(target.options)
     for item in filter(None, text.split(",")):
         key, equals, value = item.partition("=")
+        if key == "engine" and value in target.engines:
+            rest = ",".join(i for i in text.split(",") if i != item)
+            other = target.engines[value]
+            return _override(parse_target(_builtin(other), other), rest)
         if not equals:
             raise UsageError(f"target {target.name!r}: expected key=value, found {item!r}")
         if key not in target.overridable:

@@ -15,13 +15,13 @@ from edgevit.targets.litert import (
     linear,
     normalization,
     pooling,
-    quantizers,
     reduction,
     resize,
     shape,
 )
 from edgevit.targets.litert.grouping import Group
 from edgevit.targets.litert.integer import INTEGER
+from edgevit.targets.litert.quantizers import OPS as QUANTIZERS
 from edgevit.targets.litert.rules import Rule
 from edgevit.targets.litert.table import Op
 from edgevit.targets.litert.writer import DTYPES
@@ -45,7 +45,7 @@ OPS: Mapping[str, Op] = _merged(
     elementwise.OPS,
     indexing.OPS,
     linear.OPS,
-    quantizers.OPS,
+    QUANTIZERS,
     normalization.OPS,
     pooling.OPS,
     reduction.OPS,

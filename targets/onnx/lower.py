@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes.common import InlinePass
 
 from edgevit.backend import Arithmetic, Lowered, LowerOptions
 from edgevit.bundle import Binding, Part
@@ -64,12 +65,17 @@ class OnnxBackend:
         # A reference keeps every value; an artifact of integers only what engines keep.
         grouped = options.precision not in ("fp32", "fp16")
         values = tuple(_binding(v) for v in every if not (grouped and inside_integer_group(v)))
-        if grouped:
+        engine = target.engine if target.backend == self.name else "ort"
+        if grouped and engine == "ort":
             model = model.clone()
             integer_convolutions(model)
             graph = model.graph
+        if engine != "ort":  # others know no functions
+            model = model.clone()
+            InlinePass()(model)
+            graph = model.graph
         part = Part(
-            engine="ort",
+            engine=engine,
             artifact=path,
             inputs=tuple(_binding(v) for v in graph.inputs),
             outputs=tuple(_binding(v) for v in graph.outputs),

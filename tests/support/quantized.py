@@ -52,10 +52,10 @@ class QuantizedBuilder(GraphBuilder):
         return self.op("DequantizeLinear", *inputs, **attributes)
 
     def stored(self, shape: Sequence[int], axis: int, seed: int = 1, bits: int = 8) -> str:
-        """A random stored weight of 8 or 4 bits with scales of channels."""
+        """A random stored weight with scales of channels; of 4 bits it is int4, else int8."""
         rng = np.random.default_rng(seed)
         most = 2 ** (bits - 1) - 1
         codes = rng.integers(-most, most + 1, shape)
         scale = rng.uniform(0.5, 1.5, shape[axis]) / most
-        dtype = np.int8 if bits == 8 else ml_dtypes.int4
+        dtype = ml_dtypes.int4 if bits == 4 else np.int8
         return self.weight(codes, [float(s) for s in scale], axis, dtype)
