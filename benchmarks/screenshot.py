@@ -97,7 +97,7 @@ def main() -> int:
     parser.add_argument("picture", type=Path, help="PNG to write")
     parser.add_argument("--page", type=Path, help="default: the Fashion-MNIST hybrid's")
     parser.add_argument("--width", type=int, default=1200)
-    parser.add_argument("--height", type=int, default=2830)
+    parser.add_argument("--height", type=int, default=3280)
     parser.add_argument("--dark", action="store_true")
     options = parser.parse_args()
     if chromium() is None:

@@ -35,6 +35,8 @@ BAR_WIDTH = 240
 DECADES_BELOW, DECADES_ABOVE = 4, 1
 BOX_W, BOX_H, GAP_X, GAP_Y, COLUMNS = 118, 66, 22, 30, 7
 MARGIN = 10
+# A tag's height, and the width of a letter in it.
+TAG_H, TAG_W = 16, 6.8
 
 
 @dataclass(frozen=True)
@@ -202,14 +204,34 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class Tag:
+    """A label in a frame of its own."""
+
+    x: float
+    y: float
+    width: float
+    text: str
+
+
+@dataclass(frozen=True)
 class Box:
-    """A block in the graph; ``arrow`` is the path from the block before it."""
+    """A block in the graph.
+
+    Attributes:
+        cell: The block.
+        x: Left edge.
+        y: Upper edge.
+        segments: Its bar of units.
+        arrow: Path from the block before it.
+        tag: On the lower edge: which bridges reach into it.
+    """
 
     cell: BlockCell
     x: float
     y: float
     segments: tuple[Segment, ...]
     arrow: str
+    tag: Tag | None
 
 
 @dataclass(frozen=True)
@@ -226,7 +248,7 @@ class Graph:
     """Boxes in rows, in execution order."""
 
     width: int
-    height: int
+    height: float
     box_width: int
     box_height: int
     boxes: tuple[Box, ...]
@@ -238,7 +260,7 @@ def graph(cells: Sequence[BlockCell]) -> Graph:
     boxes = tuple(_box(i, cell) for i, cell in enumerate(cells))
     rows = max(1, math.ceil(len(cells) / COLUMNS))
     width = 2 * MARGIN + COLUMNS * BOX_W + (COLUMNS - 1) * GAP_X
-    height = 2 * MARGIN + rows * BOX_H + (rows - 1) * GAP_Y
+    height = 2 * MARGIN + rows * BOX_H + (rows - 1) * GAP_Y + TAG_H / 2
     return Graph(width, height, BOX_W, BOX_H, boxes, _groups(boxes))
 
 
@@ -255,7 +277,9 @@ def _box(index: int, cell: BlockCell) -> Box:
         wide = (BOX_W - 16) * count / cell.nodes
         segments.append(Segment(at, wide, unit))
         at += wide
-    return Box(cell, x, y, tuple(segments), _arrow(index))
+    said = f"bridge {' + '.join(cell.bridges)}" if cell.bridges else ""
+    tag = Tag(x + 8, y + BOX_H - TAG_H / 2, TAG_W * len(said) + 12, said) if said else None
+    return Box(cell, x, y, tuple(segments), _arrow(index), tag)
 
 
 def _arrow(index: int) -> str:

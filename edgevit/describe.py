@@ -153,18 +153,23 @@ def _passes(made: Made) -> tuple[PassEntry, ...]:
 def records(made: Made) -> dict[str, bytes]:
     """The bundle's ``report.json``, and the same for each further entry, by path."""
     p = made.plan
-    return {
-        record_path(index): record_of(s.canonical, p.target, s.parity, p.precision).to_bytes()
-        for index, s in enumerate(made.shapes)
-    }
+    found = (
+        record_of(s.canonical, p.target, s.parity, p.precision, _stored(s))
+        for s in made.shapes
+    )
+    return {record_path(index): record.to_bytes() for index, record in enumerate(found)}
+
+
+def _stored(shaped: Shaped) -> dict[str, tuple[int, ...]]:
+    """Value name -> shape of the tensor that was lowered."""
+    parts = shaped.staged.parts
+    return {b.name: b.artifact_shape for part in parts for b in part.lowered.values}
 
 
 def _placed(made: Made, shaped: Shaped) -> tuple[Placement, ...]:
     """Where each node runs; what the unit pads are the tensors that were lowered."""
-    stored = {
-        b.name: b.artifact_shape for part in shaped.staged.parts for b in part.lowered.values
-    }
-    return place(shaped.canonical, made.plan.target, made.plan.precision, stored)
+    p = made.plan
+    return place(shaped.canonical, p.target, p.precision, _stored(shaped))
 
 
 def _target_spec(p: Plan) -> str:

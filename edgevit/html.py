@@ -16,11 +16,18 @@ from typing import Any
 from edgevit.bundle import open_bundle
 from edgevit.charts import BAR_WIDTH, bar, graph, psnr_panel, ratio_panel
 from edgevit.errors import InputError, UsageError, probe_package
-from edgevit.manifest import Manifest
-from edgevit.pagedata import UNITS, block_cells, class_costs, placement_rows, unit_of
+from edgevit.manifest import Manifest, ParityRecord
+from edgevit.pagedata import (
+    UNITS,
+    block_cells,
+    bridge_lines,
+    class_costs,
+    placement_rows,
+    unit_of,
+)
 from edgevit.parity import HIGHER_IS_BETTER
 from edgevit.record import Record, read_record
-from edgevit.report import bytes_text
+from edgevit.report import artifact_text, bytes_text
 from edgevit.samples import samples
 
 __all__ = ["check_page", "page", "write_page"]
@@ -57,7 +64,8 @@ def page(bundle: Path) -> str:
     """
     probe_package("the HTML report", "jinja2", "compile").require()
     manifest = open_bundle(bundle, failed=True)
-    return _render(_content(bundle, manifest, read_record(bundle)))
+    every = [read_record(bundle, index) for index in range(len(manifest.entries))]
+    return _render(_content(bundle, manifest, every))
 
 
 def check_page(place: Path, bundle: Path, overwrite: bool) -> None:
@@ -136,7 +144,8 @@ def _figure_text(value: float | None) -> str:
     return "–" if value is None else f"{value:.3g}"
 
 
-def _content(bundle: Path, manifest: Manifest, record: Record) -> dict[str, Any]:
+def _content(bundle: Path, manifest: Manifest, every: Sequence[Record]) -> dict[str, Any]:
+    record = every[0]
     cells = block_cells(record, manifest)
     left_over = frozenset(f.node for f in manifest.coverage.fallback)
     classes = class_costs(record.nodes)
@@ -147,6 +156,9 @@ def _content(bundle: Path, manifest: Manifest, record: Record) -> dict[str, Any]
         "record": record,
         "cells": cells,
         "graph": graph(cells),
+        "bridges": bridge_lines(record, cells),
+        "estimates": _estimates(record),
+        "entries": _entries(manifest, every),
         "units": _units(record, left_over),
         "placement": placement_rows(record, manifest),
         "gates": _gates(manifest),
@@ -167,6 +179,54 @@ def _content(bundle: Path, manifest: Manifest, record: Record) -> dict[str, Any]
         ],
         "samples": samples(bundle, manifest),
         "refusals": [(p.spec, r) for p in manifest.passes for r in p.refused],
+    }
+
+
+def _estimates(record: Record) -> list[dict[str, str]]:
+    """Latency and energy of an entry, as far as the device file has figures for them."""
+    every = (("latency", record.latency_ms, "ms"), ("energy", record.energy_mj, "mJ"))
+    return [
+        {
+            "name": name,
+            **{k: f"{getattr(found, k):.3g} {unit}" for k in ("low", "mid", "high")},
+            "confidence": found.confidence,
+        }
+        for name, found, unit in every
+        if found is not None
+    ]
+
+
+def _entries(manifest: Manifest, every: Sequence[Record]) -> list[dict[str, Any]]:
+    """What differs from one input shape to the next: figures, artifacts, estimates."""
+    measured = manifest.entry_parity or (manifest.parity,) * len(every)
+    rows = []
+    for entry, parity, record in zip(manifest.entries, measured, every, strict=True):
+        row = {
+            "shapes": ", ".join(
+                f"{i.name} {' × '.join(map(str, i.shape))}" for i in entry.inputs
+            ),
+            "artifacts": ", ".join(artifact_text(p.artifact, p.function) for p in entry.parts),
+            "estimates": _estimates(record),
+            "metrics": {},
+        }
+        rows.append(row if parity is None else row | _measured(parity))
+    return rows
+
+
+def _measured(parity: ParityRecord) -> dict[str, Any]:
+    metrics = {}
+    for metric, figure in parity.figures.items():
+        title, unit = _METRICS.get(metric, (metric, ""))
+        known = figure["value"] is not None
+        text = _figure_text(figure["value"]) + unit * known
+        metrics[title] = "exact" if figure.get("exact") else text
+    return {
+        "metrics": metrics,
+        "samples": parity.samples,
+        "synthetic": parity.synthetic,
+        "replayed": parity.replayed,
+        "passed": all(f["pass"] for f in parity.figures.values())
+        and parity.first_divergent is None,
     }
 
 

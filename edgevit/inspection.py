@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgevit import registry
+from edgevit.backend import Backend, LowerOptions
 from edgevit.bridges import Bridge, bridges
 from edgevit.cost import Cost, peak_activation_bytes, total_cost
 from edgevit.estimate import Estimates, estimate
@@ -19,7 +20,7 @@ from edgevit.pipeline import PassRecord
 from edgevit.placement import Placement, place
 from edgevit.report import bytes_text, table, text_of_estimate
 from edgevit.schemas import UnknownOperator
-from edgevit.target import load_target
+from edgevit.target import Target, load_target
 from edgevit.views import Block, BlockGroup, blocks, group
 
 if TYPE_CHECKING:
@@ -121,17 +122,27 @@ def inspect(
     on_target = None
     if device is not None:
         backend = registry.load("backends", device.backend)()
-        precision = device.default_precision
-        on_target = OnTarget(
-            name=device.name,
-            backend=device.backend,
-            precision=precision,
-            coverage=coverage(model, backend, device, precision),
-            placement=place(model, device, precision),
-            estimates=estimate(model, device, precision),
-        )
+        on_target = _on_target(model, backend, device)
     found = _look(model, records)
     return Inspection(path.name, seen.opset, seen.operators, (), found, on_target)
+
+
+def _on_target(model: ir.Model, backend: Backend, device: Target) -> OnTarget:
+    precision = device.default_precision
+    covered = coverage(model, backend, device, precision)
+    stored: dict[str, tuple[int, ...]] = {}
+    if device.placement and not covered.fallback and backend.probe().ok:
+        # What a unit pads are the tensors of its program, not those of the graph.
+        lowered = backend.lower(model, device, LowerOptions(precision, "source", "model"))
+        stored = {b.name: b.artifact_shape for b in lowered.values}
+    return OnTarget(
+        name=device.name,
+        backend=device.backend,
+        precision=precision,
+        coverage=covered,
+        placement=place(model, device, precision, stored),
+        estimates=estimate(model, device, precision),
+    )
 
 
 def _look(model: ir.Model, records: tuple[PassRecord, ...]) -> Canonical:

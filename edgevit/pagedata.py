@@ -12,9 +12,11 @@ from edgevit.record import NodeRow, Record
 __all__ = [
     "UNITS",
     "BlockCell",
+    "BridgeLine",
     "ClassCost",
     "PlacementRow",
     "block_cells",
+    "bridge_lines",
     "class_costs",
     "placement_rows",
     "unit_of",
@@ -97,6 +99,7 @@ class BlockCell:
         operators: (operator, nodes), most first.
         ratio: Worst replay error over its limit; ``None`` if none was measured.
         psnr_db: Lowest accumulated PSNR; ``None`` if none was measured.
+        bridges: Directions of the bridges that reach into it, ``in`` and ``out``.
     """
 
     number: int
@@ -110,6 +113,7 @@ class BlockCell:
     weight_bytes: int
     ratio: float | None
     psnr_db: float | None
+    bridges: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,7 @@ class ClassCost:
 
 @dataclass(frozen=True)
 class PlacementRow:
-    """How many nodes a rule places on a unit, which operators, and why."""
+    """How many nodes a rule places on a unit, which operators, why, and the most padding."""
 
     unit: str
     rule: str
@@ -135,6 +139,19 @@ class PlacementRow:
     operators: tuple[tuple[str, int], ...]
     source: str
     confidence: str
+    padding: float
+
+
+@dataclass(frozen=True)
+class BridgeLine:
+    """A bridge between convolution and attention, and the blocks that it touches."""
+
+    direction: str
+    entry: str
+    exit: str
+    nodes: int
+    cells: tuple[int, ...]
+    operators: tuple[tuple[str, int], ...]
 
 
 def _counted(names: Iterable[str]) -> tuple[tuple[str, int], ...]:
@@ -184,9 +201,31 @@ def block_cells(record: Record, manifest: Manifest) -> tuple[BlockCell, ...]:
             weight_bytes=sum(n.weight_bytes for n in nodes),
             ratio=max((n.ratio for n in nodes if n.ratio is not None), default=None),
             psnr_db=min((n.psnr_db for n in nodes if n.psnr_db is not None), default=None),
+            bridges=_directions(record, {position for position, _ in rows}),
         )
         cells.append(cell)
     return tuple(cells)
+
+
+def _directions(record: Record, positions: set[int]) -> tuple[str, ...]:
+    touching = {b.direction for b in record.bridges if not positions.isdisjoint(b.nodes)}
+    return tuple(sorted(touching))
+
+
+def bridge_lines(record: Record, cells: Sequence[BlockCell]) -> tuple[BridgeLine, ...]:
+    """Bridges with the numbers of the blocks (``block_cells``) that their nodes are in."""
+    numbers = {record.nodes[c.first].block: c.number for c in cells}
+    return tuple(
+        BridgeLine(
+            direction=b.direction,
+            entry=b.entry,
+            exit=b.exit,
+            nodes=len(b.nodes),
+            cells=tuple(sorted({numbers[record.nodes[i].block] for i in b.nodes})),
+            operators=_counted(record.nodes[i].op for i in b.nodes),
+        )
+        for b in record.bridges
+    )
 
 
 def class_costs(nodes: Sequence[NodeRow]) -> tuple[ClassCost, ...]:
@@ -227,6 +266,7 @@ def placement_rows(record: Record, manifest: Manifest) -> tuple[PlacementRow, ..
             operators=_counted(n.op for n in rows),
             source="" if made is None else made.source,
             confidence="" if made is None else made.confidence,
+            padding=max(n.padding for n in rows),
         )
         found.append(row)
     totals = Counter({unit: 0 for unit, _ in members})

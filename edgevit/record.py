@@ -7,10 +7,11 @@ significant digits where they were measured.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal
 
 from edgevit import strictjson
 from edgevit.errors import ArtifactError
@@ -18,6 +19,7 @@ from edgevit.errors import ArtifactError
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from edgevit.estimate import Estimates
     from edgevit.placement import Placement
     from edgevit.target import Target
     from edgevit.verify import Parity
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = [
     "RECORD",
     "BlockRow",
+    "BridgeRow",
+    "EstimateRow",
     "NodeRow",
     "Record",
     "RuleRow",
@@ -79,6 +83,7 @@ class NodeRow:
             node was not replayed by itself (fused into a later one, or not verified).
         psnr_db: Accumulated PSNR of its value in the running artifact, the lowest over
             outputs; ``None`` if exact or not measured.
+        padding: Bytes that the unit stores for each byte of the artifact's tensor.
     """
 
     name: str
@@ -91,6 +96,41 @@ class NodeRow:
     moved_bytes: int
     ratio: float | None
     psnr_db: float | None
+    padding: float = 1.0
+
+
+@dataclass(frozen=True)
+class BridgeRow:
+    """A region between convolution and attention (``bridges.Bridge``).
+
+    Attributes:
+        direction: ``in`` (convolution to attention) or ``out``.
+        entry: Name of the value that enters.
+        exit: Name of the value that leaves.
+        nodes: Indices of its nodes.
+    """
+
+    direction: Literal["in", "out"]
+    entry: str
+    exit: str
+    nodes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class EstimateRow:
+    """A range that was estimated from the device file's figures, not measured.
+
+    Attributes:
+        low: The range from here to ``high`` holds the true value about nine times of ten.
+        mid: What the figures give.
+        high: See ``low``.
+        confidence: The lowest among the figures used.
+    """
+
+    low: float
+    mid: float
+    high: float
+    confidence: str
 
 
 @dataclass(frozen=True)
@@ -102,12 +142,18 @@ class Record:
         blocks: Each after the one around it.
         rules: Placement rules that decided.
         nodes: In execution order.
+        bridges: Between convolution and attention.
+        latency_ms: Of one run; ``None`` if the device file has no figures for it.
+        energy_mj: Of one run.
     """
 
     activation_bytes: int
     blocks: tuple[BlockRow, ...]
     rules: tuple[RuleRow, ...]
     nodes: tuple[NodeRow, ...]
+    bridges: tuple[BridgeRow, ...] = ()
+    latency_ms: EstimateRow | None = None
+    energy_mj: EstimateRow | None = None
 
     def to_bytes(self) -> bytes:
         """Canonical JSON."""
@@ -144,6 +190,9 @@ def read_record(bundle: Path, entry: int = 0) -> Record:
             raise ArtifactError(f"{RECORD}: node {node.name!r}: no block {node.block}")
         if node.rule is not None and not 0 <= node.rule < len(found.rules):
             raise ArtifactError(f"{RECORD}: node {node.name!r}: no rule {node.rule}")
+    for index, bridge in enumerate(found.bridges):
+        if not bridge.nodes or not all(0 <= i < len(found.nodes) for i in bridge.nodes):
+            raise ArtifactError(f"{RECORD}: bridges[{index}]: no nodes {bridge.nodes}")
     return found
 
 
@@ -152,6 +201,7 @@ def record_of(
     target: Target,
     parity: Parity | None,
     precision: str | None = None,
+    stored: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
 ) -> Record:
     """What a compile knows of every canonical node.
 
@@ -160,36 +210,77 @@ def record_of(
         target: Its rules place the nodes.
         parity: Of the staged artifact; ``None`` if not verified.
         precision: Of the artifact; the target's own where absent.
+        stored: Value name -> shape of the artifact's tensor that holds it: what is padded.
     """
-    from edgevit.cost import node_costs, peak_activation_bytes
+    from edgevit.cost import peak_activation_bytes
+    from edgevit.estimate import estimate
     from edgevit.placement import place
-    from edgevit.replay import short
     from edgevit.views import blocks
 
     rows, owner = _blocks(blocks(canonical), len(canonical.graph))
-    rules, placed = _rules(place(canonical, target, precision), len(canonical.graph))
+    found = place(canonical, target, precision, stored)
+    rules, placed = _rules(found, len(canonical.graph))
+    padding = [p.padding for p in found] or [1.0] * len(placed)
+    guess = estimate(canonical, target, precision or target.default_precision)
+    return Record(
+        peak_activation_bytes(canonical),
+        tuple(rows),
+        rules,
+        _nodes(canonical, parity, zip(owner, placed, padding, strict=True)),
+        _bridges(canonical),
+        **_estimates(guess),
+    )
+
+
+def _nodes(
+    canonical: ir.Model,
+    parity: Parity | None,
+    known: Iterable[tuple[int, int | None, float]],
+) -> tuple[NodeRow, ...]:
+    """A row a node; ``known`` are the block, the rule and the padding of each."""
+    from edgevit.cost import node_costs
+    from edgevit.replay import short
+
     ratios, trail = _measured(parity)
     nodes = []
-    for index, (node, cost) in enumerate(
-        zip(canonical.graph, node_costs(canonical), strict=True)
-    ):
+    each = zip(canonical.graph, node_costs(canonical), known, strict=True)
+    for node, cost, (block, rule, padding) in each:
         names = [str(out.name) for out in node.outputs]
         worst = max((ratios[n] for n in names if n in ratios), default=None)
         lowest = min((trail[n] for n in names if n in trail), default=None)
         row = NodeRow(
             name=names[0],
             op=node.op_type,
-            block=owner[index],
-            rule=placed[index],
+            block=block,
+            rule=rule,
             macs=cost.macs,
             params=cost.params,
             weight_bytes=cost.weight_bytes,
             moved_bytes=cost.moved_bytes,
             ratio=None if worst is None else short(worst),
             psnr_db=None if lowest is None else short(lowest),
+            padding=short(padding),
         )
         nodes.append(row)
-    return Record(peak_activation_bytes(canonical), tuple(rows), rules, tuple(nodes))
+    return tuple(nodes)
+
+
+def _bridges(canonical: ir.Model) -> tuple[BridgeRow, ...]:
+    from edgevit.bridges import bridges
+
+    at = {str(node.name): index for index, node in enumerate(canonical.graph)}
+    return tuple(
+        BridgeRow(b.direction, b.entry, b.exit, tuple(sorted(at[n] for n in b.nodes)))
+        for b in bridges(canonical)
+    )
+
+
+def _estimates(guess: Estimates) -> dict[str, EstimateRow | None]:
+    keys = ("low", "mid", "high", "confidence")
+    return {
+        name: None if found is None else EstimateRow(*(found[k] for k in keys))
+        for name, found in guess.to_json().items()
+    }
 
 
 def _rules(

@@ -55,6 +55,8 @@ class Parity:
         return all(f.passed for f in self.figures) and self.first_divergent is None
 
 
+# What a source or an artifact computes may hold infinities: figures to report, no warnings.
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")
 def verify_parts(
     subject: Subject, samples: Sequence[Arrays], expected: Expected, synthetic: bool
 ) -> Parity:

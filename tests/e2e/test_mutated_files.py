@@ -23,6 +23,8 @@ ROOT = Path(__file__).parents[2]
 MODELS = sorted((ROOT / "tests" / "fixtures" / "models").glob("fashion_*.onnx"))
 # A healthy file takes 0.1 s; the first answer includes the imports.
 LIMIT_S = 60.0
+# A compile that verifies starts some five processes.
+COMPILE_LIMIT_S = 300.0
 
 
 class Child:
@@ -30,6 +32,7 @@ class Child:
 
     def __init__(self, log: Path, targets: tuple[str, ...]) -> None:
         self._log = log
+        self._limit_s = COMPILE_LIMIT_S if "--compile" in targets else LIMIT_S
         with log.open("w") as stream:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.e2e.mutation_worker", *targets],
@@ -50,8 +53,8 @@ class Child:
         stdin.flush()
         with selectors.DefaultSelector() as selector:
             selector.register(stdout, selectors.EVENT_READ)
-            if not selector.select(LIMIT_S):
-                return {"outcome": "hung", "detail": f"no answer within {LIMIT_S} s"}
+            if not selector.select(self._limit_s):
+                return {"outcome": "hung", "detail": f"no answer within {self._limit_s} s"}
         line = stdout.readline()
         if not line:
             return {"outcome": "crashed", "detail": self._log.read_text()[-2000:]}
@@ -79,13 +82,14 @@ def child(tmp_path: Path, *targets: str) -> Iterator[Child]:
 def serve(folder: Path, seed: int, count: int, *targets: str) -> dict[str, int]:
     """Ask about ``count`` damaged files; returns how often each good answer came.
 
-    Files that load and canonicalize are lowered for ``targets`` too.
+    Files that load and canonicalize are lowered for ``targets`` too; with ``--compile`` ahead
+    of them each file is compiled and verified for one.
 
     Raises:
-        AssertionError: The first answer that is neither ``ok`` nor ``refused``.
+        AssertionError: The first answer that is none of ``ok``, ``failed`` and ``refused``.
     """
     contents = [path.read_bytes() for path in MODELS]
-    counted = {"ok": 0, "refused": 0}
+    counted = {"ok": 0, "failed": 0, "refused": 0}
     path = folder / "mutated.onnx"
     with child(folder, *targets) as worker:
         for index in range(count):
@@ -110,6 +114,16 @@ def test_300_damaged_files(tmp_path: Path) -> None:
 def test_5000_more(tmp_path: Path) -> None:
     counted = serve(tmp_path, 20241, 5000, "onnx", "raspberry-pi-5", "iphone-npu")
     assert counted["refused"] > 3000
+
+
+@pytest.mark.long
+def test_1000_compiled(tmp_path: Path) -> None:
+    """The whole way, verification included: exit 0, 1 or 2, and nothing left behind."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    counted = serve(folder, 20242, 1000, "--compile", "onnx", "linux-x86", "iphone-npu")
+    assert counted["refused"] > 600
+    assert counted["ok"] > 15
 
 
 def test_undamaged_files_are_taken(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import base64
 import importlib.metadata
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,16 @@ from edgevit.cli import main
 from edgevit.errors import ArtifactError, BackendMissingError, InputError, UsageError
 from edgevit.html import page, write_page
 from edgevit.manifest import CoverageRecord, FallbackRecord, PassEntry, RefusedEntry
-from edgevit.record import BlockRow, NodeRow, Record, RuleRow, read_record
-from tests.support.bundles import same, tensor, toy_bundle, toy_entry
+from edgevit.record import (
+    BlockRow,
+    BridgeRow,
+    EstimateRow,
+    NodeRow,
+    Record,
+    RuleRow,
+    read_record,
+)
+from tests.support.bundles import manifest, same, tensor, toy_bundle, toy_entry
 from tests.support.pages import Page
 
 HOSTILE = "<script>alert('x')</script>\"><img src=http://evil.example/x onerror=alert(1)>"
@@ -329,3 +338,57 @@ def test_without_html_the_report_is_as_before(
     made = toy_bundle(tmp_path / "old.edgevit")
     assert main(["report", str(tmp_path / "old.edgevit"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["result"] == {"manifest": made.to_json()}
+
+
+def test_estimates_say_that_they_are(tmp_path: Path, bundle: Path) -> None:
+    guess = EstimateRow(1.25, 2.5, 5.0, "published")
+    found = replace(record(), latency_ms=guess)
+    made = Page(page(make(tmp_path / "e.edgevit", found)))
+    for text in ("latency, estimated", "≈ 2.5 ms", "1.25 ms to 5 ms; not measured"):
+        assert text in made.text
+    assert "nothing here was measured on a device" in made.sections["cost"]
+    assert "published" in made.sections["cost"]
+    assert "energy" not in made.sections["cost"]
+    assert "No estimate of latency or energy" in Page(page(bundle)).sections["cost"]
+
+
+def test_bridges_are_tagged_and_listed(tmp_path: Path, bundle: Path) -> None:
+    ways = (BridgeRow("in", "stem", "scores", (0, 1)), BridgeRow("out", HOSTILE, "y", (4,)))
+    made = Page(page(make(tmp_path / "b.edgevit", replace(record(), bridges=ways))))
+    text = made.sections["blocks"]
+    assert (text.count("bridge in"), text.count("bridge out")) == (2, 1)
+    assert "in1, 22" in text  # way, blocks, nodes
+    assert HOSTILE in text
+    assert "bridge" not in Page(page(bundle)).sections["blocks"].lower()
+
+
+def test_padding_is_shown_where_a_unit_pads(tmp_path: Path) -> None:
+    rows = (*record().nodes[:2], replace(record().nodes[2], padding=3.2), *record().nodes[3:])
+    made = Page(page(make(tmp_path / "p.edgevit", replace(record(), nodes=rows))))
+    assert "× 3.2" in made.sections["blocks"]
+
+
+def test_every_entry_has_its_own_figures(tmp_path: Path) -> None:
+    shapes = [(1, 2), (4, 2)]
+    entries = tuple(toy_entry(s) for s in shapes)
+    one = manifest(entries).parity
+    assert one is not None
+    metric, figure = next(iter(one.figures.items()))
+    each = tuple(
+        replace(one, figures={**one.figures, metric: {**figure, "value": value}})
+        for value in (1.5e-7, 2.5e-7)
+    )
+    slow = replace(record(), latency_ms=EstimateRow(7.0, 8.0, 9.0, "estimated"))
+    files = {"report.json": record().to_bytes(), "report.1.json": slow.to_bytes()}
+    out = tmp_path / "two.edgevit"
+    toy_bundle(out, shapes=shapes, files=files, entry_parity=each)
+    made = Page(page(out))
+    for text in ("x 1 × 2", "x 4 × 2", "1.5e-07", "2.5e-07"):
+        assert text in made.sections["parity"]
+    assert "8 ms" in made.sections["cost"]
+
+
+def test_a_bridge_of_no_node_is_an_artifact_error(tmp_path: Path) -> None:
+    made = replace(record(), bridges=(BridgeRow("in", "a", "b", (17,)),))
+    with pytest.raises(ArtifactError, match=r"bridges\[0\]: no nodes \(17,\)"):
+        page(make(tmp_path / "x.edgevit", made))

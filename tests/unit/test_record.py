@@ -10,7 +10,9 @@ import pytest
 
 from benchmarks.corpus.store import FIXTURES
 from edgevit import registry
+from edgevit.bridges import bridges
 from edgevit.cost import total_cost
+from edgevit.estimate import estimate
 from edgevit.loading import load
 from edgevit.manifest import CoverageRecord
 from edgevit.pagedata import block_cells, class_costs, placement_rows
@@ -96,3 +98,40 @@ def test_it_reads_back_equal(record: Record, tmp_path: Any) -> None:
 def test_without_verification_nothing_was_measured(record: Record) -> None:
     assert {n.ratio for n in record.nodes} == {None}
     assert {n.psnr_db for n in record.nodes} == {None}
+
+
+def test_bridges_and_estimates_are_those_of_the_compiler(
+    canonical: ir.Model, record: Record
+) -> None:
+    seen = bridges(canonical)
+    assert [(b.direction, b.entry, b.exit) for b in seen] == [
+        (b.direction, b.entry, b.exit) for b in record.bridges
+    ]
+    assert seen
+    names = [str(n.name) for n in canonical.graph]
+    for bridge, row in zip(seen, record.bridges, strict=True):
+        assert {names[i] for i in row.nodes} == set(bridge.nodes)
+    guess = estimate(canonical, load_target("iphone-npu"), "fp16").latency
+    assert guess is not None
+    assert record.latency_ms is not None
+    assert record.latency_ms.mid == pytest.approx(guess.mid, rel=5e-3)  # three digits
+
+
+def test_padding_follows_the_tensors_that_were_lowered(canonical: ir.Model) -> None:
+    """A tensor of 1 x 1 x 1 x 3 is stored as one of 32; what is not said is the graph's."""
+    target = load_target("iphone-npu")
+    plain = record_of(canonical, target, None)
+    rule = next(
+        r for r in target.placement
+        if r.align_elements and any(n.rule is not None and plain.rules[n.rule].name == r.name
+                                    for n in plain.nodes)
+    )  # fmt: skip
+    chosen = next(
+        n for n in plain.nodes if n.rule is not None and plain.rules[n.rule].name == rule.name
+    )
+    found = record_of(canonical, target, None, stored={chosen.name: (1, 1, 1, 3)})
+    changed = next(n for n in found.nodes if n.name == chosen.name)
+    assert rule.align_elements is not None
+    assert changed.padding == pytest.approx(rule.align_elements / 3, rel=5e-3)
+    others = [(a.name, a.padding) for a in plain.nodes if a.name != chosen.name]
+    assert others == [(b.name, b.padding) for b in found.nodes if b.name != chosen.name]
