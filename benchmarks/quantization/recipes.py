@@ -32,8 +32,8 @@ _BOTH = "bridge-quant{weights=-1},compensate,sink-quantizers"
 _SMOOTH = "smooth-quant{explicit=true},quantize{weights=-1},compensate,sink-quantizers"
 # Weights are the bottleneck: less is moved to them, and the worst layers get 8 bits.
 _WIDE = (
-    "smooth-quant{explicit=true,alpha=0.3},quantize{weights=-1},compensate{widen=0.5},"
-    "sink-quantizers"
+    "smooth-quant{explicit=true,alpha=0.4,least=0},quantize{weights=-1},"
+    "compensate{widen=0.75},sink-quantizers"
 )
 OURS = (
     Ours("w8a8", "onnx", "w8a8"),
