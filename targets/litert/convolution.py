@@ -125,12 +125,13 @@ def _conv(ctx: Context, group: Group) -> None:
     common["fusedActivationFunction"] = fused(group.activation)
     bias = _bias(ctx, node, weights[0])
     if depthwise:
-        weight = kernel(ctx, data_of(node, 1), lambda a: a.transpose(1, 2, 3, 0), 3)
+        weight = kernel(
+            ctx, data_of(node, 1), lambda a: a.transpose(1, 2, 3, 0), 3, hybrid=False
+        )
         options = schema.DepthwiseConv2DOptionsT(
             depthMultiplier=weights[0] // channels, **common
         )
         version = 1 if window.dilations == (1, 1) else 2
-        version = 6 if ctx.writer.dtype(weight) != "float32" else version
         ctx.result(
             "DEPTHWISE_CONV_2D",
             [tensor, weight, bias],
@@ -139,7 +140,9 @@ def _conv(ctx: Context, group: Group) -> None:
             perm=_NHWC,
         )
         return
-    weight = kernel(ctx, data_of(node, 1), lambda a: a.transpose(0, 2, 3, 1), 0)
+    held = stored(data_of(node, 1))
+    dense = held is not None and held.quantizer.dtype == ir.DataType.INT8
+    weight = kernel(ctx, data_of(node, 1), lambda a: a.transpose(0, 2, 3, 1), 0, hybrid=dense)
     plain = 1 if ctx.writer.dtype(weight) == "float32" else 5
     version = plain if weights[1] == channels else 6
     ctx.result(

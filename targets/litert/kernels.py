@@ -18,7 +18,9 @@ Arrange = Callable[[Array], Array]
 _DEQUANTIZE = 5  # the version that knows scales of channels
 
 
-def kernel(ctx: Context, value: ir.Value, arrange: Arrange, axis: int) -> int:
+def kernel(
+    ctx: Context, value: ir.Value, arrange: Arrange, axis: int, *, hybrid: bool = True
+) -> int:
     """The weight of an operator on floats.
 
     Args:
@@ -26,6 +28,8 @@ def kernel(ctx: Context, value: ir.Value, arrange: Arrange, axis: int) -> int:
         value: A constant, stored as numbers or as codes.
         arrange: Brings it into the operator's form.
         axis: Where the output channels are after that.
+        hybrid: Whether XNNPACK has a kernel of this operator that quantizes activations as
+            it runs.
 
     Returns:
         A float tensor; codes themselves where the engine quantizes activations as it runs.
@@ -36,7 +40,7 @@ def kernel(ctx: Context, value: ir.Value, arrange: Arrange, axis: int) -> int:
             raise ValueError(f"the weight {value.name!r} is not constant")
         return ctx.weight(f"{value.name}", arrange(array))
     tensor = codes_kernel(ctx, found, arrange, axis)
-    if ctx.dynamic and found.quantizer.symmetric:
+    if hybrid and ctx.dynamic and found.quantizer.symmetric:
         return tensor
     return widened(ctx, value, tensor)
 
