@@ -39,6 +39,7 @@ __all__ = [
 ]
 
 RECORD = "report.json"
+_AGAIN = "compile the model again: bundles of this version hold what the page shows"
 
 
 @dataclass(frozen=True)
@@ -177,11 +178,14 @@ def read_record(bundle: Path, entry: int = 0) -> Record:
     except FileNotFoundError as e:
         raise ArtifactError(
             f"{bundle}: expected {RECORD}, found none",
-            hint="compile the model again: bundles of this version hold what the page shows",
+            hint=_AGAIN,
         ) from e
     except OSError as e:
         raise ArtifactError(f"{path}: cannot be read: {e.strerror}") from e
-    found = strictjson.decode(Record, strictjson.parse(content, str(path)), RECORD)
+    try:
+        found = strictjson.decode(Record, strictjson.parse(content, str(path)), RECORD)
+    except ArtifactError as e:
+        raise ArtifactError(e.message, hint=_AGAIN) from e
     for index, block in enumerate(found.blocks):
         if block.parent is not None and not 0 <= block.parent < index:
             raise ArtifactError(f"{RECORD}: blocks[{index}]: no earlier block {block.parent}")
