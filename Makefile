@@ -23,7 +23,7 @@ OPENVINO_KEY := $(shell sha256sum requirements/openvino.lock | cut -c1-16)
 OPENVINO_STAMP := .venv-openvino/.stamp-$(OPENVINO_KEY)
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-all lint format bench bench-five bench-latency bench-mutants bench-cost models \
+.PHONY: bench-quantization demo test test-all lint format bench bench-five bench-latency bench-mutants bench-cost models \
 	oracles optics-oracles bench-optics env clean test-arm64 test-tflite-runtime tflite-env \
 	bench-peers bench-peers-latency bench-compile-time onnx2tf-env openvino-env bench-shapes
 
@@ -153,6 +153,9 @@ bench-shapes: $(STAMP) zoo-models
 
 bench-mutants: $(STAMP)
 	@$(BIN)/python -m benchmarks.mutants
+
+bench-quantization: $(STAMP) models
+	@$(BIN)/python -m benchmarks.quantization
 
 bench-latency: $(STAMP) models
 	@$(BIN)/python -m benchmarks.latency

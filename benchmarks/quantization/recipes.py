@@ -36,6 +36,7 @@ _WIDE = (
     "compensate{widen=0.75},sink-quantizers"
 )
 OURS = (
+    Ours("w8a8", "onnx:cpu=vnni", "w8a8"),
     Ours("w8a8", "onnx", "w8a8"),
     Ours("w8a8 bridge", "onnx", "w8a8", _BRIDGE),
     Ours("w8a8", "linux-x86", "w8a8"),
