@@ -168,6 +168,16 @@ bench-peers-latency: $(STAMP) zoo-models onnx2tf-env
 bench-compile-time: $(STAMP) $(ORACLES_STAMP) models onnx2tf-env
 	@$(BIN)/python -m benchmarks.compile_time
 
+bench-optical: $(STAMP) models
+	@$(BIN)/python -m benchmarks.optical_exactness fashion_vit_ts fashion_hybrid_ts \
+		deit_tiny_patch16_224_ts mobilevit_xxs_ts convnext_atto_ts ppocrv4_rec
+	@$(BIN)/python -m benchmarks.optical_exactness --wave --plane 256x256 --samples 100 \
+		fashion_vit_ts fashion_hybrid_ts
+	@$(BIN)/python -m benchmarks.optical_exactness --wave deit_tiny_patch16_224_ts ppocrv4_rec
+	@$(BIN)/python -m benchmarks.optical_text
+	@$(BIN)/python -m benchmarks.optical_speed --cpu --threads 1 \
+		fashion_vit_ts fashion_hybrid_ts deit_tiny_patch16_224_ts
+
 bench-cost: $(STAMP) $(TORCH_STAMP)
 	@.venv-torch/bin/python -m benchmarks.corpus.phone_models
 	@$(BIN)/python -m benchmarks.cost_model
