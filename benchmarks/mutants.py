@@ -25,7 +25,7 @@ from benchmarks.mutation_model import mutation_model
 from edgevit import registry
 from edgevit.backend import LowerOptions
 from edgevit.bundle import Entry
-from edgevit.job import gates
+from edgevit.budget import gates
 from edgevit.loading import load
 from edgevit.parity import compare
 from edgevit.passes.order import canonicalize
@@ -142,7 +142,7 @@ def check(backend: str, precision: str, name: str, fault: Any, effect: float) ->
             entry=Entry.of_part(lowered.part),
             root=root,
             precision=precision,
-            gates=gates(target, precision),
+            gates=gates(target, precision, {}),
             run=_run,
         )
         parity = verify_parts(subject, model.samples, model.expected, synthetic=True)

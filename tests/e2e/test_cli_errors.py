@@ -109,9 +109,9 @@ USAGE: dict[str, tuple[list[Any], str, str]] = {
         "--shape",
     ),
     "shape twice": (
-        ["compile", VIT, "--target", "onnx", "--shape", "x=1", "--shape", "x=2"],
-        "'x' is given twice",
-        "",
+        ["compile", VIT, "--target", "onnx", *(2 * ["--shape", "x=1,1,28,28"])],
+        "the same input shapes twice: x=1,1,28,28",
+        "give each combination of shapes once",
     ),
     "shape name": (["compile", VIT, "--target", "onnx", "--shape", "z=1"], "'z'", ""),
     "shape value": (

@@ -80,11 +80,15 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
         seen.options, seen.providers = options, providers
         return types.SimpleNamespace(get_outputs=list, run=None)
 
+    class Options(types.SimpleNamespace):
+        def add_session_config_entry(self, key: str, value: str) -> None:
+            self.__dict__.setdefault("entries", {})[key] = value
+
     levels = dict.fromkeys(
         ("ORT_ENABLE_ALL", "ORT_ENABLE_EXTENDED", "ORT_ENABLE_BASIC", "ORT_DISABLE_ALL")
     )
     module = types.SimpleNamespace(
-        SessionOptions=types.SimpleNamespace,
+        SessionOptions=Options,
         InferenceSession=session,
         GraphOptimizationLevel=types.SimpleNamespace(**{k: k for k in levels}),
     )
@@ -108,6 +112,8 @@ def test_threads_and_optimization_reach_the_engine(
     OrtEngine(level).open(Path("m.onnx"), Part("ort", "m.onnx", (), ()), threads=3).close()
     assert seen.options.graph_optimization_level == expected
     assert seen.options.intra_op_num_threads == 3
+    # Else 4-bit and 8-bit weights make the engine quantize activations too.
+    assert seen.options.entries == {"session.qdq_matmulnbits_accuracy_level": "1"}
     assert seen.providers == ["CPUExecutionProvider"]
 
 

@@ -59,7 +59,11 @@ def test_codes_are_those_of_onnx(dtype: str, scheme: str) -> None:
 
 
 def test_per_channel_codes_are_those_of_onnx() -> None:
-    x = np.random.default_rng(1).normal(0, np.array([[1.0], [5.0], [0.1]]), (3, 40)).astype(np.float32)
+    x = (
+        np.random.default_rng(1)
+        .normal(0, np.array([[1.0], [5.0], [0.1]]), (3, 40))
+        .astype(np.float32)
+    )
     params = parameters(Range.of(x, axis=0), "int8", "symmetric", axis=0)
     assert params.scale.shape == (3,)
     np.testing.assert_array_equal(quantize(x, params), onnx_codes(x, params))

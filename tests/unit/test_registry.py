@@ -131,7 +131,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_installed_plugin_adds_a_pass_and_a_target(installed: Path) -> None:
     passes = {p["name"]: p for p in _ask(installed, "passes")["passes"]}
     assert passes["silence"]["owner"] == "silence"
-    assert passes["silence"]["effect"] == "bounded"
+    assert passes["silence"]["effect"] == "exact"
     (level,) = passes["silence"]["options"]
     assert (level["name"], level["default"]) == ("level", "0.0")
     assert passes["fold-pad"]["owner"] == "edgevit"

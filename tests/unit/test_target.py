@@ -41,7 +41,8 @@ def test_every_device_file_is_sound(name: str) -> None:
     if "fp16" in target.tolerance:
         assert target.tolerance["fp16"].psnr_db == 50.0
     for key, allowed in target.overridable.items():
-        assert target.options[key] in allowed
+        # Without a default the device's figures decide (the plane of an optical device).
+        assert key not in target.options or target.options[key] in allowed
 
 
 @pytest.mark.parametrize(

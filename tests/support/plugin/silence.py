@@ -20,7 +20,7 @@ class Silence(Pass):
     """Multiply every float32 weight by ``level``."""
 
     name: ClassVar[str] = "silence"
-    effect: ClassVar[Effect] = Effect.BOUNDED
+    effect: ClassVar[Effect] = Effect.EXACT
 
     level: float = 0.0
 

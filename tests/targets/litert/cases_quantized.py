@@ -16,6 +16,7 @@ __all__ = ["CASES"]
 # One step of a quantizer whose numbers reach 110 of them: engines may differ at a tie.
 STEP = 1 / 110
 
+
 def _quantized(g: GraphBuilder) -> QuantizedBuilder:
     if not isinstance(g, QuantizedBuilder):
         raise TypeError("these cases need a QuantizedBuilder")
