@@ -39,7 +39,7 @@ class PlacementRule(_Strict):
 
     Attributes:
         name: Shown in reports.
-        unit: ``ANE``, ``GPU`` or ``CPU``.
+        unit: ``ANE``, ``CPU``, ``GPU`` or ``OPTICS``.
         ops: Canonical operator names; empty matches every operator.
         precisions: Precisions of the program in which the rule holds; empty: in all.
         min_rank: Matches if any input or output has at least this rank.
@@ -49,7 +49,7 @@ class PlacementRule(_Strict):
     """
 
     name: str
-    unit: Literal["ANE", "GPU", "CPU"]
+    unit: Literal["ANE", "CPU", "GPU", "OPTICS"]
     ops: tuple[str, ...] = ()
     precisions: tuple[str, ...] = ()
     min_rank: int = 0
