@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from edgevit.sim4f.moves import pad, reshape, slice_, transpose
+from edgevit.sim4f.moves import Move, pad, reshape, slice_, transpose
 from edgevit.sim4f.program import Lattice, Operand, Optical, Read
 from edgevit.sim4f.signs import Signs
 from edgevit.targets.optical.layer import Layer, Window
@@ -112,20 +112,7 @@ def shared_kernel(
     down, right = _tiles(layer, plane)
     rows, columns = layer.rows, layer.columns
     chunks = math.ceil(layer.batch / (down * right))
-    g, i, o = layer.groups, layer.inputs, layer.outputs
-    spare = chunks * down * right - layer.batch
-    show = (
-        pad(0, spare, 0, 0, 0, 0, 0, 0, 0, 0),
-        reshape(chunks, down, right, g, i, rows.size, columns.size),
-        transpose(0, 3, 4, 1, 5, 2, 6),
-        reshape(chunks, g, i, down * rows.size, right * columns.size),
-    )
-    collect = (
-        reshape(chunks, g, o, down, rows.out, right, columns.out),
-        transpose(0, 3, 5, 1, 2, 4, 6),
-        reshape(chunks * down * right, g, o, rows.out, columns.out),
-        slice_(0, layer.batch, 0, g, 0, o, 0, rows.out, 0, columns.out),
-    )
+    show, collect = _moves(layer, chunks, down, right)
     return Optical(
         name=layer.name,
         mapping=mapping,
@@ -156,3 +143,25 @@ def shared_kernel(
         bias=layer.bias,
         macs=layer.macs,
     )
+
+
+def _moves(
+    layer: Layer, chunks: int, down: int, right: int
+) -> tuple[tuple[Move, ...], tuple[Move, ...]]:
+    """Pictures to chunks of ``down`` x ``right`` tiles, and what is read of them back."""
+    rows, columns = layer.rows, layer.columns
+    g, i, o = layer.groups, layer.inputs, layer.outputs
+    spare = chunks * down * right - layer.batch
+    show = (
+        pad(0, spare, 0, 0, 0, 0, 0, 0, 0, 0),
+        reshape(chunks, down, right, g, i, rows.size, columns.size),
+        transpose(0, 3, 4, 1, 5, 2, 6),
+        reshape(chunks, g, i, down * rows.size, right * columns.size),
+    )
+    collect = (
+        reshape(chunks, g, o, down, rows.out, right, columns.out),
+        transpose(0, 3, 5, 1, 2, 4, 6),
+        reshape(chunks * down * right, g, o, rows.out, columns.out),
+        slice_(0, layer.batch, 0, g, 0, o, 0, rows.out, 0, columns.out),
+    )
+    return show, collect
