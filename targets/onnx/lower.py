@@ -35,7 +35,7 @@ class OnnxBackend:
 
     name: ClassVar[str] = "onnx"
     precisions: ClassVar[frozenset[str]] = frozenset(
-        {"fp32", "fp16", "w8", "w4", "w8a8", "w8a8-dyn", "w4a8", "w6a6", "w4a4", "mixed"}
+        {"fp32", "fp16", "w8", "w4", "w8a8", "w4a8", "w6a6", "w4a4", "mixed"}
     )
 
     def probe(self) -> Availability:
