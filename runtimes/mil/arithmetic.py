@@ -109,11 +109,20 @@ def contract(a: Array, b: Array, *, half: bool) -> Array:
 def total(x: Array, axes: Sequence[int], *, keepdims: bool, half: bool) -> Array:
     """Sum of ``x`` over ``axes`` (row-major order of terms), summed as the module says."""
     axes = tuple(sorted(axis % x.ndim for axis in axes)) if x.ndim else ()
-    if not half or not axes:
+    if not axes:
         return np.asarray(np.sum(x, axis=axes, keepdims=keepdims, dtype=x.dtype))
     kept = [axis for axis in range(x.ndim) if axis not in axes]
-    terms = x.transpose([*kept, *axes]).reshape(*(x.shape[axis] for axis in kept), -1)
-    result = np.zeros(terms.shape[:-1], dtype=x.dtype)
+    # numpy adds pairwise along the fastest axis only; along another one, the error of a sum of
+    # many terms (a softmax over 18,710 classes) would grow with their number.
+    terms = np.ascontiguousarray(x.transpose([*kept, *axes]))
+    terms = terms.reshape(*(x.shape[axis] for axis in kept), -1)
+    result = _running(terms) if half else np.asarray(terms.sum(axis=-1, dtype=x.dtype))
+    return np.expand_dims(result, axes) if keepdims else result
+
+
+def _running(terms: Array) -> Array:
+    """The sum along the last axis, rounded to float16 after each block of terms."""
+    result: Array = np.zeros(terms.shape[:-1], dtype=terms.dtype)
     for start in range(0, terms.shape[-1], BLOCK):
         result = round_half(result + terms[..., start : start + BLOCK].sum(axis=-1))
-    return np.expand_dims(result, axes) if keepdims else result
+    return result
