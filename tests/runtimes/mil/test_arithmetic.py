@@ -143,7 +143,7 @@ def test_the_limit_rejects_a_slightly_wrong_erf(factor: float) -> None:
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_a_sum_is_as_exact_along_each_axis(axis: int) -> None:
-    """Pairwise sums: numpy's blocks of 128 in 8 lanes, then log2 of the blocks (Higham 4.2)."""
+    """Pairwise sums: blocks of 128 in 8 lanes, then log2 of the blocks (Higham 4.2)."""
     terms = 20000
     x = np.full([terms if i == axis else 3 for i in range(3)], 0.1, F)
     exact = terms * float(F(0.1))
