@@ -24,8 +24,8 @@ from benchmarks.faults import FAULTS, FaultyBackend, scale_fault
 from benchmarks.mutation_model import mutation_model
 from edgevit import registry
 from edgevit.backend import LowerOptions
-from edgevit.bundle import Entry
 from edgevit.budget import gates
+from edgevit.bundle import Entry
 from edgevit.loading import load
 from edgevit.parity import compare
 from edgevit.passes.order import canonicalize
