@@ -123,7 +123,7 @@ def test_the_command_line_wins_over_the_recipe(compiled: Compiled, tmp_path: Pat
     options += ["--no-verify", "--bundle-version", "7", "--json"]
     ran = edgevit("compile", compiled.model, *options, cwd=tmp_path)
     assert ran.code == 0, ran.err
-    assert ran.result["target"] == "onnx"
+    assert ran.result["target"] == "onnx:cpu=any"
     assert ran.result["bundle"] is None
     assert ran.result["parity"] is None
     assert "--no-verify" in ran.result["unverified_because"]
