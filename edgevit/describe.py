@@ -321,6 +321,7 @@ def result(made: Made, found: Manifest, path: Path | None, seconds: float) -> di
         "parity": None if made.parity is None else _figures(made.parity),
         "verification": verification(made.parities, entries) if made.parities else None,
         "unverified_because": found.unverified_because,
+        "warnings": list(dict.fromkeys(w for s in made.shapes for w in s.data.warnings)),
         "cost": _cost(made, made.first, found),
         "entries": [
             {

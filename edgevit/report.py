@@ -118,6 +118,7 @@ def text_of_compile(result: Mapping[str, Any], verbose: bool) -> str:
     if result["parity"] is not None:
         lines += ["", text_of_parity(result["verification"])]
     lines += text_of_entries(result["entries"])
+    lines += [f"warning: {w}" for w in result["warnings"]]
     lines += ["", _verdict(result)]
     return "\n".join(lines)
 

@@ -21,6 +21,7 @@ from edgevit.loading import Source
 from edgevit.model import dtype_of, shape_of
 from edgevit.plan import Plan
 from edgevit.reference import Arrays
+from edgevit.samplecheck import check_samples
 
 __all__ = ["Data", "data", "samples", "tensor_infos"]
 
@@ -37,6 +38,7 @@ class Data:
         digest: sha256 of the verification samples.
         synthetic: The verification samples were made up.
         selfcheck: One sample that ships with the bundle.
+        warnings: What is odd about the calibration samples.
     """
 
     calibration: DataSource | None
@@ -44,6 +46,7 @@ class Data:
     digest: str
     synthetic: bool
     selfcheck: Arrays
+    warnings: tuple[str, ...] = ()
 
 
 def tensor_infos(values: Sequence[ir.Value]) -> tuple[TensorInfo, ...]:
@@ -119,7 +122,10 @@ def data(
     if not found:
         raise _nothing_to_verify_on(calibration if inputs is None else None)
     _check_finite(found)
-    return Data(given, found, chosen.digest(), chosen.synthetic, selfcheck)
+    odd: tuple[str, ...] = ()
+    if given is not None and not given.synthetic:
+        odd = check_samples(source.model, given, p.preprocess)
+    return Data(given, found, chosen.digest(), chosen.synthetic, selfcheck, odd)
 
 
 def _nothing_to_verify_on(calibration: str | None) -> InputError:

@@ -25,6 +25,7 @@ class Ours:
 
 
 _NAIVE = "quantize{observer=minmax,weight-observer=minmax},sink-quantizers"
+_QUANTIZE = "quantize,sink-quantizers"
 _BRIDGE = "bridge-quant,sink-quantizers"
 # Granularity, scheme and scales of inputs from one pass, codes of weights from the other.
 _BOTH = "bridge-quant{weights=-1},compensate,sink-quantizers"
@@ -43,13 +44,18 @@ OURS = (
     Ours("w8a8-dyn", "linux-x86", "w8a8-dyn"),
     Ours("w6a6 naive", "onnx", "w6a6", _NAIVE),
     Ours("w6a6", "onnx", "w6a6"),
+    Ours("w6a6 quantize", "onnx", "w6a6", _QUANTIZE),
     Ours("w6a6 both", "onnx", "w6a6", _BOTH),
     Ours("w6a6 smooth", "onnx", "w6a6", _SMOOTH),
     Ours("w4a8 naive", "onnx", "w4a8", _NAIVE),
+    Ours("w4a8", "onnx", "w4a8"),
+    Ours("w4a8 quantize", "onnx", "w4a8", _QUANTIZE),
     Ours("w4a8 both", "onnx", "w4a8", _BOTH),
     Ours("w4a8 smooth", "onnx", "w4a8", _SMOOTH),
     Ours("w4a8 wide", "onnx", "w4a8", _WIDE),
     Ours("w4a4 naive", "onnx", "w4a4", _NAIVE),
+    Ours("w4a4", "onnx", "w4a4"),
+    Ours("w4a4 quantize", "onnx", "w4a4", _QUANTIZE),
     Ours("w4a4 both", "onnx", "w4a4", _BOTH),
     Ours("w4a4 smooth", "onnx", "w4a4", _SMOOTH),
     Ours("w8", "onnx", "w8"),
