@@ -346,6 +346,10 @@ def _cost(made: Made, shaped: Shaped, found: Manifest) -> dict[str, Any]:
     }
 
 
+def _came_quantized(made: Made) -> bool:
+    return any(n.op_type == "QuantizeLinear" for n in made.first.source.model.graph)
+
+
 def failed_gate(made: Made, found: Manifest, kept: Path | None) -> GateError:
     """The error of a compile whose verification failed: what, where, by how much."""
     parity = made.parity
@@ -365,6 +369,11 @@ def failed_gate(made: Made, found: Manifest, kept: Path | None) -> GateError:
     where = (
         f"the failed bundle was kept at {kept}" if kept else "--keep-failed keeps the bundle"
     )
+    if found.precision in ("fp32", "fp16") and _came_quantized(made):
+        where += (
+            "; the model quantizes activations, and integer kernels tip other ties than "
+            "floats do: compile it with --precision w8a8"
+        )
     error = GateError("verification failed: " + "; ".join(lines), hint=where)
     error.result = result(made, found, kept, 0.0)
     return error

@@ -124,7 +124,9 @@ class Context:
         """
         if self.samples is None:
             raise UsageError(
-                f"{spec} needs calibration data", hint="give --calib DIR|FILE.npz|synthetic"
+                f"{spec} needs calibration data",
+                hint="give --calib DIR or --calib FILE.npz; "
+                "--calib synthetic tries it on made-up samples",
             )
         return self.samples
 

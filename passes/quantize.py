@@ -26,6 +26,8 @@ from edgevit.target import QuantScheme
 
 __all__ = ["Quantize", "excluded", "scheme_of"]
 
+# What moves elements: quantizers of equal parameters may stand on either side.
+_MOVES = frozenset({"Expand", "Reshape", "Slice", "Split", "Tile", "Transpose"})
 Function = Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]
 
 
@@ -37,7 +39,8 @@ class Quantize(CalibratedPass):
     operators in the scheme's ``outputs``.
 
     1. The operator is in the device's scheme, its weight constant, the layer not excluded.
-    2. A weight or input that is dequantized already is left as it is.
+    2. A weight or input that is dequantized already, in front of operators that only move
+       elements or right here, is left as it is; so is a result that only quantizers read.
     3. Values that are only constant zero in calibration keep their layer float: nothing says
        what their range is.
 
@@ -77,6 +80,8 @@ class Quantize(CalibratedPass):
         edits: list[Edit] = [*kept, *weights]
         if scheme.activations:
             wanted = _wanted(chosen, scheme)
+            if not wanted:
+                return tuple(edits)  # a model that came quantized needs no samples
             seen = collect(model, context.data(str(self)), dict.fromkeys(wanted))
             readers = {name: only_reader(value) for name, value in _values(model).items()}
             edits += self._activations(wanted, seen, scheme, readers)
@@ -224,7 +229,7 @@ def _wanted(layers: Sequence[Quantizable], scheme: QuantScheme) -> dict[str, tup
         if not _dequantized(layer.x):
             name = str(layer.x.name)
             found[name] = (*found.get(name, ()), layer.key)
-        if layer.node.op_type in scheme.outputs:
+        if layer.node.op_type in scheme.outputs and not _quantized(layer.result):
             everywhere.add(str(layer.result.name))
             found.setdefault(str(layer.result.name), ())
     return {name: () if name in everywhere else found[name] for name in found}
@@ -235,5 +240,15 @@ def _values(model: ir.Model) -> dict[str, ir.Value]:
 
 
 def _dequantized(value: ir.Value) -> bool:
-    node = value.producer()
-    return node is not None and node.op_type == "DequantizeLinear" and not stored(value)
+    """Whether a value's elements are numbers of codes, wherever they were moved to."""
+    at, node = value, value.producer()
+    while node is not None and node.op_type in _MOVES and node.inputs[0] is not None:
+        at = node.inputs[0]
+        node = at.producer()
+    return node is not None and node.op_type == "DequantizeLinear" and not stored(at)
+
+
+def _quantized(value: ir.Value) -> bool:
+    """Whether only quantizers read a value."""
+    readers = [use.node.op_type for use in value.uses()]
+    return bool(readers) and set(readers) == {"QuantizeLinear"} and not value.is_graph_output()

@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 import pytest
 
 from edgevit.backend import LowerOptions
 from edgevit.target import load_target
 from edgevit.targets.onnx.lower import OnnxBackend
+from tests.support.optimized import optimized
 from tests.support.quantized import QuantizedBuilder
-
-_SCRIPT = """
-import sys
-from edgevit.runtimes.ort import onnxruntime
-ort = onnxruntime()
-options = ort.SessionOptions()
-options.optimized_model_filepath = sys.argv[2]
-options.log_severity_level = 4
-ort.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
-"""
 
 
 def _conv(output: bool) -> ir.Model:
@@ -50,10 +38,7 @@ def _optimized(model: ir.Model, folder: Path) -> Counter[str]:
     )
     before, after = folder / "m.onnx", folder / "optimized.onnx"
     before.write_bytes(lowered.files["m.onnx"])
-    command = [sys.executable, "-c", _SCRIPT, str(before), str(after)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-500:]
-    return Counter(node.op_type for node in onnx.load_model(after).graph.node)
+    return Counter(node.op_type for node in optimized(before, after).graph.node)
 
 
 @pytest.mark.parametrize(

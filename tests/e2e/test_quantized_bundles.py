@@ -1,0 +1,165 @@
+"""Integer precisions from the command line: calibration, kernels, verification, QDQ input."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from edgevit.target import load_target
+from tests.support.cli import edgevit
+from tests.support.hybrids import WIDTH, Hybrid
+from tests.support.optimized import optimized
+from tests.support.quantized import QuantizedBuilder
+
+# Kernels of ONNX Runtime that multiply codes, by the operator that they stand for.
+KERNELS = {
+    "Conv": ("QLinearConv", "ConvInteger"),
+    "MatMul": ("MatMulIntegerToFloat", "DynamicQuantizeMatMul", "QLinearMatMul", "QGemm"),
+}
+
+
+def _calibration(path: Path, shape: tuple[int, ...], count: int = 10) -> Path:
+    rng = np.random.default_rng(1)
+    np.savez(path, x=rng.normal(0, 1, (count, *shape)).astype(np.float32))
+    return path
+
+
+def _hybrid(path: Path) -> Path:
+    """A stem, an inverted bottleneck (depthwise inside), a transformer block, a head."""
+    h = Hybrid()
+    stem = h.g.op("Relu", h.conv(h.image(), 3))
+    tokens = h.block(h.tokens(h.conv_unit(stem, "unit")), "tokens")
+    pooled = h.g.op("ReduceMean", tokens, h.g.ints([1]), keepdims=0)
+    onnx.save(h.g.proto([h.linear(pooled, "logits")]), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def quantized(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Any]:
+    """Model, bundle and the result of a w8a8 compile for ONNX Runtime."""
+    folder = tmp_path_factory.mktemp("w8a8")
+    model = _hybrid(folder / "hybrid.onnx")
+    calib = _calibration(folder / "calib.npz", (1, WIDTH, 4, 4))
+    out = folder / "hybrid.edgevit"
+    options = ["--target", "onnx", "--precision", "w8a8", "--calib", calib]
+    ran = edgevit("compile", model, *options, "-o", out, "--json", cwd=folder)
+    assert ran.code == 0, ran.err + ran.out
+    return model, out, ran.result
+
+
+def test_without_samples_the_hint_names_the_made_up_ones(call: Any, tmp_path: Path) -> None:
+    model = _hybrid(tmp_path / "hybrid.onnx")
+    ran = call("compile", model, "--target", "onnx", "--precision", "w8a8", "--json")
+    assert ran.code == 2
+    assert "needs calibration data" in ran.error["message"]
+    assert "--calib synthetic" in ran.error["hint"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["hybrid.onnx"]
+
+
+def test_real_samples_verify_the_whole_and_every_value(quantized: Any) -> None:
+    result = quantized[2]
+    figure = result["parity"]["sqnr_db"]
+    limit = load_target("onnx").tolerance["w8a8"].sqnr_db
+    assert (figure["limit"], figure["pass"]) == (limit, True)
+    # 7-bit weights and 8-bit activations err; codes that were never rounded would not.
+    assert limit is not None
+    assert limit < figure["value"] < 60
+    verification = result["verification"]
+    assert verification["first_divergent"] is None
+    assert (verification["synthetic"], verification["samples"]) == (False, 2)
+    assert result["warnings"] == []
+
+
+def test_every_declared_operator_runs_on_integers(quantized: Any, tmp_path: Path) -> None:
+    model, bundle, result = quantized
+    scheme = load_target("onnx").quantization["w8a8"]
+    assert set(scheme.operators) == set(KERNELS)
+    kept = {
+        refused["node"]
+        for p in result["passes"]
+        if p["spec"].startswith("quantize")
+        for refused in p["refused"]
+    }
+    (artifact,) = bundle.glob("*.onnx")
+    found = Counter(n.op_type for n in optimized(artifact, tmp_path / "o.onnx").graph.node)
+    source = onnx.load_model(model).graph
+    constants = {t.name for t in source.initializer}
+    layers = Counter(
+        n.op_type for n in source.node if n.input[1:2] and n.input[1] in constants
+    )
+    # The depthwise layer alone stays float, and says so. Query, key and value are one product.
+    assert len(kept) == 1
+    expected = {"Conv": layers["Conv"] - 1, "MatMul": layers["MatMul"] - 2}
+    for op in scheme.operators:
+        assert sum(found[k] for k in KERNELS[op]) == expected[op], (op, found)
+    assert found["Conv"] + found["FusedConv"] == 1
+    assert not found.keys() & {"MatMul", "Gemm", "FusedMatMul"}
+
+
+def test_verify_alone_runs_the_self_check(quantized: Any, tmp_path: Path) -> None:
+    ran = edgevit("verify", quantized[1], "--json", cwd=tmp_path)
+    assert ran.code == 0, ran.err + ran.out
+
+
+def test_verify_against_the_source_needs_no_calibration_data(
+    quantized: Any, tmp_path: Path
+) -> None:
+    model, bundle, _ = quantized
+    fresh = _calibration(tmp_path / "inputs.npz", (1, WIDTH, 4, 4), 3)
+    options = ["--against", model, "--inputs", fresh, "--json"]
+    ran = edgevit("verify", bundle, *options, cwd=tmp_path)
+    assert ran.code == 0, ran.err + ran.out
+    assert ran.result["figures"]["sqnr_db"]["pass"] is True
+    assert ran.result["replayed"] > 10
+    assert ran.result["first_divergent"] is None
+
+
+def test_verify_refuses_other_codes(quantized: Any, call: Any, tmp_path: Path) -> None:
+    model, bundle, _ = quantized
+    broken = tmp_path / "broken.edgevit"
+    shutil.copytree(bundle, broken)
+    (artifact,) = broken.glob("*.onnx")
+    proto = onnx.load_model(artifact)
+    codes = next(t for t in proto.graph.initializer if t.name.endswith(".codes"))
+    codes.raw_data = bytes(len(codes.raw_data))
+    onnx.save(proto, artifact)
+    assert call("verify", broken).code == 4
+    assert call("verify", broken, "--against", model).code == 4
+
+
+def _qdq(path: Path) -> Path:
+    """A model that came quantized: a convolution, a layout operator, a linear layer."""
+    g = QuantizedBuilder()
+    x = g.pair(g.input("x", (1, 4, 6, 6)), (0.03, 120), np.uint8, name="x")
+    y = g.op("Conv", x, g.stored((8, 4, 3, 3), 0, bits=7), g.const(np.linspace(-1, 1, 8)),
+             kernel_shape=[3, 3], strides=[1, 1], pads=[1] * 4, dilations=[1, 1],
+             group=1)  # fmt: skip
+    y = g.pair(g.op("Relu", y), (0.05, 0), np.uint8, name="relu")
+    rows = g.op("Transpose", g.op("Reshape", y, g.ints([1, 8, 36])), perm=[0, 2, 1])
+    z = g.op("Add", g.op("MatMul", rows, g.stored((8, 5), 1, 2, 7)), g.const(np.ones(5)))
+    onnx.save(g.proto([g.op("Softmax", z, axis=2, out="soft")]), path)
+    return path
+
+
+@pytest.mark.parametrize("target", ["onnx", "linux-x86", "iphone-npu"])
+def test_a_quantized_model_compiles(target: str, tmp_path: Path) -> None:
+    model = _qdq(tmp_path / "qdq.onnx")
+    calib = _calibration(tmp_path / "calib.npz", (1, 4, 6, 6))
+    # LiteRT's linear kernel writes codes, so that its result needs a range; others need none.
+    data = ["--calib", calib] if target == "linux-x86" else []
+    options = ["--target", target, "--precision", "w8a8", *data, "--json"]
+    ran = edgevit("compile", model, *options, "-o", tmp_path / "o.edgevit", cwd=tmp_path)
+    assert ran.code == 0, ran.err + ran.out
+    assert ran.result["verification"]["first_divergent"] is None
+    assert ran.result["coverage"]["fallback"] == []
+    changed = {p["spec"]: p["changed"] for p in ran.result["passes"]}
+    assert changed["quantize"] == (1 if target == "linux-x86" else 0)
+    figure = ran.result["parity"]["sqnr_db"]
+    # Only tipped codes are left, and on LiteRT the quantized logits of the softmax.
+    assert figure.get("exact") or figure["value"] > 25
