@@ -56,6 +56,8 @@ class Quantize(CalibratedPass):
         scheme: ``symmetric`` or ``asymmetric`` activations; empty: the device's.
         exclude: Patterns of layer names that stay float, separated by ``|``.
         operators: Operators, separated by ``|``; empty: the device's.
+        outputs: Operators whose results are quantized too, so that engines which write codes
+            run them as integers throughout, separated by ``|``; empty: the device's.
     """
 
     name: ClassVar[str] = "quantize"
@@ -70,6 +72,7 @@ class Quantize(CalibratedPass):
     scheme: str = ""
     exclude: str = ""
     operators: str = ""
+    outputs: str = ""
 
     def plan(self, model: ir.Model, context: Context) -> tuple[Edit, ...]:
         """Weights first, then the activations they meet."""
@@ -117,6 +120,8 @@ class Quantize(CalibratedPass):
             changes["scheme"] = self.scheme
         if self.operators:
             changes["operators"] = tuple(self.operators.split("|"))
+        if self.outputs:
+            changes["outputs"] = tuple(self.outputs.split("|"))
         return given.model_copy(update=changes)
 
     def _split(

@@ -40,6 +40,7 @@ OURS = (
     Ours("w8a8", "onnx:cpu=vnni", "w8a8"),
     Ours("w8a8", "onnx", "w8a8"),
     Ours("w8a8 bridge", "onnx", "w8a8", _BRIDGE),
+    Ours("w8a8 outputs", "onnx", "w8a8", "quantize{outputs=Conv},sink-quantizers"),
     Ours("w8a8", "linux-x86", "w8a8"),
     Ours("w8a8-dyn", "linux-x86", "w8a8-dyn"),
     Ours("w6a6 naive", "onnx", "w6a6", _NAIVE),

@@ -19,7 +19,7 @@ X_SCALE, X_ZERO = 0.03, 120
 
 
 def _model(
-    bits: int = 8, group: int = 1, quantized: bool = True, behind: str = ""
+    bits: int = 8, group: int = 1, quantized: bool = True, behind: str = "", zero: int = 128
 ) -> ir.Model:
     g = QuantizedBuilder()
     x = g.input("x", (2, 4, 7, 6))
@@ -27,7 +27,8 @@ def _model(
     weight = g.stored((6, 4 // group, 3, 3), 0, bits=bits)
     y = g.op("Conv", data, weight, g.const(BIAS), kernel_shape=[3, 3], strides=[2, 1],
              pads=[1, 0, 1, 2], dilations=[1, 1], group=group, out="y")  # fmt: skip
-    return g.model(g.pair(y, (0.1, 128), np.uint8) if behind == "quantizer" else y)
+    y = g.op("Relu", y) if "relu" in behind else y
+    return g.model(g.pair(y, (0.1, zero), np.uint8) if "quantizer" in behind else y)
 
 
 def _operators(model: ir.Model) -> list[str]:
@@ -81,6 +82,7 @@ def test_the_result_keeps_its_name_shape_and_type() -> None:
         ({"bits": 4}, "codes of 4 bits"),
         ({"quantized": False}, "data that are numbers"),
         ({"behind": "quantizer"}, "QLinearConv fuses"),
+        ({"behind": "relu quantizer", "zero": 0}, "QLinearConv fuses, the clamp included"),
     ],
 )
 def test_what_is_left_alone(options: dict[str, Any], why: str) -> None:
@@ -88,3 +90,13 @@ def test_what_is_left_alone(options: dict[str, Any], why: str) -> None:
     before = _operators(model)
     integer_convolutions(model)
     assert _operators(model) == before, why
+
+
+@pytest.mark.parametrize(
+    "options", [{"behind": "relu"}, {"behind": "relu quantizer", "zero": 128}]
+)
+def test_a_relu_that_no_quantizer_stands_for(options: dict[str, Any]) -> None:
+    model = _model(**options)
+    integer_convolutions(model)
+    assert "ConvInteger" in _operators(model)
+    assert "Relu" in _operators(model)

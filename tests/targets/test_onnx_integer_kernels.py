@@ -16,11 +16,13 @@ from tests.support.optimized import optimized
 from tests.support.quantized import QuantizedBuilder
 
 
-def _conv(output: bool) -> ir.Model:
+def _conv(output: bool, relu: bool = False) -> ir.Model:
     g = QuantizedBuilder()
     x = g.pair(g.input("x", (1, 8, 8, 8)), (0.03, 120), np.uint8)
     y = g.op("Conv", x, g.stored((16, 8, 3, 3), 0, bits=7), kernel_shape=[3, 3],
              strides=[1, 1], pads=[1] * 4, dilations=[1, 1], group=1)  # fmt: skip
+    if relu:
+        return g.model(g.pair(g.op("Relu", y), (0.1, 0), np.uint8))
     return g.model(g.pair(y, (0.1, 128), np.uint8) if output else y)
 
 
@@ -46,10 +48,11 @@ def _optimized(model: ir.Model, folder: Path) -> Counter[str]:
     [
         (_conv(True), {"QLinearConv"}),
         (_conv(False), {"ConvInteger"}),
+        (_conv(True, relu=True), {"QLinearConv"}),
         (_linear(True), {"QLinearMatMul"}),
         (_linear(False), {"MatMulIntegerToFloat", "DynamicQuantizeMatMul"}),
     ],
-    ids=["conv", "conv-float-result", "linear", "linear-float-result"],
+    ids=["conv", "conv-float-result", "conv-relu", "linear", "linear-float-result"],
 )
 def test_the_layer_is_an_integer_kernel(
     model: ir.Model, kernels: set[str], tmp_path: Path
