@@ -137,8 +137,16 @@ def check_arrays(arrays: Sample, inputs: Sequence[TensorInfo], where: str) -> No
             raise SampleShapeError(
                 f"{where}: input {info.name!r} expects samples of {info.dtype} {info.shape}, "
                 f"found {found.dtype} {found.shape[1:]}",
-                hint="the first axis counts samples; each sample has the input's full shape",
+                hint=_shape_hint(found.shape[1:], info.shape),
             )
+
+
+def _shape_hint(found: tuple[int, ...], expected: tuple[int, ...]) -> str:
+    if found != expected and sorted(found) == sorted(expected):
+        return "its axes are in another order: channels first or last? Transpose the samples"
+    if found == expected[1:] and expected[0] == 1:
+        return "give every sample the batch axis too: array[:, None]"
+    return "the first axis counts samples; each sample has the input's full shape"
 
 
 @dataclass(frozen=True)
