@@ -23,7 +23,8 @@ from pathlib import Path
 
 from benchmarks.corpus.store import CACHE, ROOT, CorpusUnavailableError, sha256
 from benchmarks.five.cases import BACKENDS, Setting
-from benchmarks.zoo_cases import ZooCase, choose, zoo_cases
+from benchmarks.selection import select
+from benchmarks.zoo_cases import ZooCase, zoo_cases
 from benchmarks.zoo_cells import (
     Record,
     Store,
@@ -109,7 +110,7 @@ def main() -> int:
     """Measure what is missing, print the table, judge."""
     options = _options()
     try:
-        cases = choose(zoo_cases(options.trained), options.models)
+        cases = select(zoo_cases(options.trained), options.models)
     except ValueError as e:
         raise SystemExit(str(e)) from e
     wanted = tuple(options.backends)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from benchmarks.corpus.store import CACHE, CorpusUnavailableError
 from benchmarks.corpus.zoo_list import FRAGILE, ZOO, exports
 from benchmarks.five.cases import Case, Setting
 
-__all__ = ["TRAINED", "ZooCase", "choose", "zoo_cases"]
+__all__ = ["TRAINED", "ZooCase", "zoo_cases"]
 
 # File in the folder of trained models, by ``<name>_fashion.onnx``.
 TRAINED = (
@@ -96,16 +96,3 @@ def _existing(path: Path, reason: str) -> Path:
     if not path.is_file():
         raise CorpusUnavailableError(path.name, reason=reason)
     return path
-
-
-def choose(cases: Sequence[ZooCase], wanted: Sequence[str]) -> tuple[ZooCase, ...]:
-    """The cases whose name starts with one of ``wanted``; all if it is empty.
-
-    Raises:
-        ValueError: A name fits no case.
-    """
-    for text in wanted:
-        if not any(case.name.startswith(text) for case in cases):
-            known = ", ".join(case.name for case in cases)
-            raise ValueError(f"no model starts with {text!r}; known: {known}")
-    return tuple(c for c in cases if not wanted or c.name.startswith(tuple(wanted)))

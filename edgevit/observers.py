@@ -52,11 +52,6 @@ class TensorStatistics:
     channel_square: Array
 
     @property
-    def channel_count(self) -> int:
-        """Elements of one channel."""
-        return self.count // max(len(self.channel_low), 1)
-
-    @property
     def constant(self) -> bool:
         """Whether every element was equal."""
         return self.low == self.high

@@ -80,11 +80,6 @@ class ChannelLayer:
         return 1 if self.is_conv else len(shape_of(self.x)) - 1
 
     @property
-    def out_axis(self) -> int:
-        """Axis of the output's channels."""
-        return 1 if self.is_conv else len(shape_of(self.out)) - 1
-
-    @property
     def depthwise(self) -> bool:
         """Whether every input channel has filters of its own."""
         return self.is_conv and self.group > 1 and self.weight.shape[1] == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx_ir as ir
@@ -16,13 +16,47 @@ from edgevit.passes.remove_dead import RemoveDead
 from edgevit.pipeline import Outcome
 from edgevit.rewrite import Builder, Refused
 
-__all__ = ["ConvShare", "squarest"]
+__all__ = ["ConvShare", "TokenProduct", "reshaped", "squarest", "token_product"]
 
 
 def squarest(features: int) -> tuple[int, int]:
     """The factors of a number of features that are closest to each other, smaller first."""
     height = next(h for h in range(math.isqrt(features), 0, -1) if features % h == 0)
     return height, features // height
+
+
+@dataclass(frozen=True, eq=False)
+class TokenProduct:
+    """A product of tokens with a constant matrix.
+
+    Attributes:
+        x: The tokens, ``[.., d]``.
+        weight: ``[d, m]``, float.
+        tokens: How many there are, all leading axes together.
+        out: Shape of the result, ``[.., m]``.
+    """
+
+    x: ir.Value
+    weight: np.ndarray[Any, Any]
+    tokens: int
+    out: tuple[int, ...]
+
+
+def token_product(node: ir.Node) -> TokenProduct | Refused | None:
+    """What a ``MatMul`` multiplies, if it is a linear layer over tokens of static shape."""
+    x, weight = operand(node, 0), constant(operand(node, 1))
+    shape, out = static(x), static(node.outputs[0])
+    if weight is None or weight.ndim != 2 or weight.dtype.kind != "f":
+        return None
+    if shape is None or out is None or len(shape) < 2:
+        return Refused("the shape of x is not static, or x is a vector")
+    return TokenProduct(x, weight, math.prod(shape[:-1]), out)
+
+
+def reshaped(op: Builder, value: ir.Value, shape: tuple[int, ...]) -> ir.Value:
+    """The value in another static shape of as many elements."""
+    target = op.constant(np.asarray(shape, np.int64))
+    return op.op("Reshape", [value, target], {"allowzero": 0}, shape=shape, dtype=value.dtype)
 
 
 @dataclass(frozen=True)
@@ -44,16 +78,13 @@ class ConvShare(NodePass):
 
     def visit(self, node: ir.Node, op: Builder) -> Result:
         """Rewrite one product with a constant matrix."""
-        x, weight = operand(node, 0), constant(operand(node, 1))
-        shape, out = static(x), static(node.outputs[0])
-        if weight is None or weight.ndim != 2 or weight.dtype.kind != "f":  # case 1
-            return None
-        if shape is None or out is None or len(shape) < 2:
-            return Refused("the shape of x is not static, or x is a vector")
+        site = token_product(node)  # case 1
+        if not isinstance(site, TokenProduct):
+            return site
+        x, weight, tokens = site.x, site.weight, site.tokens
         features, outputs = weight.shape
         height, width = squarest(features)
-        tokens = math.prod(shape[:-1])
-        tiles = self._reshape(op, x, (tokens, 1, height, width))
+        tiles = reshaped(op, x, (tokens, 1, height, width))
         kernels = op.constant(
             np.ascontiguousarray(weight.T).reshape(outputs, 1, height, width)
         )
@@ -67,13 +98,7 @@ class ConvShare(NodePass):
         made = op.op(
             "Conv", [tiles, kernels], attributes, shape=(tokens, outputs, 1, 1), dtype=x.dtype
         )
-        return self._reshape(op, made, out)
-
-    def _reshape(self, op: Builder, value: ir.Value, shape: tuple[int, ...]) -> ir.Value:
-        target = op.constant(np.asarray(shape, np.int64))
-        return op.op(
-            "Reshape", [value, target], {"allowzero": 0}, shape=shape, dtype=value.dtype
-        )
+        return reshaped(op, made, site.out)
 
     def call(self, model: ir.Model) -> Outcome:
         """Rewrite every product, then drop the matrices that nothing reads any more."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,8 +10,7 @@ import onnx_ir as ir
 
 from edgevit.errors import UsageError
 from edgevit.model import constant
-from edgevit.passes.convshare import squarest
-from edgevit.passes.facts import operand, static
+from edgevit.passes.convshare import TokenProduct, reshaped, squarest, token_product
 from edgevit.passes.nodewise import NodePass, Result
 from edgevit.pipeline import Change, Effect, Outcome
 from edgevit.rewrite import Builder, Refused
@@ -93,12 +91,10 @@ class ProjectConvShare(NodePass):
 
     def visit(self, node: ir.Node, op: Builder) -> Result:
         """Project one product with a constant matrix."""
-        x, weight = operand(node, 0), constant(operand(node, 1))
-        shape, out = static(x), static(node.outputs[0])
-        if weight is None or weight.ndim != 2 or weight.dtype.kind != "f":  # case 1
-            return None
-        if shape is None or out is None or len(shape) < 2:
-            return Refused("the shape of x is not static, or x is a vector")
+        site = token_product(node)  # case 1
+        if not isinstance(site, TokenProduct):
+            return site
+        x, weight, tokens = site.x, site.weight, site.tokens
         d, m = weight.shape
         height, width = squarest(d)
         if m % d or height < self.kernel:
@@ -106,8 +102,8 @@ class ProjectConvShare(NodePass):
         kernels = np.stack(
             [fit(block, height, width, self.kernel) for block in _blocks(weight)]
         )
-        tokens, count, half = math.prod(shape[:-1]), m // d, self.kernel // 2
-        tiles = _reshape(op, x, (tokens, 1, height, width))
+        count, half = m // d, self.kernel // 2
+        tiles = reshaped(op, x, (tokens, 1, height, width))
         attributes = {
             "kernel_shape": (self.kernel, self.kernel),
             "strides": (1, 1),
@@ -123,7 +119,7 @@ class ProjectConvShare(NodePass):
             shape=(tokens, count, height, width),
             dtype=x.dtype,
         )
-        return _reshape(op, made, out)
+        return reshaped(op, made, site.out)
 
     def call(self, model: ir.Model) -> Outcome:
         """Project every layer; changes say how far each weight moved."""
@@ -152,8 +148,3 @@ class ProjectConvShare(NodePass):
 def _blocks(weight: Array) -> list[Array]:
     d, m = weight.shape
     return [weight[:, start : start + d] for start in range(0, m, d)]
-
-
-def _reshape(op: Builder, value: ir.Value, shape: tuple[int, ...]) -> ir.Value:
-    target = op.constant(np.asarray(shape, np.int64))
-    return op.op("Reshape", [value, target], {"allowzero": 0}, shape=shape, dtype=value.dtype)

@@ -58,12 +58,6 @@ class Quantizable:
         return len(shape_of(self.weight))
 
     @property
-    def input_axis(self) -> int:
-        """Channel axis of what the layer reads."""
-        is_conv = self.node.op_type in ("Conv", "ConvTranspose")
-        return 1 if is_conv else len(shape_of(self.x)) - 1
-
-    @property
     def grouped(self) -> bool:
         """Whether it is a convolution of several groups."""
         return int(attr(self.node, "group", 1)) > 1

@@ -62,11 +62,6 @@ class Grid:
         """``(y, x)`` in m, shaped to broadcast to ``shape``."""
         return self.axis(0)[:, None], self.axis(1)[None, :]
 
-    def frequencies(self, which: int) -> Real:
-        """Spatial frequencies of the DFT in 1/m, centred as the coordinates are."""
-        n = self.shape[which]
-        return (np.arange(n, dtype=np.float64) - n // 2) / (n * self.pitch[which])
-
     def behind_lens(self, focal: float) -> Grid:
         """Grid of the back focal plane on which the lens is a DFT: pitch lam f / (N pitch)."""
         require(0 < focal < np.inf, "focal length", "0 < focal < inf m", focal)

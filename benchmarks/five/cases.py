@@ -9,6 +9,7 @@ from typing import Literal
 
 from benchmarks.corpus.packages import fetch_model
 from benchmarks.corpus.store import CACHE, FIXTURES, CorpusUnavailableError
+from benchmarks.selection import select
 
 __all__ = ["BACKENDS", "CASES", "Case", "Setting", "choose"]
 
@@ -121,8 +122,4 @@ def choose(wanted: Sequence[str]) -> tuple[Case, ...]:
     Raises:
         ValueError: A name fits no case.
     """
-    for text in wanted:
-        if not any(case.name.startswith(text) for case in CASES):
-            known = ", ".join(case.name for case in CASES)
-            raise ValueError(f"no model starts with {text!r}; known: {known}")
-    return tuple(c for c in CASES if not wanted or c.name.startswith(tuple(wanted)))
+    return select(CASES, wanted)

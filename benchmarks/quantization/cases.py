@@ -23,6 +23,7 @@ from benchmarks.corpus.recognizer import characters, collapse
 from benchmarks.corpus.store import CACHE, FIXTURES, CorpusUnavailableError, write_atomic
 from benchmarks.corpus.text_images import default_source, generate
 from benchmarks.corpus.text_images import preprocess as text_tensor
+from benchmarks.selection import select
 from benchmarks.zoo_tasks import upscale
 
 __all__ = ["CALIBRATION", "CASES", "Case", "choose"]
@@ -186,8 +187,4 @@ def choose(wanted: Sequence[str]) -> tuple[Case, ...]:
     Raises:
         ValueError: A name fits no case.
     """
-    for text in wanted:
-        if not any(case.name.startswith(text) for case in CASES):
-            known = ", ".join(case.name for case in CASES)
-            raise ValueError(f"no model starts with {text!r}; known: {known}")
-    return tuple(c for c in CASES if not wanted or c.name.startswith(tuple(wanted)))
+    return select(CASES, wanted)
