@@ -74,12 +74,16 @@ IDEAL = Effects()
 
 
 def converted(values: Array, bits: int) -> Array:
-    """Values as a converter of ``bits`` and a sign gives them, full scale at the largest."""
+    """Values as a converter of ``bits`` and a sign gives them, full scale at the largest.
+
+    Args:
+        values: ``[samples, ...]``; each sample has its own full scale.
+        bits: Of the magnitude; 0 leaves values as they are.
+    """
     if not bits:
         return values
-    top = float(np.abs(values).max(initial=0))
-    if top == 0:
-        return values
+    top = np.abs(values).max(axis=tuple(range(1, values.ndim)), initial=0, keepdims=True)
+    top = np.where(top > 0, top, 1)
     levels = 2**bits - 1
     found = np.rint(values * (levels / top)) * (top / levels)
     return np.asarray(found, values.dtype)

@@ -15,6 +15,7 @@ __all__ = [
     "SamplingError",
     "SaturationError",
     "require",
+    "unknown_full_scale",
 ]
 
 
@@ -83,3 +84,11 @@ def require(holds: bool, parameter: str, inequality: str, found: object) -> None
     """Raise ``ParameterError`` naming the parameter and the inequality unless it holds."""
     if not holds:
         raise ParameterError(f"{parameter}: expected {inequality}, found {found!r}")
+
+
+def unknown_full_scale(step: str, samples: int) -> ParameterError:
+    """Samples that are exposed together share a full scale, and there is none."""
+    return ParameterError(
+        f"step {step!r}: expected a known full scale for {samples} samples at once, found "
+        f"none; calibrate, or run them one by one"
+    )

@@ -6,18 +6,18 @@ the frame really holds; nothing knows which layer it is. Noise is drawn per pixe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from edgevit.sim4f.effects import IDEAL, Effects, converted
-from edgevit.sim4f.errors import ParameterError
+from edgevit.sim4f.errors import ParameterError, unknown_full_scale
 from edgevit.sim4f.gather import Gather
 from edgevit.sim4f.matching import Match, match
 from edgevit.sim4f.moves import apply, index_of
-from edgevit.sim4f.perturb import MaskErrors, tapered
+from edgevit.sim4f.perturb import MaskErrors, taper
 from edgevit.sim4f.program import Optical, sizes
 from edgevit.sim4f.readout import Counter, count_quickly, estimate
 from edgevit.sim4f.signs import PartName, part_of
@@ -192,33 +192,40 @@ class FastProduct:
         self._plans: dict[str, Plan] = {}
         self._alike: dict[object, Plan] = {}
         self._kernels: dict[tuple[str, PartName], Array] = {}
+        self._tapers: dict[str, Array] = {}
         self._errors = MaskErrors(effects)
 
     def __call__(self, step: Optical, x: Array, kernel: Array) -> Array:
-        """The output tensor of a step, without its bias."""
-        ready = self._plan(step)
-        shown = converted(x, self._effects.display_bits)
-        done: dict[tuple[PartName, PartName], Array] = {}
+        """The output tensor of a step, without its bias.
 
-        def field(displayed: PartName, masked: PartName) -> Array:
-            if (displayed, masked) not in done:
-                done[displayed, masked] = self._field(
-                    step, ready, shown, kernel, displayed, masked
-                )
-            return done[displayed, masked]
+        Args:
+            step: The step.
+            x: What is displayed, of the source's shape; or ``[samples, *shape]``.
+            kernel: What is masked; computed kernels have samples if ``x`` has.
 
-        full = self._full_scale(step, field)
-        found = estimate(step.signs, field, full, self._effects, self._count)
-        return np.asarray(found[0] if len(found) == 1 else found.sum(axis=0))
+        Raises:
+            ParameterError: Samples share a full scale, and none is known.
+        """
+        alone = x.ndim == len(self._shapes[step.source])
+        shown = converted(x[None] if alone else x, self._effects.display_bits)
+        masks = kernel[None] if alone or step.static else kernel
+        fields = _Fields(self._field, step, self._plan(step), shown, masks)
+        full = self._full_scale(step, fields)
+        found = estimate(step.signs, fields, full, self._effects, self._count)
+        # Terms of an electronic sum come first in each sample.
+        summed = found[:, 0] if found.shape[1] == 1 else found.sum(axis=1)
+        return np.asarray(summed[0] if alone else summed)
 
-    def _full_scale(self, step: Optical, field: Any) -> float:
+    def _full_scale(self, step: Optical, fields: _Fields) -> float:
         if not self._effects.counts and step.signs.linear:
             return 1.0
         known = self._full.get(step.name)
         if known is not None:
             return known
+        if fields.samples > 1 and self._effects.counts:
+            raise unknown_full_scale(step.name, fields.samples)
         first = step.signs.exposures[0]
-        return float(np.abs(field(first.displayed, first.masked)).max(initial=0)) or 1.0
+        return float(np.abs(fields(first.displayed, first.masked)).max(initial=0)) or 1.0
 
     def _plan(self, step: Optical) -> Plan:
         if step.name not in self._plans:
@@ -248,17 +255,53 @@ class FastProduct:
         displayed: PartName,
         masked: PartName,
     ) -> Array:
+        """Fields at the read pixels, ``[samples, terms, *output]``."""
         left = ready.displayed(part_of(x, displayed))
         right = self._kernel(step, ready, kernel, masked)
-        seen = ready.read(np.matmul(left, right))
-        return self._errors.added(step, self._shapes, x, kernel, seen, self._rng)
+        seen = ready.read(_multiplied(left, right))
+        return self._errors.added(step, self._shapes, x, kernel[0], seen, self._rng)
 
     def _kernel(self, step: Optical, ready: Plan, kernel: Array, masked: PartName) -> Array:
         key = (step.name, masked)
         if key in self._kernels:
             return self._kernels[key]
-        taps = tapered(step, part_of(kernel, masked), self._effects.shift)
-        found = ready.masked(taps)
+        found = ready.masked(self._displaced(step, part_of(kernel, masked)))
         if step.static:
             self._kernels[key] = np.ascontiguousarray(found)
         return found
+
+    def _displaced(self, step: Optical, kernels: Array) -> Array:
+        """Kernels as the mask shows them where it stands."""
+        if not any(self._effects.shift):
+            return kernels
+        if step.name not in self._tapers:
+            shape = self._shapes[step.kernel]
+            self._tapers[step.name] = taper(step, shape, self._effects.shift)
+        return np.asarray(kernels * self._tapers[step.name], kernels.dtype)
+
+
+def _multiplied(left: Array, right: Array) -> Array:
+    """``[samples, batch, rows, length] @ [samples or 1, batch, length, columns]``."""
+    samples, batch, rows, length = left.shape
+    if len(right) == 1 and batch == 1:
+        flat = left.reshape(samples * rows, length)
+        return np.asarray(np.matmul(flat, right[0, 0])).reshape(samples, batch, rows, -1)
+    return np.asarray(np.matmul(left, right))
+
+
+class _Fields:
+    """The fields of a step by parts of its operands, each computed once."""
+
+    def __init__(
+        self, field: Callable[..., Array], step: Optical, ready: Plan, x: Array, kernel: Array
+    ) -> None:
+        self._field, self._step, self._ready = field, step, ready
+        self._x, self._kernel = x, kernel
+        self._done: dict[tuple[PartName, PartName], Array] = {}
+        self.samples = len(x)
+
+    def __call__(self, displayed: PartName, masked: PartName) -> Array:
+        key = (displayed, masked)
+        if key not in self._done:
+            self._done[key] = self._field(self._step, self._ready, self._x, self._kernel, *key)
+        return self._done[key]

@@ -14,7 +14,7 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True, eq=False)
 class Gather:
-    """Elements of a flat array at given places; -1 gives zero.
+    """Elements of flat samples at given places; -1 gives zero.
 
     Attributes:
         shape: Of the result.
@@ -42,18 +42,25 @@ class Gather:
         return cls(index.shape, index.astype(np.int32), 0, ())
 
     def __call__(self, array: Array) -> Array:
-        """The gathered elements, contiguous; of a contiguous ``array`` in order, a view."""
-        flat = np.ascontiguousarray(array).reshape(-1)
+        """Gather from each sample.
+
+        Args:
+            array: ``[samples, ...]``, each sample in any shape.
+
+        Returns:
+            ``[samples, *shape]``, contiguous; of samples that are in order, a view.
+        """
+        flat = np.ascontiguousarray(array).reshape(len(array), -1)
         if self.index is None:
             step = flat.itemsize
-            strides = tuple(s * step for s in self.steps)
+            strides = (flat.strides[0], *(s * step for s in self.steps))
             view = np.lib.stride_tricks.as_strided(
-                flat[self.start :], self.shape, strides, writeable=False
+                flat[:, self.start :], (len(flat), *self.shape), strides, writeable=False
             )
             # Matrix products of strided operands are slow: a view only where it is plain.
             return np.ascontiguousarray(view)
-        padded = np.concatenate([flat, np.zeros(1, flat.dtype)])
-        return np.take(padded, self.index, mode="wrap")
+        padded = np.concatenate([flat, np.zeros((len(flat), 1), flat.dtype)], axis=1)
+        return np.take(padded, self.index, axis=1, mode="wrap")
 
 
 def _is_regular(index: Array, start: int, steps: list[int]) -> bool:

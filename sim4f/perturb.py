@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from edgevit.sim4f.counting import normals
 from edgevit.sim4f.effects import Effects
 from edgevit.sim4f.errors import ParameterError
 from edgevit.sim4f.modulator import Modulator
@@ -21,7 +22,7 @@ from edgevit.sim4f.moves import apply, index_of, moved_shape
 from edgevit.sim4f.place import impulse_response
 from edgevit.sim4f.program import Lattice, Optical
 
-__all__ = ["MaskErrors", "centered", "level_error", "tapered"]
+__all__ = ["MaskErrors", "centered", "level_error", "taper"]
 
 Array = np.ndarray[Any, Any]
 
@@ -32,10 +33,12 @@ def centered(lattice: Lattice, pixels: int) -> Array:
     return (lattice.coordinates() + half) % pixels - half
 
 
-def tapered(step: Optical, kernel: Array, shift: tuple[float, float]) -> Array:
-    """A kernel tensor as a mask displaced by ``shift`` (y, x in mask pixels) shows it."""
-    if not any(shift):
-        return kernel
+def taper(step: Optical, shape: Sequence[int], shift: tuple[float, float]) -> Array:
+    """By what a mask displaced by ``shift`` (y, x in mask pixels) weakens a kernel's elements.
+
+    Returns:
+        float64 of the kernel tensor's ``shape``.
+    """
     turns = [
         e * centered(lattice, n) / n
         for e, lattice, n in zip(
@@ -43,11 +46,11 @@ def tapered(step: Optical, kernel: Array, shift: tuple[float, float]) -> Array:
         )
     ]
     factor = np.cos(2 * np.pi * (turns[0][:, None] + turns[1][None, :]))
-    index = index_of(step.masked.moves, kernel.shape)
-    found = np.ones(kernel.size)
+    index = index_of(step.masked.moves, shape)
+    found = np.ones(int(np.prod(shape)))
     where = index >= 0
     found[index[where]] = np.broadcast_to(factor, index.shape)[where]
-    return np.asarray(kernel * found.reshape(kernel.shape), kernel.dtype)
+    return found.reshape(tuple(shape))
 
 
 def level_error(mask: Modulator) -> float:
@@ -85,14 +88,24 @@ class MaskErrors:
         field: Array,
         rng: np.random.Generator,
     ) -> Array:
-        """The field with the error of its frames, averaged over the frames of the step."""
+        """The fields with the error of their frames, averaged over the frames of the step.
+
+        Args:
+            step: The step.
+            shapes: Of its tensors.
+            x: ``[samples, *source]``.
+            kernel: One kernel; of computed ones, the first sample's.
+            field: ``[samples, ...]`` at the pixels that are read.
+            rng: Of the errors.
+        """
         if not self._sigma:
             return field
-        shown = np.square(x.astype(np.float64)).sum() / _entries(step, x.shape)
-        peak = self._peak(step, kernel)
-        spread = self._sigma * peak * np.sqrt(shown / (step.plane[0] * step.plane[1]))
-        noise = rng.standard_normal(field.shape, dtype=np.float32)
-        return field + noise * np.float32(spread)
+        light = np.square(x, dtype=np.float64).sum(axis=tuple(range(1, x.ndim)))
+        light /= _entries(step, shapes[step.source]) * step.plane[0] * step.plane[1]
+        spread = self._sigma * self._peak(step, kernel) * np.sqrt(light)
+        noise = normals(rng, field.size).reshape(len(field), -1)
+        noise *= spread.astype(np.float32)[:, None]
+        return field + noise.reshape(field.shape)
 
     def _peak(self, step: Optical, kernel: Array) -> float:
         """Root mean square over masks of the largest modulus of the transfer function.

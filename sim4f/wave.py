@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from edgevit.sim4f.effects import IDEAL, Effects, converted
+from edgevit.sim4f.errors import unknown_full_scale
 from edgevit.sim4f.grid import Grid, to_origin
 from edgevit.sim4f.modulator import passive, realize
 from edgevit.sim4f.moves import apply
@@ -26,8 +27,8 @@ from edgevit.sim4f.signs import PartName, part_of
 __all__ = ["WaveProduct", "half_spectrum", "read_half"]
 
 Array = np.ndarray[Any, Any]
-# Input planes of a step are few, or each is shown once: a handful of spectra is enough.
-KEPT = 4
+# Spectra of input planes that are kept for the next mask, in bytes.
+KEPT = 1 << 28
 
 
 def half_spectrum(plane: Array, workers: int = 1) -> Array:
@@ -86,25 +87,41 @@ class WaveProduct:
         self._workers = workers
 
     def __call__(self, step: Optical, x: Array, kernel: Array) -> Array:
-        """The output tensor of a step, without its bias."""
-        size = sizes(step, self._shapes)
-        shown = converted(np.asarray(x, self._dtype), self._effects.display_bits)
-        masked = np.asarray(kernel, self._dtype)
+        """The output tensor of a step, without its bias.
+
+        Args:
+            step: The step.
+            x: What is displayed, of the source's shape; or ``[samples, *shape]``.
+            kernel: What is masked; computed kernels have samples if ``x`` has.
+        """
+        alone = x.ndim == len(self._shapes[step.source])
+        shown = converted(
+            np.asarray(x[None] if alone else x, self._dtype), self._effects.display_bits
+        )
+        masked = np.asarray(kernel[None] if alone or step.static else kernel, self._dtype)
         pairs = {(e.displayed, e.masked) for e in step.signs.exposures}
         fields = {p: self._fields(step, shown, masked, *p) for p in sorted(pairs)}
-        full = self._full_scale(step, fields)
-        summed = np.zeros(_outer(step, size), np.float64)
+        full = self._full_scale(step, fields, len(shown))
+        summed = np.zeros((len(shown), *_outer(step, sizes(step, self._shapes))), np.float64)
         for number, frame in enumerate(frames(step, self._shapes)):
             here = {parts: every[number] for parts, every in fields.items()}
-            summed[frame.read] += estimate(
-                step.signs, _getter(here), full, self._effects, self._count
-            )
-        return np.asarray(apply(step.read.moves, summed), x.dtype)
+            for one, found in zip(
+                summed,
+                estimate(step.signs, _getter(here), full, self._effects, self._count),
+                strict=True,
+            ):
+                one[frame.read] += found
+        made = [np.asarray(apply(step.read.moves, one), x.dtype) for one in summed]
+        return made[0] if alone else np.stack(made)
 
-    def _full_scale(self, step: Optical, fields: Mapping[Any, list[Array]]) -> float:
+    def _full_scale(
+        self, step: Optical, fields: Mapping[Any, list[Array]], samples: int
+    ) -> float:
         known = self._full.get(step.name)
         if known is not None:
             return known
+        if samples > 1 and self._effects.counts:
+            raise unknown_full_scale(step.name, samples)
         first = step.signs.exposures[0]
         every = fields[first.displayed, first.masked]
         return max(float(np.abs(f.real).max(initial=0)) for f in every) or 1.0
@@ -112,14 +129,26 @@ class WaveProduct:
     def _fields(
         self, step: Optical, x: Array, kernel: Array, displayed: PartName, masked: PartName
     ) -> list[Array]:
-        """The field at the pixels that are read, of every frame in order."""
-        shown = apply(step.displayed.moves, part_of(x, displayed))
-        taps = apply(step.masked.moves, part_of(kernel, masked))
+        """The fields at the pixels that are read, of every frame in order.
+
+        A mask is made once for all samples that share it.
+        """
+        shown = [apply(step.displayed.moves, part_of(one, displayed)) for one in x]
+        taps = [apply(step.masked.moves, part_of(one, masked)) for one in kernel]
         optics = _Optics(step, self._effects, self._workers)
+        own = range(len(shown)) if len(taps) > 1 else [0] * len(shown)
         return [
-            optics.field(f.displayed, shown[f.displayed], f.masked, taps[f.masked])
+            np.stack(
+                [
+                    optics.field(
+                        (i, *f.displayed), shown[i][f.displayed],
+                        (k, *f.masked), taps[k][f.masked],
+                    )
+                    for i, k in enumerate(own)
+                ]
+            )
             for f in frames(step, self._shapes)
-        ]
+        ]  # fmt: skip
 
 
 def _getter(fields: Mapping[tuple[PartName, PartName], Array]) -> FieldOf:
@@ -158,9 +187,10 @@ class _Optics:
 
     def _spectrum(self, at: tuple[int, ...], shown: Array) -> Array:
         if at not in self._shown:
-            if len(self._shown) >= KEPT:
+            made = self._transform(input_plane(self._step, shown))
+            if len(self._shown) >= max(1, KEPT // made.nbytes):
                 del self._shown[next(iter(self._shown))]
-            self._shown[at] = self._transform(input_plane(self._step, shown))
+            self._shown[at] = made
         return self._shown[at]
 
     def _transform(self, plane: Array) -> Array:

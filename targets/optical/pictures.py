@@ -43,7 +43,7 @@ def planes(
             f"layer {layer!r}: expected 0 <= frame < {len(every)}, found {number}"
         )
     frame = every[number]
-    shown = apply(step.displayed.moves, converted(x, bits))[frame.displayed]
+    shown = apply(step.displayed.moves, converted(x[None], bits)[0])[frame.displayed]
     taps = apply(step.masked.moves, kernel)[frame.masked]
     light = input_plane(step, shown)
     spectrum = np.fft.fft2(light)

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +21,7 @@ from edgevit.sim4f.effects import Effects
 from edgevit.sim4f.errors import OpticsError, require
 from edgevit.sim4f.fast import FastProduct
 from edgevit.sim4f.modulator import Modulator
-from edgevit.sim4f.program import Optical
+from edgevit.sim4f.program import Optical, frame_count
 from edgevit.sim4f.wave import WaveProduct
 
 __all__ = ["Outcome", "Point", "Subject", "effects_of", "evaluate", "open_subject"]
@@ -29,6 +30,8 @@ Array = np.ndarray[Any, Any]
 PathName = Literal["fast", "wave"]
 # The reference of a homodyne exposure doubles the field: four times the signal's photons.
 PEDESTAL = 4.0
+# Samples, and pixels read in one step, that go through the interpreter together.
+MOST_AT_ONCE, READ_AT_ONCE = 32, 1 << 18
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,16 @@ class Subject:
     def program(self) -> Any:
         """The frame program."""
         return self.executor.program
+
+    @cached_property
+    def at_once(self) -> int:
+        """How many samples are run together: few enough to stay near the caches."""
+        shapes = self.program.shapes
+        most = max(
+            frame_count(s, shapes) * len(s.read.rows) * len(s.read.columns)
+            for s in self.program.optical
+        )
+        return max(1, min(MOST_AT_ONCE, READ_AT_ONCE // most))
 
 
 def effects_of(point: Point) -> Effects:
@@ -179,8 +192,10 @@ def answers(
         product = maker(subject.program.shapes, effects_of(point), rng, subject.full)
     except OpticsError as e:
         raise UsageError(str(e), hint="--path wave") from e
-    for sample in samples:
-        yield subject.executor.run_with(product, sample)[subject.output]
+    size = subject.at_once
+    for start in range(0, len(samples), size):
+        some = samples[start : start + size]
+        yield from subject.executor.run_many(product, some)[subject.output]
 
 
 def evaluate(
