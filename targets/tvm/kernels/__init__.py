@@ -1,0 +1,1 @@
+"""Kernels by operator class: frozen specifications that write their own TIR."""

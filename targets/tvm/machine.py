@@ -1,0 +1,89 @@
+"""What the code generator needs to know of a processor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from edgevit.errors import UsageError
+
+__all__ = ["MACHINES", "Machine", "machine"]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A processor as schedules see it.
+
+    Attributes:
+        name: As in ``mcpu=``: LLVM's name of the processor or level.
+        triple: LLVM target triple.
+        lanes: float32 elements of one vector register.
+        registers: Vector registers.
+        dot: Instruction for products of four bytes: ``vnni512`` (u8 x s8 into 16 x int32),
+            ``vnni256`` (8 x int32), ``sdot`` (s8 x s8 into 4 x int32), or empty.
+        features: Linux's names (``/proc/cpuinfo``) of what the code uses; checked before a
+            call, as an illegal instruction is no error message.
+    """
+
+    name: str
+    triple: str
+    lanes: int
+    registers: int
+    dot: str
+    features: tuple[str, ...]
+
+    @property
+    def architecture(self) -> str:
+        """``x86_64`` or ``aarch64``."""
+        return self.triple.partition("-")[0]
+
+    @property
+    def tile_rows(self) -> int:
+        """Rows of a register tile whose other side is ``tile_vectors`` vectors."""
+        return 6
+
+    @property
+    def tile_vectors(self) -> int:
+        """Vectors side by side in a register tile: accumulators and one row of B fit."""
+        return (self.registers - 2) // (self.tile_rows + 1)
+
+    @property
+    def panel(self) -> int:
+        """Columns of a register tile, and of a packed panel of weights."""
+        return self.tile_vectors * self.lanes
+
+    def target(self) -> Any:
+        """The ``tvm.target.Target``."""
+        import tvm
+
+        return tvm.target.Target({"kind": "llvm", "mtriple": self.triple, "mcpu": self.name})
+
+
+_X86, _ARM = "x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"
+_AVX2 = ("avx2", "fma")
+_AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd")
+
+MACHINES: dict[str, Machine] = {
+    m.name: m
+    for m in (
+        Machine("x86-64-v3", _X86, 8, 16, "", _AVX2),
+        Machine("x86-64-v4", _X86, 16, 32, "", _AVX512),
+        Machine("cascadelake", _X86, 16, 32, "vnni512", (*_AVX512, "avx512_vnni")),
+        Machine("cortex-a76", _ARM, 4, 32, "sdot", ("asimd", "asimddp")),
+        Machine("cortex-a72", _ARM, 4, 32, "", ("asimd",)),
+    )
+}
+
+
+def machine(name: str) -> Machine:
+    """The machine of an ``mcpu=`` name.
+
+    Raises:
+        UsageError: No schedule knows it.
+    """
+    if name not in MACHINES:
+        raise UsageError(
+            f"no schedule is written for mcpu={name!r}",
+            hint="known: " + ", ".join(MACHINES),
+        )
+    return MACHINES[name]
