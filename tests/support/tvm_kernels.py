@@ -32,16 +32,15 @@ def here() -> Machine:
 def module(kernel: Kernel, machine: Machine) -> Any:
     """The kernel and an exported function ``run`` that calls it."""
     name = ir.GlobalVar("kernel")
-    with IRBuilder() as builder:
-        with T.prim_func():
-            T.func_name("run")
-            handles = [T.arg(f"p{i}", T.handle()) for i in range(len(kernel.operands))]
-            buffers = [
-                T.match_buffer(h, (o.size,), o.dtype)
-                for h, o in zip(handles, kernel.operands, strict=True)
-            ]
-            pointers = [T.address_of(b[0]) for b in buffers]
-            T.evaluate(ir.Call(name, pointers, ret_ty="int32"))
+    with IRBuilder() as builder, T.prim_func():
+        T.func_name("run")
+        handles = [T.arg(f"p{i}", T.handle()) for i in range(len(kernel.operands))]
+        buffers = [
+            T.match_buffer(h, (o.size,), o.dtype)
+            for h, o in zip(handles, kernel.operands, strict=True)
+        ]
+        pointers = [T.address_of(b[0]) for b in buffers]
+        T.evaluate(ir.Call(name, pointers, ret_ty="int32"))
     run = builder.get().with_attr("global_symbol", "run")
     functions = {name: function(kernel, machine, "kernel"), ir.GlobalVar("run"): run}
     return tvm.IRModule(functions)

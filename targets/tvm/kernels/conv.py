@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgevit.targets.tvm.kernels.columns import Columns
-from edgevit.targets.tvm.kernels.epilogue import Epilogue
+from edgevit.targets.tvm.kernels.epilogue import PLAIN, Epilogue
 from edgevit.targets.tvm.kernels.kernel import Operand, loop
 from edgevit.targets.tvm.kernels.tile import Spot, Tile, finish, tiles
 from edgevit.targets.tvm.machine import Machine
@@ -81,7 +81,9 @@ def pack_conv(
     Panels [groups][Cout / groups / NR][KH][KW][Cin / groups][NR], flat.
     """
     out, channels, high, wide = weights.shape
-    split = np.asarray(weights, np.float32).reshape(groups, out // groups, channels, high, wide)
+    split = np.asarray(weights, np.float32).reshape(
+        groups, out // groups, channels, high, wide
+    )
     flat = split.transpose(0, 3, 4, 2, 1).reshape(groups, -1, out // groups)
     return np.concatenate([columns.pack(g) for g in flat])
 
@@ -104,7 +106,7 @@ class Conv:
     groups: int
     columns: Columns
     output_stride: int
-    epilogue: Epilogue = Epilogue()
+    epilogue: Epilogue = PLAIN
 
     label = "conv"
 
