@@ -206,6 +206,7 @@ def verify(
     *,
     inputs: str | None = None,
     target_file: Paths | None = None,
+    trust: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Compare a bundle with its source model.
@@ -215,6 +216,7 @@ def verify(
         against: The ONNX file that it was compiled from.
         inputs: ``DIR`` or ``FILE.npz`` of samples; synthetic ones if absent.
         target_file: The device file of your own that the bundle was compiled with.
+        trust: Whether native code in the bundle may be loaded.
         progress: Told of each step.
 
     Returns:
@@ -226,7 +228,7 @@ def verify(
     """
     steps = progress or SilentProgress()
     with steps.step("open"):
-        opened = job.reopen(Path(bundle), Path(against), inputs, target_file)
+        opened = job.reopen(Path(bundle), Path(against), inputs, target_file, trust)
     with steps.step("reference"):
         expected = [job.expect(o.plan, o.canonical, o.exact, o.data, True) for o in opened]
     with steps.step("verify"):

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edgevit.bench import Subject
-from edgevit.bundle import open_bundle
+from edgevit.bundle import check_trust, open_bundle
 from edgevit.errors import InputError, UsageError
 
 __all__ = ["subjects_of"]
 
 # Engine named by --against -> target whose bundle runs on it; "ort" runs the source itself.
-_TARGET_OF = {"litert": "linux-x86", "coreml": "iphone-npu"}
+_TARGET_OF = {"litert": "linux-x86", "coreml": "iphone-npu", "tvm": "linux-x86:backend=tvm"}
 
 
 @contextmanager
@@ -22,6 +22,8 @@ def subjects_of(
     given: Sequence[str],
     against: Sequence[str],
     shapes: Sequence[Mapping[str, tuple[int, ...]]],
+    *,
+    trust: bool = False,
 ) -> Iterator[list[Subject]]:
     """Subjects in order; each model is followed by its bundles for ``against``.
 
@@ -33,8 +35,10 @@ def subjects_of(
         given: Bundles and ONNX files.
         against: Engines on which each ONNX file runs too.
         shapes: Input name -> shape, one binding or several.
+        trust: Whether bundles may hold native code.
 
     Raises:
+        ArtifactError: A bundle holds native code that is not trusted.
         UsageError: An engine that cannot be benchmarked.
         InputError: A path that does not exist.
     """
@@ -46,6 +50,8 @@ def subjects_of(
     for path in paths:
         if not path.exists():
             raise InputError(f"{path}: no such bundle or model")
+        if path.is_dir():
+            check_trust(open_bundle(path), trust)
     several = _all_shapes(paths, shapes)
     with tempfile.TemporaryDirectory(prefix="edgevit-bench-") as folder:
         found: list[Subject] = []

@@ -94,6 +94,7 @@ def _model_commands(commands: Any) -> None:
     p.add_argument(
         "--target-file", metavar="FILE", help="the device file it was compiled with"
     )
+    p.add_argument("--trust", action="store_true", help="load artifacts that are code")
 
 
 def _device_commands(commands: Any) -> None:
@@ -108,6 +109,7 @@ def _device_commands(commands: Any) -> None:
     p.add_argument("--threads", type=int, default=1, metavar="N")
     p.add_argument("--runs", type=int, default=30, metavar="N", help="timed rounds")
     p.add_argument("--against", metavar="ENGINES", help="ort,litert: run each model on these")
+    p.add_argument("--trust", action="store_true", help="load artifacts that are code")
     _shape_option(p)
     p = _add(commands, "report", "what a bundle says about itself")
     p.add_argument("bundle")

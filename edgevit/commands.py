@@ -127,7 +127,7 @@ def verify_command(options: argparse.Namespace) -> Answer:
     """``edgevit verify``."""
     if options.against is None:
         load = registry.load_attribute("edgevit.runtimes.session:load")
-        with load(options.bundle) as session:
+        with load(options.bundle, trust=options.trust) as session:
             checked = session.self_check()
         text = f"hashes and self-check: {'pass' if checked.passed else 'FAIL'}"
         return Answer(checked.to_json(), text, checked.passed)
@@ -139,6 +139,7 @@ def verify_command(options: argparse.Namespace) -> Answer:
         options.against,
         inputs=options.inputs,
         target_file=options.target_file,
+        trust=options.trust,
         progress=_progress(options),
     )
     ok = bool(found["pass"])
@@ -166,7 +167,8 @@ def bench_command(options: argparse.Namespace) -> Answer:
     from edgevit.report import text_of_bench
 
     against = tuple(filter(None, (options.against or "").split(",")))
-    with subjects_of(options.subjects, against, parse_shapes(options.shape)) as subjects:
+    several = parse_shapes(options.shape)
+    with subjects_of(options.subjects, against, several, trust=options.trust) as subjects:
         timings = bench(subjects, options.threads, options.runs)
     entries = [t.to_json() for t in timings]
     return Answer({"entries": entries}, text_of_bench(entries))

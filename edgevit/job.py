@@ -244,15 +244,20 @@ def _recorded_target(spec: str, file: str | Path | None) -> Target:
 
 
 def reopen(
-    path: Path, against: Path, inputs: str | None, target_file: str | Path | None = None
+    path: Path,
+    against: Path,
+    inputs: str | None,
+    target_file: str | Path | None = None,
+    trust: bool = False,
 ) -> tuple[Opened, ...]:
     """Open every entry of a sealed bundle together with the model it was compiled from.
 
     Raises:
-        ArtifactError: The bundle is corrupt.
+        ArtifactError: The bundle is corrupt, or holds code that is not trusted.
         InputError: ``against`` is not the bundle's source (its sha256 differs).
     """
     manifest = bundles.open_bundle(path)
+    bundles.check_trust(manifest, trust)
     recipe = Recipe().merged(dict(manifest.recipe))
     sources = [load(against, {i.name: i.shape for i in e.inputs}) for e in manifest.entries]
     if sources[0].sha256 != manifest.source_sha256:

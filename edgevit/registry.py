@@ -129,6 +129,7 @@ BUILTIN = Plugin(
         "litert": "edgevit.targets.litert.lower:LiteRTBackend",
         "onnx": "edgevit.targets.onnx.lower:OnnxBackend",
         "optical": "edgevit.targets.optical.lower:OpticalBackend",
+        "tvm": "edgevit.targets.tvm.lower:TVMBackend",
     },
     engines={
         "coreml": "edgevit.runtimes.coreml:CoreMLEngine",
@@ -138,15 +139,18 @@ BUILTIN = Plugin(
         "optical-wave": "edgevit.runtimes.optical:WaveEngine",
         "openvino": "edgevit.runtimes.openvino:OpenVINOEngine",
         "ort": "edgevit.runtimes.ort:OrtEngine",
+        "tvm": "edgevit.runtimes.tvm:TVMEngine",
     },
     targets={
         "android-cpu": f"{_DEVICES}:android-cpu.toml",
         "iphone-npu": f"{_DEVICES}:iphone-npu.toml",
         "linux-x86": f"{_DEVICES}:linux-x86.toml",
         "linux-x86-openvino": f"{_DEVICES}:linux-x86-openvino.toml",
+        "linux-x86-tvm": f"{_DEVICES}:linux-x86-tvm.toml",
         "onnx": f"{_DEVICES}:onnx.toml",
         "optical-4f": f"{_DEVICES}:optical-4f.toml",
         "raspberry-pi-5": f"{_DEVICES}:raspberry-pi-5.toml",
+        "raspberry-pi-5-tvm": f"{_DEVICES}:raspberry-pi-5-tvm.toml",
     },
 )
 

@@ -104,6 +104,7 @@ class Target(_Strict):
         backend: Backend name in the registry.
         engine: Engine that runs the artifact on the device.
         engines: Other engines of the device -> the target that compiles for each.
+        backends: Other backends for the device -> the target that compiles with each.
         os: Operating-system floor, e.g. ``"iOS 17"``; empty if none.
         max_rank: Highest tensor rank the device takes.
         fallback: Whether ``--allow-fallback`` is possible.
@@ -124,6 +125,7 @@ class Target(_Strict):
     backend: str
     engine: str
     engines: dict[str, str] = {}
+    backends: dict[str, str] = {}
     os: str = ""
     max_rank: int = 8
     fallback: bool = True
@@ -185,9 +187,10 @@ def _override(target: Target, text: str) -> Target:
     options = dict(target.options)
     for item in filter(None, text.split(",")):
         key, equals, value = item.partition("=")
-        if key == "engine" and value in target.engines:
+        others = {"engine": target.engines, "backend": target.backends}.get(key, {})
+        if value in others:
             rest = ",".join(i for i in text.split(",") if i != item)
-            other = target.engines[value]
+            other = others[value]
             return _override(parse_target(_builtin(other), other), rest)
         if not equals:
             raise UsageError(f"target {target.name!r}: expected key=value, found {item!r}")

@@ -10,7 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from edgevit.bundle import SELFCHECK, Entry, Manifest, TensorInfo, open_bundle, selfcheck_key
+from edgevit.bundle import (
+    SELFCHECK,
+    Entry,
+    Manifest,
+    TensorInfo,
+    check_trust,
+    open_bundle,
+    selfcheck_key,
+)
 from edgevit.errors import ArtifactError, InputError, UsageError
 from edgevit.parity import Figure, Gate, compare, worst_of
 from edgevit.preprocess import Preprocess
@@ -20,9 +28,6 @@ from edgevit.runtimes.engine import Arrays, Closing, Engine
 from edgevit.runtimes.heads import Head, parse_head
 
 __all__ = ["SelfCheckResult", "Session", "TensorInfo", "load"]
-
-# Files of these kinds are native code: they run as soon as they are opened.
-_CODE_SUFFIXES = (".so", ".dylib", ".dll", ".pyd")
 
 
 @dataclass(frozen=True)
@@ -169,7 +174,7 @@ def load(
     if threads is not None and threads < 1:
         raise UsageError(f"threads: expected at least 1, found {threads}")
     manifest = open_bundle(path)
-    _check_trust(manifest, trust)
+    check_trust(manifest, trust)
     return Session(Path(path), manifest, threads, _entry_of(manifest.entries, shapes or {}))
 
 
@@ -182,20 +187,6 @@ def _entry_of(entries: tuple[Entry, ...], shapes: Mapping[str, tuple[int, ...]])
     raise InputError(
         f"no entry of the bundle has the shapes {dict(shapes)}: expected one of {known}"
     )
-
-
-def _check_trust(manifest: Manifest, trust: bool) -> None:
-    code = [f.path for f in manifest.files if _is_code(f.path)]
-    if code and not trust:
-        raise ArtifactError(
-            f"the bundle holds native code, which runs when it is loaded: {code[0]!r}",
-            hint="give --trust (trust=True) if you know who made the bundle",
-        )
-
-
-def _is_code(path: str) -> bool:
-    name = path.rpartition("/")[2].lower()
-    return name.endswith(_CODE_SUFFIXES) or ".so." in name
 
 
 def _preprocess(manifest: Manifest) -> Preprocess | None:

@@ -9,8 +9,8 @@ import numpy as np
 import onnx_ir as ir
 
 from edgevit.model import constant
-from edgevit.targets.litert.neighbors import bias_of, is_linear, only_consumer
 from edgevit.targets.litert.quantized import Tail, tail_of
+from edgevit.targets.neighbors import bias_of, is_linear, only_consumer
 
 __all__ = ["Group", "activation_of", "group_nodes", "is_linear"]
 

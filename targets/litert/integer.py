@@ -23,12 +23,12 @@ from edgevit.targets.litert.elementwise import fused, operands
 from edgevit.targets.litert.grouping import Group
 from edgevit.targets.litert.kernels import codes_kernel
 from edgevit.targets.litert.linear import products
-from edgevit.targets.litert.neighbors import is_linear
 from edgevit.targets.litert.padding import window_of
 from edgevit.targets.litert.quantized import codes_behind, meaning
 from edgevit.targets.litert.rules import Rule, channels_last
 from edgevit.targets.litert.table import Op, data_of, optional, whole
 from edgevit.targets.litert.writer import parameters
+from edgevit.targets.neighbors import is_linear
 
 __all__ = ["INTEGER"]
 

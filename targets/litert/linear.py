@@ -14,7 +14,6 @@ from edgevit.targets.litert.context import Context, permuted
 from edgevit.targets.litert.elementwise import fused
 from edgevit.targets.litert.grouping import Group
 from edgevit.targets.litert.kernels import kernel
-from edgevit.targets.litert.neighbors import is_linear
 from edgevit.targets.litert.rules import Rule, identity_perm
 from edgevit.targets.litert.table import (
     Op,
@@ -26,6 +25,7 @@ from edgevit.targets.litert.table import (
     rank,
     scalar,
 )
+from edgevit.targets.neighbors import is_linear
 
 __all__ = ["OPS", "products"]
 

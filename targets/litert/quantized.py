@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from edgevit.model import constant, shape_of
 from edgevit.quantizers import Quantizer, dequantizer, quantizer_of, stored
-from edgevit.targets.litert.neighbors import bias_of, is_linear, only_consumer
+from edgevit.targets.neighbors import bias_of, is_linear, only_consumer
 
 __all__ = ["Tail", "absorbed", "codes_behind", "meaning", "tail_of"]
 

@@ -10,15 +10,15 @@ import onnx_ir as ir
 from ai_edge_litert import schema_py_generated as schema
 
 from edgevit.model import shape_of
-from edgevit.targets.litert.context import Context
-from edgevit.targets.litert.grouping import Group
-from edgevit.targets.litert.interpolation import (
+from edgevit.targets.interpolation import (
     Axis,
     interpolation_matrix,
     native_linear,
     native_nearest,
     nearest_indices,
 )
+from edgevit.targets.litert.context import Context
+from edgevit.targets.litert.grouping import Group
 from edgevit.targets.litert.rules import Rule, channels_last
 from edgevit.targets.litert.table import Op, all_of, attribute, data_of, floats, rank, text
 

@@ -10,8 +10,8 @@ import onnx_ir as ir
 from edgevit.model import dtype_of, shape_of
 from edgevit.targets.litert.context import Context
 from edgevit.targets.litert.grouping import Group
-from edgevit.targets.litert.neighbors import fixed
 from edgevit.targets.litert.rules import Rule
+from edgevit.targets.neighbors import fixed
 
 __all__ = ["Check", "Op", "all_of", "any_node", "attribute", "data_of", "floats", "scalar"]
 

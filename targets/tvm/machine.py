@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from edgevit.errors import UsageError
 
-__all__ = ["MACHINES", "Machine", "machine"]
+__all__ = ["MACHINES", "Machine", "machine", "native"]
 
 
 @dataclass(frozen=True)
@@ -76,14 +77,42 @@ MACHINES: dict[str, Machine] = {
 
 
 def machine(name: str) -> Machine:
-    """The machine of an ``mcpu=`` name.
+    """The machine of an ``mcpu=`` name; ``native`` is the one this process runs on.
 
     Raises:
         UsageError: No schedule knows it.
     """
+    if name == "native":
+        return native()
     if name not in MACHINES:
         raise UsageError(
             f"no schedule is written for mcpu={name!r}",
             hint="known: " + ", ".join(MACHINES),
         )
     return MACHINES[name]
+
+
+def native() -> Machine:
+    """The widest machine all of whose features this processor has.
+
+    Raises:
+        UsageError: It has none that is known.
+    """
+    words = _features()
+    fitting = [m for m in MACHINES.values() if set(m.features) <= words]
+    if not fitting:
+        raise UsageError(
+            "mcpu=native: no schedule is written for this processor",
+            hint="name one with mcpu=: " + ", ".join(MACHINES),
+        )
+    return max(fitting, key=lambda m: (m.lanes, bool(m.dot)))
+
+
+def _features() -> set[str]:
+    """The words that Linux says of the processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return set()
+    rows = (line.partition(":") for line in lines)
+    return {w for k, _, v in rows if k.strip() in ("flags", "Features") for w in v.split()}

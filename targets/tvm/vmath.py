@@ -86,7 +86,9 @@ def exp(x: Any) -> Any:
     if _lanes(x) > 1:
         bias, shift = T.Broadcast(bias, _lanes(x)), T.Broadcast(shift, _lanes(x))
     power = T.reinterpret(_typed(x, "float32"), (whole + bias) << shift)
-    return tirx.Select(x < constant(_EXP_LOW, x), constant(0.0, x), _polynomial(_EXP, r) * power)
+    return tirx.Select(
+        x < constant(_EXP_LOW, x), constant(0.0, x), _polynomial(_EXP, r) * power
+    )
 
 
 def erf(x: Any) -> Any:
@@ -107,7 +109,7 @@ def tanh(x: Any) -> Any:
 
 
 def gelu(x: Any) -> Any:
-    """x Phi(x) by the error function."""
+    """GELU: x Phi(x), by the error function."""
     return constant(0.5, x) * x * (constant(1.0, x) + erf(x * constant(2**-0.5, x)))
 
 

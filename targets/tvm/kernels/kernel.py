@@ -57,17 +57,16 @@ class Kernel(Protocol):
 
 def function(kernel: Kernel, machine: Machine, name: str) -> Any:
     """The private TIR function of a kernel; it returns 0."""
-    with IRBuilder() as builder:
-        with T.prim_func(is_private=True):
-            T.func_name(name)
-            T.func_ret(PrimType("int32"))
-            pointers = [T.arg(o.name, T.handle(o.dtype)) for o in kernel.operands]
-            buffers = [
-                T.decl_buffer((o.size,), o.dtype, data=p, align=4)
-                for o, p in zip(kernel.operands, pointers, strict=True)
-            ]
-            kernel.body(machine, *buffers)
-            T.Return(tirx.const(0, "int32"))
+    with IRBuilder() as builder, T.prim_func(is_private=True):
+        T.func_name(name)
+        T.func_ret(PrimType("int32"))
+        pointers = [T.arg(o.name, T.handle(o.dtype)) for o in kernel.operands]
+        buffers = [
+            T.decl_buffer((o.size,), o.dtype, data=p, align=4)
+            for o, p in zip(kernel.operands, pointers, strict=True)
+        ]
+        kernel.body(machine, *buffers)
+        T.Return(tirx.const(0, "int32"))
     return builder.get()
 
 

@@ -1,0 +1,255 @@
+"""Runs the TVM backend's shared objects with TVM's small runtime library.
+
+Needs ``apache-tvm-ffi`` and ``libtvm_runtime.so`` (3.4 MB) of ``apache-tvm``, and neither the
+compiler library nor TVM's Python package: code is generated before it ships.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from edgevit.bundle import Part
+from edgevit.errors import ArtifactError, Availability, InputError, probe_package
+from edgevit.runtimes.engine import Arrays, Closing
+
+__all__ = ["TVMEngine", "TVMExecutor"]
+
+SCHEMA = 1
+ALIGNMENT = 64
+# Other versions of the pair have another interface between code and library.
+VERSIONS = {"apache-tvm": "0.27.0.post1", "apache-tvm-ffi": "0.1.14.post1"}
+Array = np.ndarray[Any, Any]
+
+
+def _aligned(size: int) -> Array:
+    """Zeroed bytes that begin at a multiple of a cache line."""
+    raw = np.zeros(size + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + size]
+
+
+class _Place:
+    """A tensor inside a block: read and written through its strides."""
+
+    def __init__(self, entry: Mapping[str, Any], blocks: Mapping[str, Array]) -> None:
+        block = blocks[entry["block"]]
+        dtype = np.dtype(entry["dtype"])
+        factors = [tuple(f) for axis in entry["axes"] for f in axis]
+        sizes = [size for size, _ in factors]
+        reach = 1 + sum((size - 1) * stride for size, stride in factors)
+        begin = entry["offset"]
+        flat = block[begin : begin + reach * dtype.itemsize].view(dtype)
+        strides = [stride * dtype.itemsize for _, stride in factors]
+        self.name: str = entry["name"]
+        self._view = np.lib.stride_tricks.as_strided(flat, sizes, strides)
+
+    def write(self, array: Array) -> None:
+        """Copy a logical array in."""
+        np.copyto(self._view, array.reshape(self._view.shape), casting="no")
+
+    def read(self, shape: tuple[int, ...]) -> Array:
+        """A copy in logical order."""
+        return np.array(self._view, order="C").reshape(shape)
+
+
+class TVMExecutor(Closing):
+    """One opened shared object with its parameters and memory."""
+
+    def __init__(self, run: Any, plan: Mapping[str, Any], params: Array, part: Part) -> None:
+        import tvm_ffi
+
+        self._run, self._plan = run, plan
+        arena = _aligned(max(1, plan["arena"]))
+        self._blocks = {"arena": arena, "params": params}
+        self._args = (tvm_ffi.from_dlpack(arena), tvm_ffi.from_dlpack(params))
+        self._inputs = [_Place(e, self._blocks) for e in plan["inputs"]]
+        self._outputs = [_Place(e, self._blocks) for e in plan["outputs"]]
+        self._values = {e["name"]: e for e in plan["values"]}
+        self._places = {n: _Place(e, self._blocks) for n, e in self._values.items()}
+        self._shapes = {b.artifact: b.artifact_shape for b in (*part.inputs, *part.outputs)}
+
+    def run(self, feeds: Arrays) -> dict[str, Array]:
+        """Run once; artifact input name -> array to artifact output name -> array."""
+        if self._run is None:
+            raise InputError("this TVM session is closed")
+        how = self._plan.get("drive")
+        if how == "replay":
+            return dict(self._replayed(feeds))
+        for place in self._inputs:
+            place.write(feeds[place.name])
+        if how == "expose":
+            return dict(self._exposed())
+        self._run(*self._args, 0, self._plan["steps"])
+        return {p.name: p.read(self._shapes[p.name]) for p in self._outputs}
+
+    def _exposed(self) -> Iterator[tuple[str, Array]]:
+        """Run step by step, reading each value behind the last step that writes it."""
+        last: dict[int, list[str]] = {}
+        for name, entry in self._values.items():
+            last.setdefault(max(entry["steps"], default=-1), []).append(name)
+        for step in range(-1, self._plan["steps"]):
+            if step >= 0:
+                self._run(*self._args, step, step + 1)
+            for name in last.get(step, ()):
+                yield name, self._places[name].read(self._shapes[name])
+
+    def _replayed(self, feeds: Arrays) -> Iterator[tuple[str, Array]]:
+        """Each value from what the feeds say of the values that its calls read."""
+        places = {**self._places, **{p.name: p for p in self._inputs}}
+        for name, entry in self._values.items():
+            for step in entry["steps"]:
+                for read in entry["reads"].get(str(step), ()):
+                    places[read].write(feeds[read])
+                self._run(*self._args, step, step + 1)
+            yield name, self._places[name].read(self._shapes[name])
+
+    def close(self) -> None:
+        """Drop the code and the memory."""
+        self._run = None
+        self._blocks = {}
+
+
+class TVMEngine:
+    """Shared objects on the CPU."""
+
+    name: ClassVar[str] = "tvm"
+
+    def probe(self) -> Availability:
+        """Whether the runtime library and its interface are here, in the pinned versions."""
+        found = probe_package(self.name, "apache-tvm-ffi", "tvm")
+        if not found.ok:
+            return found
+        reason = _mismatch()
+        return Availability(self.name, not reason, found.version, reason, "tvm")
+
+    def open(self, artifact: Path, part: Part, *, threads: int | None) -> TVMExecutor:
+        """Load the code; the caller has decided to trust it.
+
+        Raises:
+            BackendMissingError: The runtime is not installed, or in another version.
+            ArtifactError: The code is for another processor, or a file is damaged.
+        """
+        self.probe().require()
+        stem = artifact.with_suffix("")
+        plan = _plan(stem.with_name(f"{stem.name}.plan.json"))
+        _check_processor(plan)
+        params = _params(stem.with_name(f"{stem.name}.params"), plan["params"])
+        _threads(threads)
+        return TVMExecutor(_code(artifact), plan, params, part)
+
+
+def _mismatch() -> str:
+    """What is wrong with the installed pair; empty if nothing."""
+    if _library() is None:
+        return "TVM's runtime library is not installed"
+    for name, wanted in VERSIONS.items():
+        try:
+            have = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # a wheel with the runtime library alone
+        if have != wanted:
+            return f"{name} {have} is installed, the code needs {wanted}"
+    return ""
+
+
+def _library() -> Path | None:
+    """``libtvm_runtime.so`` in the installed package; its Python part is not imported."""
+    spec = importlib.util.find_spec("tvm")
+    for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
+        path = Path(folder, "lib", "libtvm_runtime.so")
+        if path.is_file():
+            return path
+    return None
+
+
+@cache
+def _runtime() -> Any:
+    """The loaded runtime library: generated code finds the thread pool in it."""
+    import tvm_ffi  # noqa: F401  its library first
+
+    return ctypes.CDLL(str(_library()), mode=ctypes.RTLD_GLOBAL)
+
+
+def _threads(threads: int | None) -> None:
+    import tvm_ffi
+
+    _runtime()
+    count = threads or os.cpu_count() or 1
+    tvm_ffi.get_global_func("runtime.config_threadpool")(0, count)
+
+
+def _code(artifact: Path) -> Any:
+    import tvm_ffi
+
+    _runtime()
+    try:
+        module = tvm_ffi.load_module(str(artifact.resolve()))
+        return module["run"]
+    except Exception as e:
+        raise ArtifactError(f"{artifact}: cannot be loaded as code: {e}") from e
+
+
+def _plan(path: Path) -> dict[str, Any]:
+    try:
+        plan = json.loads(path.read_bytes())
+    except (OSError, ValueError) as e:
+        raise ArtifactError(f"{path}: cannot be read as a plan: {e}") from e
+    found = plan.get("schema") if isinstance(plan, dict) else None
+    if found != SCHEMA:
+        raise ArtifactError(f"{path}: expected a plan of schema {SCHEMA}, found {found!r}")
+    return dict(plan)
+
+
+def _check_processor(plan: Mapping[str, Any]) -> None:
+    """Said here, as an illegal instruction says nothing."""
+    wanted = plan["triple"].partition("-")[0]
+    have = platform.machine().replace("arm64", "aarch64").lower()
+    if wanted != have:
+        raise ArtifactError(
+            f"the code is for {wanted}, this machine is {have}",
+            hint="compile for this machine's target",
+        )
+    missing = sorted(set(plan["features"]) - _features())
+    if missing:
+        raise ArtifactError(
+            f"the code uses {', '.join(missing)}, which this processor does not have",
+            hint="compile with an older mcpu, e.g. linux-x86:backend=tvm,mcpu=x86-64-v3",
+        )
+
+
+def _features() -> set[str]:
+    """What Linux says of the processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return set()
+    words: set[str] = set()
+    for line in lines:
+        key, _, value = line.partition(":")
+        if key.strip() in ("flags", "Features"):
+            words |= set(value.split())
+    return words
+
+
+def _params(path: Path, size: int) -> Array:
+    """The parameters, mapped: pages that no call reads are never loaded."""
+    try:
+        found = path.stat().st_size
+        if found != size:
+            raise ArtifactError(f"{path}: expected {size} bytes, found {found}")
+        if not size:
+            return _aligned(1)
+        return np.memmap(path, np.uint8, mode="c", shape=(size,))
+    except OSError as e:
+        raise ArtifactError(f"{path}: cannot be read: {e.strerror}") from e

@@ -1,0 +1,175 @@
+"""Kernels that walk rows of neighbors: layer normalization, RMS normalization, softmax."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from tvm import tirx
+from tvm.script.ir_builder import tirx as T
+
+from edgevit.targets.tvm import vmath
+from edgevit.targets.tvm.kernels.kernel import Operand, load, local, loop, store
+from edgevit.targets.tvm.kernels.reduce import combine, horizontal
+from edgevit.targets.tvm.machine import Machine
+
+__all__ = ["LayerNorm", "RowSoftmax"]
+
+PARALLEL_FROM = 32768
+
+
+@contextmanager
+def _rows(rows: int, columns: int) -> Iterator[Any]:
+    with loop(rows, parallel=rows * columns >= PARALLEL_FROM) as row:
+        yield row
+
+
+@contextmanager
+def _parts(columns: int, lanes: int) -> Iterator[Any]:
+    """The loop over whole vectors of a row."""
+    with loop(columns // lanes) as index:
+        yield index * lanes
+
+
+def _tail(columns: int, lanes: int) -> range:
+    return range(columns - columns % lanes, columns)
+
+
+class _Row:
+    """Sums over one row, in vectors with a scalar tail."""
+
+    def __init__(self, columns: int, lanes: int) -> None:
+        while lanes > columns:
+            lanes //= 2
+        self.columns, self.lanes = columns, lanes
+
+    def reduced(self, kind: str, start: float, value: Any) -> Any:
+        """A scalar register with the reduction of ``value(at, lanes)`` over the row."""
+        total, result = local(self.lanes), local(1)
+        store(total, 0, vmath.constant(start, load(total, 0, self.lanes)), self.lanes)
+        with _parts(self.columns, self.lanes) as at:
+            more = value(at, self.lanes)
+            store(total, 0, combine(kind, load(total, 0, self.lanes), more), self.lanes)
+        T.buffer_store(result, horizontal(kind, total, self.lanes), [0])
+        for at in _tail(self.columns, self.lanes):
+            T.buffer_store(result, combine(kind, result[0], value(at, 1)), [0])
+        return result
+
+    def written(self, out: Any, base: Any, value: Any) -> None:
+        """Store ``value(at, lanes)`` for the whole row."""
+        with _parts(self.columns, self.lanes) as at:
+            store(out, base + at, value(at, self.lanes), self.lanes)
+        for at in _tail(self.columns, self.lanes):
+            store(out, base + at, value(at, 1), 1)
+
+
+def _spread(scalar: Any, lanes: int) -> Any:
+    return T.Broadcast(scalar, lanes) if lanes > 1 else scalar
+
+
+@dataclass(frozen=True)
+class LayerNorm:
+    """Normalize each row: (x - mean) / sqrt(variance + epsilon) * scale + bias.
+
+    Attributes:
+        rows: Number of rows.
+        columns: Elements of a row, neighbors in memory.
+        stride: From row to row of the input; the result is dense.
+        epsilon: Added to the variance.
+        centered: Whether the mean is taken off (no: RMS normalization, no bias).
+    """
+
+    rows: int
+    columns: int
+    stride: int
+    epsilon: float
+    centered: bool = True
+
+    @property
+    def label(self) -> str:
+        """``layernorm`` or ``rmsnorm``."""
+        return "layernorm" if self.centered else "rmsnorm"
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        """Result, input, scale, bias."""
+        size = self.rows * self.columns
+        read = (self.rows - 1) * self.stride + self.columns
+        return (
+            Operand("out", "float32", size, written=True),
+            Operand("x", "float32", read),
+            Operand("scale", "float32", self.columns),
+            Operand("bias", "float32", self.columns),
+        )
+
+    def body(self, machine: Machine, *buffers: Any) -> None:
+        """Two passes over the row for the statistics, one to write."""
+        out, x, scale, bias = buffers
+        part = _Row(self.columns, machine.lanes)
+        per = tirx.const(1.0 / self.columns, "float32")
+        with _rows(self.rows, self.columns) as row:
+            base = row * self.stride
+            mean = local(1)
+            T.buffer_store(mean, tirx.const(0.0, "float32"), [0])
+            if self.centered:
+                total = part.reduced("sum", 0.0, lambda at, n: load(x, base + at, n))
+                T.buffer_store(mean, total[0] * per, [0])
+
+            def off(at: Any, n: int) -> Any:
+                return load(x, base + at, n) - _spread(mean[0], n)
+
+            squares = part.reduced("squares", 0.0, off)
+            root = local(1)
+            spread = squares[0] * per + tirx.const(self.epsilon, "float32")
+            T.buffer_store(root, tirx.const(1.0, "float32") / tirx.sqrt(spread), [0])
+
+            def normal(at: Any, n: int) -> Any:
+                scaled = off(at, n) * _spread(root[0], n) * load(scale, at, n)
+                return scaled + load(bias, at, n) if self.centered else scaled
+
+            part.written(out, row * self.columns, normal)
+
+
+@dataclass(frozen=True)
+class RowSoftmax:
+    """Softmax (or its logarithm) of each row.
+
+    Attributes:
+        rows: Number of rows.
+        columns: Elements of a row, neighbors in memory.
+        stride: From row to row of the input; the result is dense.
+    """
+
+    rows: int
+    columns: int
+    stride: int
+
+    label = "softmax"
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        """Result and input."""
+        read = (self.rows - 1) * self.stride + self.columns
+        return (
+            Operand("out", "float32", self.rows * self.columns, written=True),
+            Operand("x", "float32", read),
+        )
+
+    def body(self, machine: Machine, *buffers: Any) -> None:
+        """Largest element, exponentials with their sum, division."""
+        out, x = buffers
+        part = _Row(self.columns, machine.lanes)
+        with _rows(self.rows, self.columns) as row:
+            base, to = row * self.stride, row * self.columns
+            peak = part.reduced("max", float("-inf"), lambda at, n: load(x, base + at, n))
+
+            def power(at: Any, n: int) -> Any:
+                return vmath.exp(load(x, base + at, n) - _spread(peak[0], n))
+
+            part.written(out, to, power)
+            total = part.reduced("sum", 0.0, lambda at, n: load(out, to + at, n))
+            inverse = local(1)
+            T.buffer_store(inverse, tirx.const(1.0, "float32") / total[0], [0])
+            part.written(out, to, lambda at, n: load(out, to + at, n) * _spread(inverse[0], n))

@@ -1,0 +1,93 @@
+"""The TVM backend: a shared object, its parameters, and a plan of both."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from edgevit.backend import Arithmetic, Lowered, LowerOptions
+from edgevit.errors import Availability, UsageError, probe_packages
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from edgevit.target import Target
+
+__all__ = ["TVMBackend"]
+
+PRECISIONS = frozenset({"fp32"})
+# With other versions of the pair, tvm.ir.save_json crashes and code differs.
+VERSIONS = {"apache-tvm": "0.27.0.post1", "apache-tvm-ffi": "0.1.14.post1"}
+
+
+class TVMBackend:
+    """Generates native code with schedules of our own; see ``edgevit.backend.Backend``."""
+
+    name: ClassVar[str] = "tvm"
+    precisions: ClassVar[frozenset[str]] = PRECISIONS
+
+    def probe(self) -> Availability:
+        """Whether this machine can lower: the compiler library in the pinned versions."""
+        found = probe_packages(
+            self.name, "tvm", "apache-tvm", ("apache-tvm-ffi", "tvm"), ("onnx-ir", "compile")
+        )
+        return found if not found.ok else _pinned(found)
+
+    def unsupported(self, node: ir.Node, target: Target, precision: str) -> str | None:
+        """Why this canonical node cannot be lowered; ``None`` if it can."""
+        from edgevit.targets.tvm.tables import refusal
+
+        if precision not in self.precisions:
+            return f"precision {precision!r} is not lowered"
+        return refusal(node)
+
+    def arithmetic(self, precision: str) -> Arithmetic:
+        """float32 throughout."""
+        return Arithmetic()
+
+    def lower(self, model: ir.Model, target: Target, options: LowerOptions) -> Lowered:
+        """Lower a canonical model whose every node is supported. Deterministic bytes.
+
+        Raises:
+            UsageError: The precision is not lowered, or no schedule knows the processor.
+        """
+        from edgevit.targets.tvm.emit import emit
+        from edgevit.targets.tvm.machine import machine
+
+        if options.precision not in self.precisions:
+            known = ", ".join(sorted(self.precisions))
+            raise UsageError(
+                f"tvm lowers {known}; found precision {options.precision!r}",
+                hint=f"choose one of {known}",
+            )
+        return emit(model, machine(target.options["mcpu"]), options)
+
+    def replay(self, lowered: Lowered) -> Lowered:
+        """The same code, driven call by call: each value from the nearest mapped ones."""
+        return _driven(lowered, "replay", lowered.part.inputs + lowered.values)
+
+    def expose(self, lowered: Lowered) -> Lowered:
+        """The same code, stopped behind each call to read what it wrote."""
+        return _driven(lowered, "expose", lowered.part.inputs)
+
+
+def _driven(lowered: Lowered, how: str, inputs: tuple[Any, ...]) -> Lowered:
+    """Another plan beside the same code and parameters."""
+    stem = lowered.part.artifact.removesuffix(".so")
+    path = f"{stem}.plan.json"
+    plan = json.loads(lowered.files[path])
+    content = json.dumps({**plan, "drive": how}, sort_keys=True, separators=(",", ":"))
+    part = dataclasses.replace(lowered.part, inputs=inputs, outputs=lowered.values)
+    return Lowered({**lowered.files, path: content.encode()}, part, lowered.values)
+
+
+def _pinned(found: Availability) -> Availability:
+    import importlib.metadata
+
+    for name, wanted in VERSIONS.items():
+        have = importlib.metadata.version(name)
+        if have != wanted:
+            reason = f"{name} {have} is installed, the code is written for {wanted}"
+            return dataclasses.replace(found, ok=False, reason=reason)
+    return found
