@@ -29,7 +29,7 @@ def keep_sums(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def shift_columns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Scale, bias and residual are those of the column before."""
+    """Scale and bias are those of the column before."""
     apply = Epilogue.apply
 
     def mutant(self: Epilogue, value: Any, buffers: Any, column: Any, *where: Any) -> Any:
