@@ -1,0 +1,111 @@
+"""float32 convolution of each channel by itself, over images in NHWC order.
+
+Vectors hold neighboring channels; a tile is a few neighboring pixels of an output row, which
+share the pixels they read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm import tirx
+from tvm.script.ir_builder import tirx as T
+
+from edgevit.targets.tvm.kernels.columns import Columns
+from edgevit.targets.tvm.kernels.conv import Window
+from edgevit.targets.tvm.kernels.epilogue import Epilogue
+from edgevit.targets.tvm.kernels.kernel import Operand, load, loop, vector
+from edgevit.targets.tvm.kernels.tile import Blocks, Tile, finish, parallel_worth
+from edgevit.targets.tvm.machine import Machine
+
+__all__ = ["Depthwise", "pack_depthwise"]
+
+# Products written out before a loop over the window's rows takes over.
+_UNROLLED = 256
+
+
+def pack_depthwise(weights: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Weights [Cout, 1, KH, KW] as ``Depthwise`` reads them: [KH][KW][Cout], flat."""
+    return np.ascontiguousarray(np.asarray(weights, np.float32)[:, 0].transpose(1, 2, 0)).ravel()
+
+
+@dataclass(frozen=True)
+class Depthwise:
+    """Output[pixel, c] = epilogue(sum over the window of input channel c // multiplier).
+
+    Attributes:
+        window: Windows and how they lie in the input, which is padded already.
+        channels: Output channels.
+        multiplier: Output channels of each input channel; reads are scattered unless 1.
+        output_stride: Elements from one output pixel to the next.
+        epilogue: What follows the sums.
+    """
+
+    window: Window
+    channels: int
+    multiplier: int
+    output_stride: int
+    epilogue: Epilogue = Epilogue()
+
+    label = "depthwise"
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        """Padded input, packed weights, the epilogue's reads, output."""
+        window = self.window
+        places = (window.pixels - 1) * self.output_stride + self.channels
+        return (
+            Operand("input", "float32", window.extent(self.channels // self.multiplier)),
+            Operand("weights", "float32", window.taps * self.channels),
+            *self.epilogue.operands(self.channels, places),
+        )
+
+    def body(self, machine: Machine, *buffers: Any) -> None:
+        """Blocks of pixels in each output row; all channels of one before the next."""
+        window = self.window
+        columns = Columns(self.channels, machine.lanes, 1)
+        blocks = Blocks(window.output[1], 8 if machine.registers >= 32 else 6)
+        rows = window.batch * window.output[0]
+        worth = parallel_worth(window.pixels * window.taps * self.channels)
+        with loop(rows * blocks.number, parallel=worth) as task:
+            row, block = task // blocks.number, task % blocks.number
+            first = row * window.output[1] + blocks.start(block)
+            pixels = [first + r for r in range(blocks.size)]
+            with loop(columns.panels) as panel:
+                channel = columns.start(panel, 0)
+                tile = Tile(blocks.size, 1, columns.lanes)
+                tile.clear()
+                self._sum(tile, buffers, window.corner(first), channel)
+                places = [p * self.output_stride for p in pixels]
+                finish(tile, self.epilogue, buffers[2:], [channel], places)
+
+    def _sum(self, tile: Tile, buffers: Any, corner: Any, channel: Any) -> None:
+        """Add all taps, rows of the window in a loop where they are many."""
+        high, wide = self.window.kernel
+        step = self.window.strides[1] * self.window.pixel_stride
+
+        def add(row: Any, column: int) -> None:
+            tap = corner + self.window.tap(row, column)
+            inputs = [self._read(buffers[0], tap + r * step, channel, tile.lanes)
+                      for r in range(tile.rows)]
+            weights = load(buffers[1], (row * wide + column) * self.channels + channel, tile.lanes)
+            tile.step(column % tile.ways, inputs, [weights], lambda s, x, w: s + x * w)
+
+        if high * wide * tile.rows <= _UNROLLED:
+            for row in range(high):
+                for column in range(wide):
+                    add(row, column)
+            return
+        with loop(high) as row:
+            for column in range(wide):
+                add(row, column)
+
+    def _read(self, source: Any, pixel: Any, channel: Any, lanes: int) -> Any:
+        if self.multiplier == 1:
+            return load(source, pixel + channel, lanes)
+        if lanes == 1:
+            return source[pixel + channel // self.multiplier]
+        spread = T.Broadcast(tirx.const(self.multiplier, "int32"), lanes)
+        return source[T.Broadcast(pixel, lanes) + tirx.floordiv(vector(channel, lanes), spread)]
