@@ -66,7 +66,10 @@ def _products(ctx: Context, node: ir.Node) -> None:
     batch = np.broadcast_shapes(left[:-2], right[:-2])
     one, steps = _strides(ctx, _viewed(ctx, a, left), left, unit=False)
     two, more = _strides(ctx, _viewed(ctx, b, right), right)
-    repeated = [_broadcast(left[:-2], steps[:-2], batch), _broadcast(right[:-2], more[:-2], batch)]
+    repeated = [
+        _broadcast(left[:-2], steps[:-2], batch),
+        _broadcast(right[:-2], more[:-2], batch),
+    ]
     size = m * n
     result = [size * math.prod(batch[i + 1 :]) for i in range(len(batch))]
     nest = joined(batch, list(zip(*repeated, result, strict=True)))
@@ -82,9 +85,7 @@ def _viewed(ctx: Context, value: ir.Value, shape: tuple[int, ...]) -> Held:
     return held if view is None else Held(held.tensor, held.offset, view)
 
 
-def _broadcast(
-    shape: tuple[int, ...], steps: list[int], batch: tuple[int, ...]
-) -> list[int]:
+def _broadcast(shape: tuple[int, ...], steps: list[int], batch: tuple[int, ...]) -> list[int]:
     """Strides over the axes of ``batch``; 0 where an operand repeats."""
     missing = len(batch) - len(shape)
     own = [s if size > 1 else 0 for s, size in zip(steps, shape, strict=True)]

@@ -130,9 +130,7 @@ class Attention:
         """Pack the keys of every head, then walk blocks of rows of all heads."""
         q, k, v, *mask, packed, scores, out = buffers
         columns = Columns(self.keys, machine.lanes, machine.tile_vectors)
-        wide = parallel_worth(
-            self.batch * self.heads * self.queries * self.keys * self.depth
-        )
+        wide = parallel_worth(self.batch * self.heads * self.queries * self.keys * self.depth)
         with loop(self.batch * self.shared, parallel=wide) as head:
             self._pack(columns, k, packed, head)
         rows = Blocks(self.queries, tile_rows(machine, machine.tile_vectors))
@@ -242,9 +240,7 @@ class Attention:
             tile = Tile(len(rows), height, lanes)
             tile.clear()
 
-            def step(
-                k: Any, way: int, tile: Tile = tile, starts: list[Any] = starts
-            ) -> None:
+            def step(k: Any, way: int, tile: Tile = tile, starts: list[Any] = starts) -> None:
                 right = [load(v, self.v.at(batch, shared, k) + s, lanes) for s in starts]
                 left = [
                     spread(scores[base + r * self.keys + k], lanes) for r in range(len(rows))

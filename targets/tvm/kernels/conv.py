@@ -81,7 +81,9 @@ def pack_conv(
     Panels [groups][Cout / groups / NR][KH][KW][Cin / groups][NR], flat.
     """
     out, channels, high, wide = weights.shape
-    split = np.asarray(weights, np.float32).reshape(groups, out // groups, channels, high, wide)
+    split = np.asarray(weights, np.float32).reshape(
+        groups, out // groups, channels, high, wide
+    )
     flat = split.transpose(0, 3, 4, 2, 1).reshape(groups, -1, out // groups)
     return np.concatenate([columns.pack(g) for g in flat])
 

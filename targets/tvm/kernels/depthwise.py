@@ -28,7 +28,9 @@ _UNROLLED = 256
 
 def pack_depthwise(weights: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Weights [Cout, 1, KH, KW] as ``Depthwise`` reads them: [KH][KW][Cout], flat."""
-    return np.ascontiguousarray(np.asarray(weights, np.float32)[:, 0].transpose(1, 2, 0)).ravel()
+    return np.ascontiguousarray(
+        np.asarray(weights, np.float32)[:, 0].transpose(1, 2, 0)
+    ).ravel()
 
 
 @dataclass(frozen=True)
@@ -88,9 +90,13 @@ class Depthwise:
 
         def add(row: Any, column: int) -> None:
             tap = corner + self.window.tap(row, column)
-            inputs = [self._read(buffers[0], tap + r * step, channel, tile.lanes)
-                      for r in range(tile.rows)]
-            weights = load(buffers[1], (row * wide + column) * self.channels + channel, tile.lanes)
+            inputs = [
+                self._read(buffers[0], tap + r * step, channel, tile.lanes)
+                for r in range(tile.rows)
+            ]
+            weights = load(
+                buffers[1], (row * wide + column) * self.channels + channel, tile.lanes
+            )
             tile.step(column % tile.ways, inputs, [weights], lambda s, x, w: s + x * w)
 
         if high * wide * tile.rows <= _UNROLLED:
@@ -108,4 +114,6 @@ class Depthwise:
         if lanes == 1:
             return source[pixel + channel // self.multiplier]
         spread = T.Broadcast(tirx.const(self.multiplier, "int32"), lanes)
-        return source[T.Broadcast(pixel, lanes) + tirx.floordiv(vector(channel, lanes), spread)]
+        return source[
+            T.Broadcast(pixel, lanes) + tirx.floordiv(vector(channel, lanes), spread)
+        ]
