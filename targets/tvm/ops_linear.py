@@ -11,7 +11,7 @@ import onnx_ir as ir
 from edgevit.model import constant, dtype_of, shape_of
 from edgevit.targets.neighbors import is_linear
 from edgevit.targets.tvm.context import Context
-from edgevit.targets.tvm.kernels.attention import Attention, Mask, Strided
+from edgevit.targets.tvm.kernels.attention import Attention, Heads, Mask
 from edgevit.targets.tvm.kernels.gemm import Gemm, layout, pack_b
 from edgevit.targets.tvm.kernels.products import Products
 from edgevit.targets.tvm.program import Ref
@@ -101,16 +101,15 @@ def _attention(ctx: Context, node: ir.Node) -> None:
     for value in (q, k, v):
         one, steps = _strides(ctx, ctx.read(value), shape_of(value))
         held.append(one.ref)
-        lies.append(Strided(*steps[:3]))
+        lies.append(Heads(*steps[:3]))
     refs, mask = _mask(ctx, optional(node, 3), (b, h, s, t))
     scale = attribute(node, "scale", d**-0.5)
-    out = Strided(s * h * e, e, h * e)
-    kernel = Attention(b, h, shared, s, t, d, e, scale, lies[0], lies[1], lies[2], out, mask)
+    out = Heads(s * h * e, e, h * e)
+    kernel = Attention(ctx.machine, b, h, shared, s, t, d, e, scale, *lies, out, mask)
     name = node.outputs[0].name or ""
-    packed = ctx.new(f"{name}/keys", b * shared * kernel.packed)
-    scores = ctx.new(f"{name}/scores", kernel.scores)
+    scratch = ctx.new(f"{name}/scratch", kernel.operands[-2].size)
     made = ctx.new(name, b * h * s * e)
-    ctx.program.call(kernel, *held, *refs, Ref(packed), Ref(scores), Ref(made))
+    ctx.program.call(kernel, *held, *refs, Ref(scratch), Ref(made))
     view = dense((b, s, h, e)).transpose((0, 2, 1, 3))
     ctx.define(node.outputs[0], Held(made, 0, view))
 
@@ -123,7 +122,7 @@ def _mask(
     held, own = ctx.read(value), shape_of(value)
     held, steps = _strides(ctx, held, own)
     strides = _broadcast(own, steps, shape)
-    return [held.ref], Mask(Strided(*strides[:3]), strides[3])
+    return [held.ref], Mask(Heads(*strides[:3]), strides[3])
 
 
 _EXTRAS = ("is_causal", "softcap", "q_num_heads", "kv_num_heads", "qk_matmul_output_mode")

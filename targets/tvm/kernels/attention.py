@@ -1,4 +1,8 @@
-"""Attention as one kernel: scores, softmax and values of a block of rows stay in the cache."""
+"""Attention of all heads: softmax(scale Q K^T + mask) V, scores never leaving the cache.
+
+K is packed once a head. Then each block of queries goes through products with K into a few
+rows of scratch, exponentials in place, and products with V, divided by the sums at the end.
+"""
 
 from __future__ import annotations
 
@@ -10,245 +14,268 @@ from tvm.script.ir_builder import tirx as T
 
 from edgevit.targets.tvm import vmath
 from edgevit.targets.tvm.kernels.columns import Columns
-from edgevit.targets.tvm.kernels.kernel import Operand, load, loop, store
-from edgevit.targets.tvm.kernels.rows import Row, spread
+from edgevit.targets.tvm.kernels.kernel import Operand, load, local, loop, store
+from edgevit.targets.tvm.kernels.shuffle import across, joined
 from edgevit.targets.tvm.kernels.tile import Blocks, Tile, parallel_worth, tile_rows
+from edgevit.targets.tvm.kernels.transpose import Transposed
 from edgevit.targets.tvm.machine import Machine
 
-__all__ = ["Attention", "Mask", "Strided"]
+__all__ = ["Attention", "Heads", "Mask"]
 
-# Tasks enough for the cores of a device; each keeps the scores of one block of rows.
-_TASKS = 12
-# No machine's register tile has more rows.
-_ROWS = 12
+_INFINITE = float("inf")
+# Tasks to share among cores: enough for eight of them to be even.
+_TASKS = 16
 
 
 @dataclass(frozen=True)
-class Strided:
-    """How [B, H, rows, columns] lies, columns being neighbors.
+class Heads:
+    """Where the rows of Q, K, V or of the output lie; a row's elements are neighbors.
 
     Attributes:
-        batch, head, row: Elements from one to the next.
+        batch: Elements from one sample to the next.
+        head: Elements from one head to the next.
+        row: Elements from one token to the next.
     """
 
     batch: int
     head: int
     row: int
 
-    def at(self, batch: Any, head: Any, row: Any) -> Any:
-        """The first element of a row."""
-        return batch * self.batch + head * self.head + row * self.row
+    def start(self, sample: Any, head: Any) -> Any:
+        """Where a head starts."""
+        return sample * self.batch + head * self.head
 
-    def reach(self, batch: int, heads: int, rows: int, columns: int) -> int:
-        """Elements from the first to the last."""
-        return int(self.at(batch - 1, heads - 1, rows - 1)) + columns
+    def extent(self, samples: int, heads: int, rows: int, columns: int) -> int:
+        """Elements from the first one to the last."""
+        last = self.start(samples - 1, heads - 1) + (rows - 1) * self.row
+        return int(last) + columns
 
 
 @dataclass(frozen=True)
 class Mask:
-    """What is added to the scores: strides, 0 where it is broadcast.
+    """A float32 operand that is added to the scores; strides are 0 where it repeats.
 
     Attributes:
-        lies: Strides of batch, head and query.
-        column: Stride of the key: 0 or 1.
+        heads: Strides of samples, heads and queries.
+        column: Stride of keys: 1 or 0.
     """
 
-    lies: Strided
-    column: int
+    heads: Heads
+    column: int = 1
 
 
 @dataclass(frozen=True)
 class Attention:
-    """``out = softmax(scale q k^T + mask) v``.
+    """O[b, h, s, e] = sum_t softmax_t(scale Q[b, h, s] K[b, h', t] + mask) V[b, h', t, e].
 
     Attributes:
-        batch: B.
-        heads: H of the queries.
-        shared: H of keys and values; query heads ``i * heads / shared`` on share head ``i``.
+        machine: Whose registers are filled; the scratch depends on it.
+        batch: Samples.
+        heads: Heads of Q, a multiple of ``key_heads``: neighbors share a head of K and V.
+        key_heads: Heads of K and V.
         queries: S.
         keys: T.
-        depth: D, of queries and keys.
-        width: E, of values and result.
-        scale: Factor of the scores.
-        q, k, v, out: How the tensors lie.
-        mask: How the mask lies, if there is one.
+        depth: Elements of a row of Q and K.
+        width: Elements of a row of V and of the output.
+        scale: Of the products.
+        q: Where Q lies.
+        k: Where K lies.
+        v: Where V lies.
+        o: Where the output lies; it must not overlap the inputs.
+        mask: Added to the scaled products, if any.
     """
 
+    machine: Machine
     batch: int
     heads: int
-    shared: int
+    key_heads: int
     queries: int
     keys: int
     depth: int
     width: int
     scale: float
-    q: Strided
-    k: Strided
-    v: Strided
-    out: Strided
+    q: Heads
+    k: Heads
+    v: Heads
+    o: Heads
     mask: Mask | None = None
 
     label = "attention"
 
     @property
-    def packed(self) -> int:
-        """Elements of one head's packed keys, whatever the machine's vectors are."""
-        return (self.keys + 16) * self.depth
+    def _packed(self) -> Transposed:
+        machine = self.machine
+        lanes, height = machine.lanes, machine.tile_vectors
+        return Transposed(self.keys, self.depth, lanes, height, self.k.row)
 
     @property
-    def parts(self) -> int:
-        """Tasks that share the rows of one head."""
-        return max(1, min(-(-self.queries // _ROWS), -(-_TASKS // (self.batch * self.heads))))
+    def _rows(self) -> Blocks:
+        return Blocks(self.queries, tile_rows(self.machine, self.machine.tile_vectors))
 
     @property
-    def scores(self) -> int:
-        """Elements of all tasks' rows of scores."""
-        return self.batch * self.heads * self.parts * _ROWS * self.keys
+    def _shares(self) -> Blocks:
+        """Blocks of rows dealt to tasks, overlapping as rows do."""
+        shares = -(-_TASKS // (self.batch * self.heads)) if self._worth else 1
+        return Blocks(self._rows.number, -(-self._rows.number // shares))
+
+    @property
+    def _scores(self) -> int:
+        """Elements of a row of scores: whole vectors."""
+        return self._packed.vectors * self.machine.lanes
+
+    @property
+    def _worth(self) -> bool:
+        products = self.queries * self.keys * (self.depth + self.width)
+        return parallel_worth(self.batch * self.heads * products)
 
     @property
     def operands(self) -> tuple[Operand, ...]:
-        """q, k, v, mask if there is one, scratch for keys and for scores, result."""
-        found = [
-            Operand("q", "float32", self._reach(self.q, self.heads, self.queries, self.depth)),
-            Operand("k", "float32", self._reach(self.k, self.shared, self.keys, self.depth)),
-            Operand("v", "float32", self._reach(self.v, self.shared, self.keys, self.width)),
-        ]
-        if self.mask is not None:
-            last = self.keys if self.mask.column else 1
-            size = self._reach(self.mask.lies, self.heads, self.queries, last)
-            found.append(Operand("mask", "float32", size))
-        scratch = self.batch * self.shared * self.packed
-        found.append(Operand("packed", "float32", scratch, written=True))
-        found.append(Operand("scores", "float32", self.scores, written=True))
-        size = self._reach(self.out, self.heads, self.queries, self.width)
-        return (*found, Operand("out", "float32", size, written=True))
-
-    def _reach(self, lies: Strided, heads: int, rows: int, columns: int) -> int:
-        return lies.reach(self.batch, heads, rows, columns)
+        """Q, K, V, mask if any, scratch, output."""
+        packs = self.batch * self.key_heads * self._packed.size
+        tasks = self.batch * self.heads * self._shares.number
+        scratch = packs + tasks * self._rows.size * self._scores
+        b, h, g = self.batch, self.heads, self.key_heads
+        mask = ()
+        if self.mask:
+            columns = (self.keys - 1) * self.mask.column + 1
+            size = self.mask.heads.extent(b, h, self.queries, columns)
+            mask = (Operand("mask", "float32", size),)
+        return (
+            Operand("q", "float32", self.q.extent(b, h, self.queries, self.depth)),
+            Operand("k", "float32", self.k.extent(b, g, self.keys, self.depth)),
+            Operand("v", "float32", self.v.extent(b, g, self.keys, self.width)),
+            *mask,
+            Operand("scratch", "float32", scratch, written=True),
+            Operand(
+                "output",
+                "float32",
+                self.o.extent(b, h, self.queries, self.width),
+                written=True,
+            ),
+        )
 
     def body(self, machine: Machine, *buffers: Any) -> None:
-        """Pack the keys of every head, then walk blocks of rows of all heads."""
-        q, k, v, *mask, packed, scores, out = buffers
-        columns = Columns(self.keys, machine.lanes, machine.tile_vectors)
-        wide = parallel_worth(self.batch * self.heads * self.queries * self.keys * self.depth)
-        with loop(self.batch * self.shared, parallel=wide) as head:
-            self._pack(columns, k, packed, head)
-        rows = Blocks(self.queries, tile_rows(machine, machine.tile_vectors))
-        each = -(-rows.number // self.parts)
-        with loop(self.batch * self.heads * self.parts, parallel=wide) as task:
-            head, part = task // self.parts, task % self.parts
-            base = task * (_ROWS * self.keys)
-            with loop(each) as turn:
-                # The last part may have fewer blocks: it does its last one again.
-                block = tirx.min(part * each + turn, tirx.const(rows.number - 1, "int32"))
-                first = rows.start(block)
-                at = [first + r for r in range(rows.size)]
-                self._scores(columns, (q, packed, *mask), (scores, base), head, at)
-                inverse = self._softmax(machine, (scores, base), rows.size)
-                self._values(machine, (scores, v, out), base, inverse, head, at)
+        """Pack all heads of K, then blocks of queries."""
+        k, scratch, packed = buffers[1], buffers[-2], self._packed
+        with loop(self.batch * self.key_heads, parallel=self._worth) as head:
+            first = self.k.start(head // self.key_heads, head % self.key_heads)
+            packed.write(k, first, scratch, head * packed.size)
+        shares = self._shares
+        with loop(self.batch * self.heads * shares.number, parallel=self._worth) as task:
+            head = task // shares.number
+            share = shares.start(task % shares.number)
+            with loop(shares.size) as block:
+                _Block(self, buffers, task, head, self._rows.start(share + block)).write()
 
-    def _split(self, head: Any) -> tuple[Any, Any, Any]:
-        """Batch element, query head, and the head of keys and values that it uses."""
-        batch, own = head // self.heads, head % self.heads
-        return batch, own, own // (self.heads // self.shared)
 
-    def _pack(self, columns: Columns, k: Any, packed: Any, head: Any) -> None:
-        """Keys [T, D] as panels [vectors][D][lanes], as a register tile reads them."""
-        batch, own = head // self.shared, head % self.shared
-        lanes, base = columns.lanes, head * self.packed
-        for panel in range(columns.panels):
-            height = columns.height if panel < columns.full else columns.rest
-            start = base + panel * columns.height * lanes * self.depth
-            with loop(self.depth) as d:
-                for vector in range(height):
-                    first = columns.start(panel, vector)
-                    for lane in range(lanes):
-                        value = k[self.k.at(batch, own, first + lane) + d]
-                        place = start + (d * height + vector) * lanes + lane
-                        T.buffer_store(packed, value, [place])
+class _Block:
+    """The statements for one block of queries of one head."""
 
-    def _scores(
-        self, columns: Columns, buffers: Any, target: Any, head: Any, rows: list[Any]
+    def __init__(
+        self, kernel: Attention, buffers: Any, task: Any, head: Any, first: Any
     ) -> None:
-        q, packed, *mask = buffers
-        scores, origin = target
-        batch, own, shared = self._split(head)
-        base = (batch * self.shared + shared) * self.packed
-        lefts = [self.q.at(batch, own, row) for row in rows]
+        self.kernel, self.lanes = kernel, kernel.machine.lanes
+        self.q, self.k, self.v = buffers[:3]
+        self.mask = buffers[3] if kernel.mask else None
+        self.scratch, self.output = buffers[-2:]
+        self.sample, self.head = head // kernel.heads, head % kernel.heads
+        self.group = self.head // (kernel.heads // kernel.key_heads)
+        self.rows = [first + r for r in range(kernel._rows.size)]
+        packs = kernel.batch * kernel.key_heads * kernel._packed.size
+        row = kernel._scores
+        base = packs + task * (len(self.rows) * row)
+        self.scores = [base + r * row for r in range(len(self.rows))]
 
-        def panel(index: Any, vectors: int) -> None:
-            tile = Tile(len(rows), vectors, columns.lanes)
+    def write(self) -> None:
+        """Scores, exponentials, weighted sums."""
+        packed = self.kernel._packed
+        last = -(-packed.vectors // packed.height) - 1
+        if last:
+            with loop(last) as panel:
+                self._products(panel, packed.height, whole=True)
+        self._products(last, packed.width(last), whole=False)
+        inverses = [self._softmax(start) for start in self.scores]
+        self._weighted(inverses)
+
+    def _products(self, panel: Any, vectors: int, whole: bool) -> None:
+        """Scores of the block with one panel of keys."""
+        kernel, lanes = self.kernel, self.lanes
+        tile = Tile(len(self.rows), vectors, lanes)
+        tile.clear()
+        q = kernel.q.start(self.sample, self.head)
+        rows = [q + r * kernel.q.row for r in self.rows]
+        pack = (self.sample * kernel.key_heads + self.group) * kernel._packed.size
+        start = pack + kernel._packed.panel(panel)
+        tile.multiply(self.q, rows, self.scratch, start, kernel.depth)
+        for r in range(len(self.rows)):
+            for v in range(vectors):
+                column = (panel * kernel._packed.height + v) * lanes
+                count = lanes if whole else min(lanes, kernel.keys - int(column))
+                score = self._masked(tile.total(r, v), self.rows[r], column, count)
+                store(self.scratch, self.scores[r] + column, score, lanes)
+
+    def _masked(self, products: Any, row: Any, column: Any, count: int) -> Any:
+        """Scaled scores plus the mask; lanes past the last key become -inf."""
+        kernel, lanes = self.kernel, self.lanes
+        score = products
+        if kernel.scale != 1.0:
+            score = score * vmath.constant(kernel.scale, score)
+        if kernel.mask:
+            first = kernel.mask.heads.start(self.sample, self.head)
+            first = first + row * kernel.mask.heads.row
+            if kernel.mask.column:
+                added = load(self.mask, first + column, count)
+            else:
+                one = self.mask[first]
+                added = T.Broadcast(one, count) if count > 1 else one
+            return score + joined(added, count, -_INFINITE, lanes)
+        if count == lanes:
+            return score
+        zero = tirx.const(0.0, "float32")
+        zeros = T.Broadcast(zero, count) if count > 1 else zero
+        return score + joined(zeros, count, -_INFINITE, lanes)
+
+    def _softmax(self, start: Any) -> Any:
+        """Replace a row of scores by exponentials; returns the inverse of their sum."""
+        lanes, vectors = self.lanes, self.kernel._packed.vectors
+        largest, total, inverse = local(lanes), local(lanes), local(1)
+        store(largest, 0, load(self.scratch, start, lanes), lanes)
+        if vectors > 1:
+            with loop(vectors - 1) as i:
+                one = load(self.scratch, start + (i + 1) * lanes, lanes)
+                store(largest, 0, tirx.max(load(largest, 0, lanes), one), lanes)
+        peak = local(1)
+        T.buffer_store(peak, across(tirx.max, largest, lanes), [0])
+        zero = tirx.const(0.0, "float32")
+        store(total, 0, T.Broadcast(zero, lanes), lanes)
+        with loop(vectors) as i:
+            at = start + i * lanes
+            power = local(lanes)
+            less = load(self.scratch, at, lanes) - T.Broadcast(peak[0], lanes)
+            store(power, 0, vmath.exp(less), lanes)
+            store(self.scratch, at, load(power, 0, lanes), lanes)
+            store(total, 0, load(total, 0, lanes) + load(power, 0, lanes), lanes)
+        one = tirx.const(1.0, "float32")
+        T.buffer_store(inverse, one / across(lambda x, y: x + y, total, lanes), [0])
+        return inverse[0]
+
+    def _weighted(self, inverses: list[Any]) -> None:
+        """Rows of V weighted by the exponentials, divided by their sums."""
+        kernel = self.kernel
+        columns = Columns(kernel.width, self.lanes, kernel.machine.tile_vectors)
+        v = kernel.v.start(self.sample, self.group)
+        o = kernel.o.start(self.sample, self.head)
+        for panel in range(columns.panels):
+            vectors = columns.height if panel < columns.full else columns.rest
+            starts = [columns.start(panel, i) for i in range(vectors)]
+            tile = Tile(len(self.rows), vectors, columns.lanes)
             tile.clear()
-            start = base + index * (columns.height * columns.lanes * self.depth)
-            tile.multiply(q, lefts, packed, start, self.depth)
-            for r, row in enumerate(rows):
-                for vector in range(vectors):
-                    first = columns.start(index, vector)
-                    value = tile.total(r, vector)
-                    value = value * vmath.constant(self.scale, value)
-                    if self.mask is not None:
-                        where = self.mask.lies.at(batch, own, row)
-                        value = value + self._mask(mask[0], where, first, columns.lanes)
-                    store(scores, origin + r * self.keys + first, value, columns.lanes)
-
-        if columns.full:
-            with loop(columns.full) as index:
-                panel(index, columns.height)
-        if columns.rest:
-            panel(tirx.const(columns.full, "int32"), columns.rest)
-
-    def _mask(self, mask: Any, where: Any, first: Any, lanes: int) -> Any:
-        assert self.mask is not None
-        if self.mask.column:
-            return load(mask, where + first, lanes)
-        return spread(mask[where], lanes)
-
-    def _softmax(self, machine: Machine, target: Any, rows: int) -> Any:
-        """Exponentials in place; one over their sum, a number a row."""
-        scores, origin = target
-        inverse = T.alloc_buffer((rows,), "float32", scope="global")
-        part = Row(self.keys, machine.lanes)
-        with loop(rows) as row:
-            base = origin + row * self.keys
-            peak = part.reduced("max", float("-inf"), lambda at, n: load(scores, base + at, n))
-            # A row that is masked throughout is NaN in the reference; here too: inf - inf.
-            part.written(
-                scores,
-                base,
-                lambda at, n: vmath.exp(load(scores, base + at, n) - spread(peak[0], n)),
+            at = [v + s for s in starts]
+            tile.multiply_rows(
+                self.scratch, self.scores, self.v, at, kernel.v.row, kernel.keys
             )
-            total = part.reduced("sum", 0.0, lambda at, n: load(scores, base + at, n))
-            T.buffer_store(inverse, tirx.const(1.0, "float32") / total[0], [row])
-        return inverse
-
-    def _values(
-        self,
-        machine: Machine,
-        buffers: Any,
-        base: Any,
-        inverse: Any,
-        head: Any,
-        rows: list[Any],
-    ) -> None:
-        scores, v, out = buffers
-        batch, own, shared = self._split(head)
-        columns = Columns(self.width, machine.lanes, machine.tile_vectors)
-        lanes = columns.lanes
-        for panel in range(columns.panels):
-            height = columns.height if panel < columns.full else columns.rest
-            starts = [columns.start(panel, vector) for vector in range(height)]
-            tile = Tile(len(rows), height, lanes)
-            tile.clear()
-
-            def step(k: Any, way: int, tile: Tile = tile, starts: list[Any] = starts) -> None:
-                right = [load(v, self.v.at(batch, shared, k) + s, lanes) for s in starts]
-                left = [
-                    spread(scores[base + r * self.keys + k], lanes) for r in range(len(rows))
-                ]
-                tile.step(way, left, right, lambda total, x, y: total + x * y)
-
-            tile.accumulate(self.keys, step)
-            for r, row in enumerate(rows):
-                for vector, start in enumerate(starts):
-                    value = tile.total(r, vector) * spread(inverse[r], lanes)
-                    store(out, self.out.at(batch, own, row) + start, value, lanes)
+            for r, inverse in enumerate(inverses):
+                spread = T.Broadcast(inverse, columns.lanes) if columns.lanes > 1 else inverse
+                for i, start in enumerate(starts):
+                    place = o + self.rows[r] * kernel.o.row + start
+                    store(self.output, place, tile.total(r, i) * spread, columns.lanes)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgevit.targets.tvm.kernels.columns import Columns
-from edgevit.targets.tvm.kernels.epilogue import Epilogue
+from edgevit.targets.tvm.kernels.epilogue import PLAIN, Epilogue
 from edgevit.targets.tvm.kernels.kernel import Operand, loop
 from edgevit.targets.tvm.kernels.tile import Spot, Tile, finish, tiles
 from edgevit.targets.tvm.machine import Machine
@@ -106,7 +106,7 @@ class Conv:
     groups: int
     columns: Columns
     output_stride: int
-    epilogue: Epilogue = Epilogue()
+    epilogue: Epilogue = PLAIN
 
     label = "conv"
 

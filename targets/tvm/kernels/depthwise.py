@@ -15,7 +15,7 @@ from tvm.script.ir_builder import tirx as T
 
 from edgevit.targets.tvm.kernels.columns import Columns
 from edgevit.targets.tvm.kernels.conv import Window
-from edgevit.targets.tvm.kernels.epilogue import Epilogue
+from edgevit.targets.tvm.kernels.epilogue import PLAIN, Epilogue
 from edgevit.targets.tvm.kernels.kernel import Operand, load, loop, vector
 from edgevit.targets.tvm.kernels.tile import Blocks, Tile, finish, parallel_worth
 from edgevit.targets.tvm.machine import Machine
@@ -49,7 +49,7 @@ class Depthwise:
     channels: int
     multiplier: int
     output_stride: int
-    epilogue: Epilogue = Epilogue()
+    epilogue: Epilogue = PLAIN
 
     label = "depthwise"
 

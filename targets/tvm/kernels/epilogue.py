@@ -16,7 +16,7 @@ from tvm.script.ir_builder import tirx as T
 from edgevit.targets.tvm import vmath
 from edgevit.targets.tvm.kernels.kernel import Operand, load
 
-__all__ = ["PARAMETRIC", "Activation", "Epilogue", "Quantize"]
+__all__ = ["PARAMETRIC", "PLAIN", "Activation", "Epilogue", "Quantize"]
 
 _RANGES = {"uint8": (0, 255), "int8": (-128, 127)}
 
@@ -166,3 +166,6 @@ class Epilogue:
         if self.residual and not self.residual_first:
             x = x + load(of["residual"], place, lanes)
         return self.quantize.apply(x) if self.quantize else x
+
+
+PLAIN = Epilogue()

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgevit.targets.tvm.kernels.columns import Columns
-from edgevit.targets.tvm.kernels.epilogue import Epilogue
+from edgevit.targets.tvm.kernels.epilogue import PLAIN, Epilogue
 from edgevit.targets.tvm.kernels.kernel import Operand
 from edgevit.targets.tvm.kernels.tile import Spot, Tile, finish, tiles
 from edgevit.targets.tvm.machine import Machine
@@ -46,7 +46,7 @@ class Gemm:
     columns: Columns
     row_stride: int
     output_stride: int
-    epilogue: Epilogue = Epilogue()
+    epilogue: Epilogue = PLAIN
 
     label = "gemm"
 

@@ -90,12 +90,25 @@ class Tile:
             count: Steps along K.
         """
         width = self.vectors * self.lanes
+        starts = [panel + v * self.lanes for v in range(self.vectors)]
+        self.multiply_rows(a, rows, b, starts, width, count)
+
+    def multiply_rows(
+        self, a: Any, rows: Sequence[Any], b: Any, starts: Sequence[Any], stride: int, count: int
+    ) -> None:
+        """The same with rows of B that lie anywhere.
+
+        Args:
+            a: Flat buffer of the left side.
+            rows: Index of each row's first element.
+            b: Flat buffer of the right side.
+            starts: Index of each vector of its first row.
+            stride: From one row of it to the next.
+            count: Steps along K.
+        """
 
         def step(k: Any, way: int) -> None:
-            right = [
-                load(b, panel + k * width + v * self.lanes, self.lanes)
-                for v in range(self.vectors)
-            ]
+            right = [load(b, start + k * stride, self.lanes) for start in starts]
             left = [_spread(a[row + k], self.lanes) for row in rows]
             self.step(way, left, right, lambda s, x, y: s + x * y)
 

@@ -1,0 +1,93 @@
+"""Packing of a matrix whose columns lie far apart into panels, at run time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm import tirx
+
+from edgevit.targets.tvm.kernels.kernel import load, local, loop, store
+from edgevit.targets.tvm.kernels.shuffle import pick, transposed
+
+__all__ = ["Transposed"]
+
+
+class Transposed:
+    """B[k, n] = source[n * stride + k] as panels [N/NR][K][NR] of whole vectors.
+
+    Columns past the last one repeat it, so that nothing is read outside.
+
+    Args:
+        columns: N.
+        depth: K.
+        lanes: Of a vector, a power of two.
+        height: Vectors of a full panel.
+        stride: Elements from one column of B to the next.
+    """
+
+    def __init__(self, columns: int, depth: int, lanes: int, height: int, stride: int) -> None:
+        self.columns, self.depth, self.stride = columns, depth, stride
+        self.lanes, self.height = lanes, height
+        self.vectors = -(-columns // lanes)
+        self.size = self.vectors * lanes * depth
+
+    def panel(self, index: Any) -> Any:
+        """Where a panel starts."""
+        return index * (self.height * self.lanes * self.depth)
+
+    def width(self, panel: int) -> int:
+        """Vectors of a panel."""
+        return min(self.height, self.vectors - panel * self.height)
+
+    def write(self, source: Any, first: Any, target: Any, start: Any) -> None:
+        """Write the statements that pack one matrix.
+
+        Args:
+            source: Flat buffer.
+            first: Where the matrix starts in it.
+            target: Flat buffer.
+            start: Where the panels start in it.
+        """
+        full, rest = divmod(self.vectors, self.height)
+        if full:
+            with loop(full) as panel, loop(self.height) as vector:
+                self._vector(
+                    source, first, target, start + self.panel(panel), panel, vector, self.height
+                )
+        if rest:
+            base = start + self.panel(full)
+            with loop(rest) as vector:
+                self._vector(source, first, target, base, full, vector, rest)
+
+    def _vector(
+        self, source: Any, first: Any, target: Any, base: Any, panel: Any, vector: Any, width: int
+    ) -> None:
+        """All of K for one vector of columns."""
+        lanes = self.lanes
+        column = (panel * self.height + vector) * lanes
+        last = tirx.const(self.columns - 1, "int32")
+        rows = [
+            first + (column + i if self.columns % lanes == 0 else tirx.min(column + i, last))
+            * self.stride
+            for i in range(lanes)
+        ]  # fmt: skip
+        base = base + vector * lanes
+        step = width * lanes
+        if self.depth < lanes:
+            for k in range(self.depth):
+                store(target, base + k * step, pick([source[r + k] for r in rows], range(lanes)),
+                      lanes)  # fmt: skip
+            return
+        with loop(-(-self.depth // lanes)) as block:
+            k = block * lanes
+            if self.depth % lanes:
+                k = tirx.min(k, tirx.const(self.depth - lanes, "int32"))
+            square = [_kept(load(source, r + k, lanes), lanes) for r in rows]
+            for i, one in enumerate(transposed(square, lambda v: _kept(v, lanes))):
+                store(target, base + (k + i) * step, one, lanes)
+
+
+def _kept(value: Any, lanes: int) -> Any:
+    register = local(lanes)
+    store(register, 0, value, lanes)
+    return load(register, 0, lanes)
