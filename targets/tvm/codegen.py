@@ -85,28 +85,23 @@ def _entry(
     from tvm.script.ir_builder import IRBuilder
     from tvm.script.ir_builder import tirx as T
 
-    with IRBuilder() as builder:
-        with T.prim_func():
-            T.func_name(ENTRY)
-            handles = [T.arg(name, T.handle()) for name in ("arena", "params")]
-            first, last = T.arg("first", T.int32()), T.arg("last", T.int32())
-            blocks = {
-                space: T.match_buffer(handle, (max(1, size),), "uint8")
-                for space, handle, size in zip(
-                    ("arena", "params"), handles, sizes, strict=True
-                )
-            }
-            for i, step in enumerate(program.steps):
-                with T.If(tirx.all(first <= i, i < last)), T.Then():
-                    pointers = [
-                        T.address_of(
-                            blocks[r.tensor.space][
-                                offsets[r.tensor] + r.offset * _width(r.tensor)
-                            ]
-                        )
-                        for r in step.refs
-                    ]
-                    T.evaluate(Call(names[step.kernel], pointers, ret_ty="int32"))
+    with IRBuilder() as builder, T.prim_func():
+        T.func_name(ENTRY)
+        handles = [T.arg(name, T.handle()) for name in ("arena", "params")]
+        first, last = T.arg("first", T.int32()), T.arg("last", T.int32())
+        blocks = {
+            space: T.match_buffer(handle, (max(1, size),), "uint8")
+            for space, handle, size in zip(("arena", "params"), handles, sizes, strict=True)
+        }
+        for i, step in enumerate(program.steps):
+            with T.If(tirx.all(first <= i, i < last)), T.Then():
+                pointers = [
+                    T.address_of(
+                        blocks[r.tensor.space][offsets[r.tensor] + r.offset * _width(r.tensor)]
+                    )
+                    for r in step.refs
+                ]
+                T.evaluate(Call(names[step.kernel], pointers, ret_ty="int32"))
     return builder.get().with_attr("global_symbol", ENTRY)
 
 

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from edgevit.model import constant, shape_of
 from edgevit.targets.tvm.context import Context
 from edgevit.targets.tvm.kernels.conv import Conv, Window, pack_conv
+from edgevit.targets.tvm.kernels.depthwise import Depthwise, pack_depthwise
 from edgevit.targets.tvm.kernels.gemm import Gemm, layout, pack_b
 from edgevit.targets.tvm.kernels.kernel import Kernel
 from edgevit.targets.tvm.kernels.windows import Pool
@@ -128,20 +129,16 @@ def _convolved(
     view = dense(out_shape, CHANNELS_LAST)
     after = tail(ctx, node, view, biased=optional(node, 2))
     columns = layout(m // groups, ctx.machine)
+    out = (out_shape[2], out_shape[3])
+    steps = (dilations[0], dilations[1])
+    window = Window(n, out, (kh, kw), strides, steps, h * w * c, w * c, c)
     if (kh, kw) == (1, 1) and groups == 1 and strides == (1, 1):
         spec: Kernel = Gemm(n * h * w, c, columns, c, m, after.epilogue)
         packed = pack_b(weight.reshape(m, c).T, ctx.machine)
+    elif groups == c and per == 1:
+        spec = Depthwise(window, m, m // c, m, after.epilogue)
+        packed = pack_depthwise(weight)
     else:
-        window = Window(
-            n,
-            (out_shape[2], out_shape[3]),
-            (kh, kw),
-            strides,
-            (dilations[0], dilations[1]),
-            h * w * c,
-            w * c,
-            c,
-        )
         spec = Conv(window, per, groups, columns, m, after.epilogue)
         packed = pack_conv(weight, groups, columns)
     made = ctx.new(after.output.name or "", math.prod(out_shape))

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from edgevit.model import constant, dtype_of, shape_of
 from edgevit.targets.interpolation import Axis, interpolation_matrix, nearest_indices
 from edgevit.targets.tvm.context import Context
+from edgevit.targets.tvm.kernels.search import ArgMax, CumSum, Pick, Put, TopK
 from edgevit.targets.tvm.kernels.windows import GatherRows, Resample
 from edgevit.targets.tvm.program import Ref
 from edgevit.targets.tvm.strides import Held, dense
@@ -118,7 +119,130 @@ def _indexed(node: ir.Node) -> str | None:
     return None if dtype in ("int32", "int64") else f"indices of dtype {dtype}"
 
 
+def _plain(ctx: Context, value: ir.Value) -> Held:
+    return ctx.copied(ctx.read(value), shape_of(value), None)
+
+
+def _gather_nd(ctx: Context, node: ir.Node) -> None:
+    x, indices, out = data_of(node), data_of(node, 1), node.outputs[0]
+    shape, rows, shared = shape_of(x), shape_of(indices), whole(node, "batch_dims", 0)
+    depth = rows[-1]
+    kernel = Pick(
+        math.prod(shape[:shared]),
+        math.prod(rows[shared:-1]),
+        shape[shared : shared + depth],
+        math.prod(shape[shared + depth :]),
+        dtype_of(x).name,
+        dtype_of(indices).name,
+    )
+    made = ctx.new(out.name or "", math.prod(shape_of(out)), dtype_of(x).name)
+    ctx.program.call(kernel, Ref(made), _plain(ctx, x).ref, _plain(ctx, indices).ref)
+    ctx.define(out, Held(made, 0, dense(shape_of(out))))
+
+
+def _gather_elements(ctx: Context, node: ir.Node) -> None:
+    """Constant indices along one axis, as full coordinates."""
+    x, indices, out = data_of(node), constant(data_of(node, 1)), node.outputs[0]
+    if indices is None:
+        raise ValueError(f"node {node.name!r}: the indices are not constant")
+    grid = list(np.indices(indices.shape))
+    grid[whole(node, "axis", 0)] = indices
+    rows = np.stack(grid, axis=-1).astype(np.int32)
+    kernel = Pick(1, indices.size, shape_of(x), 1, dtype_of(x).name, "int32")
+    made = ctx.new(out.name or "", indices.size, dtype_of(x).name)
+    where = ctx.parameter(f"{out.name}/coordinates", rows)
+    ctx.program.call(kernel, Ref(made), _plain(ctx, x).ref, where)
+    ctx.define(out, Held(made, 0, dense(shape_of(out))))
+
+
+def _scatter_nd(ctx: Context, node: ir.Node) -> None:
+    x, indices, updates = (data_of(node, i) for i in range(3))
+    out, shape, depth = node.outputs[0], shape_of(x), shape_of(indices)[-1]
+    made = ctx.new(out.name or "", math.prod(shape), dtype_of(x).name)
+    held = Held(made, 0, dense(shape))
+    ctx.copy_into(held, ctx.read(x), shape)
+    kernel = Put(
+        math.prod(shape_of(indices)[:-1]),
+        shape[:depth],
+        math.prod(shape[depth:]),
+        dtype_of(x).name,
+        dtype_of(indices).name,
+    )
+    ctx.program.call(kernel, Ref(made), _plain(ctx, updates).ref, _plain(ctx, indices).ref)
+    ctx.define(out, held)
+
+
+def _around(shape: tuple[int, ...], axis: int) -> tuple[int, int, int]:
+    return math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
+
+
+def _cumsum(ctx: Context, node: ir.Node) -> None:
+    x, out = data_of(node), node.outputs[0]
+    axis = constant(data_of(node, 1))
+    if axis is None:
+        raise ValueError(f"node {node.name!r}: the axis is not constant")
+    place = int(axis.reshape(-1)[0]) % len(shape_of(x))
+    exclusive, reverse = (bool(whole(node, n, 0)) for n in ("exclusive", "reverse"))
+    made = ctx.new(out.name or "", math.prod(shape_of(x)))
+    kernel = CumSum(*_around(shape_of(x), place), exclusive, reverse)
+    ctx.program.call(kernel, Ref(made), _plain(ctx, x).ref)
+    ctx.define(out, Held(made, 0, dense(shape_of(x))))
+
+
+def _arg_max(ctx: Context, node: ir.Node) -> None:
+    x, out = data_of(node), node.outputs[0]
+    axis = whole(node, "axis", 0) % len(shape_of(x))
+    kernel = ArgMax(*_around(shape_of(x), axis), bool(whole(node, "select_last_index", 0)))
+    made = ctx.new(out.name or "", math.prod(shape_of(out)), "int64")
+    ctx.program.call(kernel, Ref(made), _plain(ctx, x).ref)
+    ctx.define(out, Held(made, 0, dense(shape_of(out))))
+
+
+def _top_k(ctx: Context, node: ir.Node) -> None:
+    x, (values, indices) = data_of(node), node.outputs
+    outer, length, _ = _around(shape_of(x), len(shape_of(x)) - 1)
+    count = shape_of(values)[-1]
+    held = [
+        Held(ctx.new(v.name or "", outer * count, dtype), 0, dense(shape_of(v)))
+        for v, dtype in ((values, "float32"), (indices, "int64"))
+    ]
+    taken = ctx.new(f"{values.name}/taken", length, "int32")
+    kernel = TopK(outer, length, count, bool(whole(node, "largest", 1)))
+    ctx.program.call(kernel, held[0].ref, held[1].ref, _plain(ctx, x).ref, Ref(taken))
+    for value, made in zip((values, indices), held, strict=True):
+        ctx.define(value, made)
+
+
+def _fixed_axis(node: ir.Node) -> str | None:
+    return floats(node) or (
+        None if data_of(node, 1).const_value is not None else "the axis must be constant"
+    )
+
+
+def _last(node: ir.Node) -> str | None:
+    rank = len(shape_of(data_of(node)))
+    axis = whole(node, "axis", -1)
+    return floats(node) if axis in (-1, rank - 1) else f"axis {axis}: only the last is lowered"
+
+
+def _constant_indices(node: ir.Node) -> str | None:
+    known = data_of(node, 1).const_value is not None
+    return None if known else "the indices must be constant"
+
+
+def _replacing(node: ir.Node) -> str | None:
+    if text(node, "reduction", "none") != "none":
+        return "only reduction='none' is lowered"
+    return _indexed(node)
+
+
 OPS: Mapping[str, Op] = {
+    "ArgMax": Op(_arg_max, floats),
+    "CumSum": Op(_cumsum, _fixed_axis),
     "Gather": Op(_gather, _indexed),
+    "GatherElements": Op(_gather_elements, _constant_indices),
+    "GatherND": Op(_gather_nd, _indexed),
     "Resize": Op(_resize, _modes),
+    "ScatterND": Op(_scatter_nd, _replacing),
+    "TopK": Op(_top_k, _last),
 }

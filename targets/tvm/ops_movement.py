@@ -10,6 +10,8 @@ import onnx_ir as ir
 
 from edgevit.model import constant, dtype_of, shape_of
 from edgevit.targets.tvm.context import Context
+from edgevit.targets.tvm.kernels.windows import GatherRows
+from edgevit.targets.tvm.program import Ref
 from edgevit.targets.tvm.strides import Held, dense
 from edgevit.targets.tvm.table import Op, data_of, integers, optional, text, whole
 from edgevit.targets.views import Factor, View, squeezed
@@ -101,17 +103,39 @@ def _slice(ctx: Context, node: ir.Node) -> None:
     starts, axes, steps = (_fixed(data_of(node, i)).tolist() for i in (1, 3, 4))
     for start, axis, step in zip(starts, axes, steps, strict=True):
         count = shape_of(node.outputs[0])[axis]
-        start = min(start, shape[axis] - 1) if step < 0 else start
-        held = axis_part(ctx, held, shape, axis, start, count, step)
+        if step < 0:
+            held = _backwards(ctx, held, shape, axis, min(start, shape[axis] - 1), count, step)
+        else:
+            held = axis_part(ctx, held, shape, axis, start, count, step)
         shape[axis] = count
-    if any(step < 0 for step in steps):
-        raise ValueError(f"node {node.name!r}: negative steps are refused before")
     ctx.define(node.outputs[0], held)
 
 
-def _forward(node: ir.Node) -> str | None:
-    steps = constant(optional(node, 4))
-    return "negative steps" if steps is None or (steps < 0).any() else None
+def _backwards(
+    ctx: Context,
+    held: Held,
+    shape: Sequence[int],
+    axis: int,
+    start: int,
+    count: int,
+    step: int,
+) -> Held:
+    """An axis walked from a later to an earlier element: gathered, as strides are positive."""
+    data = ctx.copied(held, tuple(shape), None)
+    outer, inner = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
+    dtype = held.tensor.dtype
+    where = (start + step * np.arange(count)).astype(np.int32)
+    made = ctx.new(f"{held.tensor.label}/backwards", outer * count * inner, dtype)
+    kernel = GatherRows(outer, shape[axis], count, inner, dtype, "int32")
+    indices = ctx.parameter("backwards", where)
+    ctx.program.call(kernel, Ref(made), data.ref, indices)
+    new = [*shape[:axis], count, *shape[axis + 1 :]]
+    return Held(made, 0, dense(new))
+
+
+def _known_bounds(node: ir.Node) -> str | None:
+    known = all(constant(optional(node, i)) is not None for i in (1, 3, 4))
+    return None if known else "starts, axes and steps must be constant"
 
 
 def natural_order(view: View) -> list[int]:
@@ -270,7 +294,7 @@ OPS: Mapping[str, Op] = {
     "Identity": Op(_identity),
     "Pad": Op(_pad, _paddable),
     "Reshape": Op(_reshape),
-    "Slice": Op(_slice, _forward),
+    "Slice": Op(_slice, _known_bounds),
     "SpaceToDepth": Op(_space_to_depth),
     "Split": Op(_split),
     "Tile": Op(_tile),

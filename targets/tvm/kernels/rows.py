@@ -15,7 +15,7 @@ from edgevit.targets.tvm.kernels.kernel import Operand, load, local, loop, store
 from edgevit.targets.tvm.kernels.reduce import combine, horizontal
 from edgevit.targets.tvm.machine import Machine
 
-__all__ = ["LayerNorm", "RowSoftmax"]
+__all__ = ["LayerNorm", "Row", "RowSoftmax", "spread"]
 
 PARALLEL_FROM = 32768
 
@@ -37,7 +37,7 @@ def _tail(columns: int, lanes: int) -> range:
     return range(columns - columns % lanes, columns)
 
 
-class _Row:
+class Row:
     """Sums over one row, in vectors with a scalar tail."""
 
     def __init__(self, columns: int, lanes: int) -> None:
@@ -65,7 +65,7 @@ class _Row:
             store(out, base + at, value(at, 1), 1)
 
 
-def _spread(scalar: Any, lanes: int) -> Any:
+def spread(scalar: Any, lanes: int) -> Any:
     return T.Broadcast(scalar, lanes) if lanes > 1 else scalar
 
 
@@ -107,7 +107,7 @@ class LayerNorm:
     def body(self, machine: Machine, *buffers: Any) -> None:
         """Two passes over the row for the statistics, one to write."""
         out, x, scale, bias = buffers
-        part = _Row(self.columns, machine.lanes)
+        part = Row(self.columns, machine.lanes)
         per = tirx.const(1.0 / self.columns, "float32")
         with _rows(self.rows, self.columns) as row:
             base = row * self.stride
@@ -118,15 +118,15 @@ class LayerNorm:
                 T.buffer_store(mean, total[0] * per, [0])
 
             def off(at: Any, n: int) -> Any:
-                return load(x, base + at, n) - _spread(mean[0], n)
+                return load(x, base + at, n) - spread(mean[0], n)
 
             squares = part.reduced("squares", 0.0, off)
             root = local(1)
-            spread = squares[0] * per + tirx.const(self.epsilon, "float32")
-            T.buffer_store(root, tirx.const(1.0, "float32") / tirx.sqrt(spread), [0])
+            variance = squares[0] * per + tirx.const(self.epsilon, "float32")
+            T.buffer_store(root, tirx.const(1.0, "float32") / tirx.sqrt(variance), [0])
 
             def normal(at: Any, n: int) -> Any:
-                scaled = off(at, n) * _spread(root[0], n) * load(scale, at, n)
+                scaled = off(at, n) * spread(root[0], n) * load(scale, at, n)
                 return scaled + load(bias, at, n) if self.centered else scaled
 
             part.written(out, row * self.columns, normal)
@@ -160,16 +160,16 @@ class RowSoftmax:
     def body(self, machine: Machine, *buffers: Any) -> None:
         """Largest element, exponentials with their sum, division."""
         out, x = buffers
-        part = _Row(self.columns, machine.lanes)
+        part = Row(self.columns, machine.lanes)
         with _rows(self.rows, self.columns) as row:
             base, to = row * self.stride, row * self.columns
             peak = part.reduced("max", float("-inf"), lambda at, n: load(x, base + at, n))
 
             def power(at: Any, n: int) -> Any:
-                return vmath.exp(load(x, base + at, n) - _spread(peak[0], n))
+                return vmath.exp(load(x, base + at, n) - spread(peak[0], n))
 
             part.written(out, to, power)
             total = part.reduced("sum", 0.0, lambda at, n: load(out, to + at, n))
             inverse = local(1)
             T.buffer_store(inverse, tirx.const(1.0, "float32") / total[0], [0])
-            part.written(out, to, lambda at, n: load(out, to + at, n) * _spread(inverse[0], n))
+            part.written(out, to, lambda at, n: load(out, to + at, n) * spread(inverse[0], n))
