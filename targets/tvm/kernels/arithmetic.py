@@ -20,7 +20,7 @@ from edgevit.targets.tvm.machine import Machine
 
 __all__ = ["FLOAT32", "QUAD", "Arithmetic", "integer", "pack_integers"]
 
-# What rows of bytes are padded to, whatever the machine: its instructions take 4, 2 or 1.
+# What rows of bytes are padded to, whatever the machine: its instructions take 4 or 1.
 QUAD = 4
 
 
@@ -97,8 +97,8 @@ FLOAT32 = Arithmetic("float32", 1, "float32", "float32", "float32")
 def integer(machine: Machine) -> Arithmetic:
     """The fastest exact way for bytes: uint8 x int8 on x86-64, int8 x int8 on ARM."""
     if machine.architecture == "x86_64":
-        name, group = (machine.dot, 4) if machine.dot else (f"madd{machine.lanes * 32}", 2)
-        return Arithmetic(name, group, "uint8", "int8", "int32")
+        name = machine.dot or f"madd{machine.lanes * 32}"
+        return Arithmetic(name, 4, "uint8", "int8", "int32")
     name, group = ("sdot", 4) if machine.dot == "sdot" else ("widen", 1)
     return Arithmetic(name, group, "int8", "int8", "int32")
 
@@ -147,16 +147,25 @@ def _bytes(intrinsic: str, full: int) -> Callable[..., Any]:
 
 
 def _halves(intrinsic: str, full: int) -> Callable[..., Any]:
-    """The sums of two products of 16-bit integers: exact for bytes of either sign."""
+    """The same from 16-bit integers, which are exact for bytes of either sign.
+
+    Even and odd bytes are taken apart in the registers: bytes 0 and 2, then bytes 1 and 3.
+    """
 
     def product(sums: Any, x: Any, y: Any, lanes: int) -> Any:
         if lanes != full:
-            return _widened(sums, x, y, lanes, 2)
-        wide = f"int16x{2 * lanes}"
-        left = _spread(x.astype("int16x2"), lanes, wide)
-        right = y.astype(wide)
-        pairs = tirx.call_llvm_pure_intrin(f"int32x{lanes}", intrinsic, left, right)
-        return sums + pairs
+            return _widened(sums, x, y, lanes, 4)
+        count, eight = 2 * lanes, T.Broadcast(tirx.const(8, "int16"), 2 * lanes)
+        low = T.Broadcast(tirx.const(0x00FF, "int16"), count)
+        left = _spread(x, lanes, f"int16x{count}")
+        right = T.reinterpret(f"int16x{count}", y)
+        pairs = (
+            (left & low, (right << eight) >> eight),
+            ((left >> eight) & low, right >> eight),
+        )
+        for a, b in pairs:
+            sums = sums + tirx.call_llvm_pure_intrin(f"int32x{lanes}", intrinsic, a, b)
+        return sums
 
     return product
 
