@@ -114,6 +114,8 @@ def compile(
         "seed": seed,
     }
     plan = job.plan(Path(model), given, recipe, target_file, output, overwrite)
+    if verify:
+        job.check_verifiable(plan)
     with steps.step("load"):
         sources = [load(plan.model, s, plan.weight_limit) for s in plan.recipe.variants]
         check_distinct(sources)

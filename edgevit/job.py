@@ -12,14 +12,14 @@ import onnx_ir as ir
 from edgevit import bundle as bundles
 from edgevit import partition as partitions
 from edgevit import registry
-from edgevit.backend import LowerOptions
+from edgevit.backend import Foreign, LowerOptions
 from edgevit.budget import gates
 from edgevit.bundle import Entry, TensorInfo
 from edgevit.debugmap import read_debug_map, write_debug_map
 from edgevit.edits import EDITS, Edit
 from edgevit.edits import dump as dump_edits
 from edgevit.edits import parse as parse_edits
-from edgevit.errors import ArtifactError, InputError, UsageError
+from edgevit.errors import ArtifactError, GateError, InputError, UsageError
 from edgevit.gatekeeper import PassGate
 from edgevit.loading import Source, load
 from edgevit.opcheck import check_nodes
@@ -61,6 +61,21 @@ class Opened:
     exact: ir.Model | None
     staged: Staged
     data: Data
+
+
+def check_verifiable(plan: Plan) -> None:
+    """Refuse to verify what cannot run here, before the work is done.
+
+    Raises:
+        GateError: The target's artifacts need another machine.
+    """
+    backend = registry.load("backends", plan.target.backend)()
+    reason = backend.foreign(plan.target) if isinstance(backend, Foreign) else None
+    if reason is not None:
+        raise GateError(
+            f"not verifiable here: {reason}",
+            hint="--no-verify ships it unverified, and the manifest says so",
+        )
 
 
 def canonicalize(

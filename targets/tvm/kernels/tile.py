@@ -94,7 +94,13 @@ class Tile:
         self.multiply_rows(a, rows, b, starts, width, count)
 
     def multiply_rows(
-        self, a: Any, rows: Sequence[Any], b: Any, starts: Sequence[Any], stride: int, count: int
+        self,
+        a: Any,
+        rows: Sequence[Any],
+        b: Any,
+        starts: Sequence[Any],
+        stride: int,
+        count: int,
     ) -> None:
         """The same with rows of B that lie anywhere.
 

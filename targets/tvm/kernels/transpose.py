@@ -52,7 +52,13 @@ class Transposed:
         if full:
             with loop(full) as panel, loop(self.height) as vector:
                 self._vector(
-                    source, first, target, start + self.panel(panel), panel, vector, self.height
+                    source,
+                    first,
+                    target,
+                    start + self.panel(panel),
+                    panel,
+                    vector,
+                    self.height,
                 )
         if rest:
             base = start + self.panel(full)
@@ -60,7 +66,14 @@ class Transposed:
                 self._vector(source, first, target, base, full, vector, rest)
 
     def _vector(
-        self, source: Any, first: Any, target: Any, base: Any, panel: Any, vector: Any, width: int
+        self,
+        source: Any,
+        first: Any,
+        target: Any,
+        base: Any,
+        panel: Any,
+        vector: Any,
+        width: int,
     ) -> None:
         """All of K for one vector of columns."""
         lanes = self.lanes
