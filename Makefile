@@ -21,11 +21,14 @@ OPTICS_KEY := $(shell cat requirements/optics-oracles.lock requirements/optnn.lo
 OPTICS_STAMP := .venv-optics-oracles/.stamp-$(OPTICS_KEY)
 OPENVINO_KEY := $(shell sha256sum requirements/openvino.lock | cut -c1-16)
 OPENVINO_STAMP := .venv-openvino/.stamp-$(OPENVINO_KEY)
+QPEERS_KEY := $(shell sha256sum requirements/quantization-peers.lock | cut -c1-16)
+QPEERS_STAMP := .venv-peers/.stamp-$(QPEERS_KEY)
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .PHONY: bench-quantization demo test test-all lint format bench bench-five bench-latency bench-mutants bench-cost models \
 	oracles optics-oracles bench-optics env clean test-arm64 test-tflite-runtime tflite-env \
-	bench-peers bench-peers-latency bench-compile-time onnx2tf-env openvino-env bench-shapes
+	bench-peers bench-peers-latency bench-compile-time onnx2tf-env openvino-env bench-shapes \
+	peers-env
 
 env: $(STAMP)
 
@@ -36,6 +39,15 @@ $(OPENVINO_STAMP): requirements/openvino.lock
 	@test -x .venv-openvino/bin/python || $(PYTHON) -m venv .venv-openvino
 	@.venv-openvino/bin/python $(PIP_INSTALL) -r requirements/openvino.lock
 	@rm -f .venv-openvino/.stamp-*
+	@touch $@
+
+peers-env: $(QPEERS_STAMP)
+
+$(QPEERS_STAMP): requirements/quantization-peers.lock
+	@echo "setting up .venv-peers (once; the public quantizers and their engines)"
+	@test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
+	@.venv-peers/bin/python $(PIP_INSTALL) -r requirements/quantization-peers.lock
+	@rm -f .venv-peers/.stamp-*
 	@touch $@
 
 $(STAMP): requirements/dev.lock pyproject.toml
@@ -154,8 +166,12 @@ bench-shapes: $(STAMP) zoo-models
 bench-mutants: $(STAMP)
 	@$(BIN)/python -m benchmarks.mutants
 
-bench-quantization: $(STAMP) models
-	@$(BIN)/python -m benchmarks.quantization
+# QUANTIZATION_OPTIONS=--resume goes on where another version of the code stopped;
+# it also takes names of models.
+bench-quantization: $(STAMP) $(QPEERS_STAMP) models
+	@$(BIN)/python -m benchmarks.corpus.packages ppocrv6_rec_small vit_s_focus
+	@$(BIN)/python -m benchmarks.corpus.probe
+	@$(BIN)/python -m benchmarks.quantization $(QUANTIZATION_OPTIONS)
 
 bench-latency: $(STAMP) models
 	@$(BIN)/python -m benchmarks.latency
