@@ -18,6 +18,7 @@ from edgevit.sim4f.gather import Gather
 from edgevit.sim4f.matching import Match, match
 from edgevit.sim4f.moves import apply, index_of
 from edgevit.sim4f.perturb import MaskErrors, taper
+from edgevit.sim4f.prepared import Prepared
 from edgevit.sim4f.program import Optical, sizes
 from edgevit.sim4f.readout import Counter, count_quickly, estimate
 from edgevit.sim4f.signs import PartName, part_of
@@ -168,6 +169,7 @@ class FastProduct:
         rng: Needed if there is noise.
         full_scales: Step name -> largest field expected; found anew in each run if absent,
             as an ideal automatic exposure would.
+        prepared: Of other products of the same program and weights, to be shared.
 
     Raises:
         ParameterError: An effect without a closed form.
@@ -179,6 +181,7 @@ class FastProduct:
         effects: Effects = IDEAL,
         rng: np.random.Generator | None = None,
         full_scales: Mapping[str, float] | None = None,
+        prepared: Prepared | None = None,
     ) -> None:
         if effects.aberration:
             raise ParameterError(
@@ -190,10 +193,8 @@ class FastProduct:
         self._count: Counter = count_quickly(self._rng)
         self._full = dict(full_scales or {})
         self._plans: dict[str, Plan] = {}
-        self._alike: dict[object, Plan] = {}
-        self._kernels: dict[tuple[str, PartName], Array] = {}
-        self._tapers: dict[str, Array] = {}
-        self._errors = MaskErrors(effects)
+        self._ready = prepared if prepared is not None else Prepared()
+        self._errors = MaskErrors(effects, self._ready)
 
     def __call__(self, step: Optical, x: Array, kernel: Array) -> Array:
         """The output tensor of a step, without its bias.
@@ -237,14 +238,15 @@ class FastProduct:
         """The plan of a step; layers that are laid out alike have the same one."""
         shapes = (tuple(self._shapes[step.source]), tuple(self._shapes[step.kernel]))
         alike = replace(step, name="", source="x", kernel="k", bias="", static=False)
-        key = (alike, *shapes)
-        if key not in self._alike:
+        key = (alike, apart, *shapes)
+        if key not in self._ready.plans:
             try:
                 named = dict(zip("xk", shapes, strict=True))
-                self._alike[key] = plan(alike, named, apart)
+                self._ready.plans[key] = plan(alike, named, apart)
             except ValueError as e:
                 raise ParameterError(f"step {step.name!r}: {e}") from e
-        return self._alike[key]
+        found: Plan = self._ready.plans[key]
+        return found
 
     def _field(
         self,
@@ -262,22 +264,25 @@ class FastProduct:
         return self._errors.added(step, self._shapes, x, kernel[0], seen, self._rng)
 
     def _kernel(self, step: Optical, ready: Plan, kernel: Array, masked: PartName) -> Array:
-        key = (step.name, masked)
-        if key in self._kernels:
-            return self._kernels[key]
+        key = (step.name, masked, self._effects.shift)
+        if key in self._ready.kernels:
+            return self._ready.kernels[key]
         found = ready.masked(self._displaced(step, part_of(kernel, masked)))
         if step.static:
-            self._kernels[key] = np.ascontiguousarray(found)
+            self._ready.kernels[key] = np.ascontiguousarray(found)
         return found
 
     def _displaced(self, step: Optical, kernels: Array) -> Array:
         """Kernels as the mask shows them where it stands."""
-        if not any(self._effects.shift):
+        shift = self._effects.shift
+        if not any(shift):
             return kernels
-        if step.name not in self._tapers:
-            shape = self._shapes[step.kernel]
-            self._tapers[step.name] = taper(step, shape, self._effects.shift)
-        return np.asarray(kernels * self._tapers[step.name], kernels.dtype)
+        factor = self._ready.tapers.get((step.name, shift))
+        if factor is None:
+            factor = taper(step, self._shapes[step.kernel], shift).astype(kernels.dtype)
+            if not step.static:
+                self._ready.tapers[step.name, shift] = factor
+        return np.asarray(kernels * factor)
 
 
 def _multiplied(left: Array, right: Array) -> Array:

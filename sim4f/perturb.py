@@ -20,6 +20,7 @@ from edgevit.sim4f.errors import ParameterError
 from edgevit.sim4f.modulator import Modulator
 from edgevit.sim4f.moves import apply, index_of, moved_shape
 from edgevit.sim4f.place import impulse_response
+from edgevit.sim4f.prepared import Prepared
 from edgevit.sim4f.program import Lattice, Optical
 
 __all__ = ["MaskErrors", "centered", "level_error", "taper"]
@@ -75,9 +76,9 @@ def level_error(mask: Modulator) -> float:
 class MaskErrors:
     """Adds the error of a mask's levels to fields; keeps the spectra's peaks."""
 
-    def __init__(self, effects: Effects) -> None:
+    def __init__(self, effects: Effects, prepared: Prepared) -> None:
         self._sigma = level_error(effects.mask) if effects.mask.kind != "ideal" else 0.0
-        self._peaks: dict[str, float] = {}
+        self._ready = prepared
 
     def added(
         self,
@@ -110,17 +111,16 @@ class MaskErrors:
     def _peak(self, step: Optical, kernel: Array) -> float:
         """Root mean square over masks of the largest modulus of the transfer function.
 
-        Found once: for a computed kernel in the first run, as a driver with a fixed full
-        scale is set up once.
+        Found once: for a computed kernel from an example, as a driver with a fixed full scale
+        is set up once.
         """
-        if step.name in self._peaks:
-            return self._peaks[step.name]
-        moved = apply(step.masked.moves, kernel)
-        masks = moved.reshape(-1, *moved.shape[-2:])
-        tops = [np.abs(_spectrum(step, one)).max() for one in masks]
-        found = float(np.sqrt(np.mean(np.square(tops))))
-        self._peaks[step.name] = found
-        return found
+        peaks = self._ready.peaks
+        if step.name not in peaks:
+            moved = apply(step.masked.moves, self._ready.examples.get(step.name, kernel))
+            masks = moved.reshape(-1, *moved.shape[-2:])
+            tops = [np.abs(_spectrum(step, one)).max() for one in masks]
+            peaks[step.name] = float(np.sqrt(np.mean(np.square(tops))))
+        return peaks[step.name]
 
 
 def _entries(step: Optical, shape: Sequence[int]) -> int:

@@ -21,6 +21,7 @@ from edgevit.sim4f.effects import Effects
 from edgevit.sim4f.errors import OpticsError, require
 from edgevit.sim4f.fast import FastProduct
 from edgevit.sim4f.modulator import Modulator
+from edgevit.sim4f.prepared import Prepared
 from edgevit.sim4f.program import Optical, frame_count
 from edgevit.sim4f.wave import WaveProduct
 
@@ -91,11 +92,12 @@ class Outcome:
 
 @dataclass
 class Subject:
-    """An opened bundle with its calibrated full scales."""
+    """An opened bundle with its calibrated full scales, and what its devices share."""
 
     executor: Any
     output: str
     full: dict[str, float] = field(default_factory=dict)
+    prepared: Prepared = field(default_factory=Prepared)
 
     @property
     def program(self) -> Any:
@@ -165,16 +167,23 @@ def open_subject(bundle: Path, threads: int = 1) -> Subject:
 
 
 def calibrate(subject: Subject, samples: Sequence[Mapping[str, Array]]) -> None:
-    """Full scales: the largest product of each step over samples, on the ideal device."""
+    """Full scales: the largest product of each step over samples, on the ideal device.
+
+    The mask's driver is set up for computed kernels of the first sample.
+    """
     largest: dict[str, float] = {}
+    examples = subject.prepared.examples
 
     def watch(step: Optical, x: Array, kernel: Array, product: Array) -> None:
         top = float(np.abs(product).max(initial=0))
         largest[step.name] = max(largest.get(step.name, 0.0), top)
+        if not step.static:
+            examples.setdefault(step.name, np.array(kernel[0]))
 
-    product = FastProduct(subject.program.shapes)
-    for sample in samples:
-        subject.executor.run_with(product, sample, watch)
+    product = FastProduct(subject.program.shapes, prepared=subject.prepared)
+    size = subject.at_once
+    for start in range(0, len(samples), size):
+        subject.executor.run_many(product, samples[start : start + size], watch)
     subject.full = {name: top or 1.0 for name, top in largest.items()}
 
 
@@ -186,10 +195,14 @@ def answers(
     path: PathName = "fast",
 ) -> Iterator[Array]:
     """The first output for each sample, on the device of a point."""
-    maker = {"fast": FastProduct, "wave": WaveProduct}[path]
-    rng = np.random.default_rng(seed)
+    effects, rng = effects_of(point), np.random.default_rng(seed)
+    shapes, full = subject.program.shapes, subject.full
+    product: FastProduct | WaveProduct
     try:
-        product = maker(subject.program.shapes, effects_of(point), rng, subject.full)
+        if path == "fast":
+            product = FastProduct(shapes, effects, rng, full, subject.prepared)
+        else:
+            product = WaveProduct(shapes, effects, rng, full)
     except OpticsError as e:
         raise UsageError(str(e), hint="--path wave") from e
     size = subject.at_once
