@@ -133,7 +133,10 @@ def _study_commands(commands: Any) -> None:
     )
     p.add_argument("--path", choices=("fast", "wave"), default="fast")
     p.add_argument("--setup", metavar="NAME", help="cost the frames on these components")
-    p.add_argument("--reference-ms", type=float, metavar="MS", help="measured digital latency")
+    p.add_argument(
+        "--against", metavar="MODEL.onnx", help="measure its digital latency, to compare"
+    )
+    p.add_argument("--reference-ms", type=float, metavar="MS", help="or give that latency")
     p.add_argument("--layer", metavar="NAME", help="show a frame of this layer")
     p.add_argument("--frame", type=int, default=0, metavar="N", help="which; default 0")
     p.add_argument("--pictures", metavar="DIR", help="where its planes are written")

@@ -230,7 +230,8 @@ class FastProduct:
 
     def _plan(self, step: Optical) -> Plan:
         if step.name not in self._plans:
-            apart = self._effects.counts or not step.signs.linear
+            noisy = self._effects.counts or self._errors.present
+            apart = noisy or not step.signs.linear
             self._plans[step.name] = self._shared_plan(step, apart)
         return self._plans[step.name]
 
