@@ -13,7 +13,7 @@ import onnx_ir as ir
 from edgevit.edits import Edit, FoldChannels, KeepFloat, QuantizeActivation, QuantizeWeight
 from edgevit.errors import UsageError
 from edgevit.passes.apply_quantizers import apply
-from edgevit.passes.bridge_weights import importance
+from edgevit.passes.bridge_weights import WAYS, importance
 from edgevit.passes.channel_layers import ChannelLayer, channel_layers
 from edgevit.passes.compensate import in_scheme
 from edgevit.passes.facts import operand
@@ -46,8 +46,9 @@ class BridgeQuant(CalibratedPass):
     1. Bridges come from the graph (``edgevit.bridges``). The weight h of a channel at an exit
        is the curvature of the divergence of the network's outputs, by forward passes of the
        tail only; carried back from the exit to a layer inside by forward passes of the piece
-       in between (``output_weights``).
-    2. Elsewhere h is 1; with ``hessian=forward`` it is measured for every layer.
+       in between (``output_weights``). With ``curvature=gradient`` both are measured by
+       backward passes (``edgevit.torchgraph.curvature``, extra ``[torch]``).
+    2. Elsewhere h is 1; with ``hessian=layers`` it is measured for every layer.
     3. Channel granularity is a change of channels that is folded exactly into what makes and
        what reads the tensor (``channel_folds``), or, with ``explicit``, a ``Mul`` of its own:
        what is quantized stays one scale for the tensor, as every engine wants it.
@@ -59,7 +60,8 @@ class BridgeQuant(CalibratedPass):
         activations: Bits of activation codes; 0: the device's scheme decides.
         rounds: Alternating rounds over weight and input.
         rows: Rows of each layer's input that are looked at, over all samples.
-        hessian: ``bridges`` (case 1), ``forward`` (case 2) or ``none``.
+        hessian: ``bridges`` (case 1), ``layers`` (case 2) or ``none``.
+        curvature: How h is measured, ``forward`` or ``gradient``.
         probes: Samples for h.
         granularity: Whether channel granularity is tried.
         explicit: Case 3.
@@ -75,6 +77,7 @@ class BridgeQuant(CalibratedPass):
     rounds: int = 3
     rows: int = 256
     hessian: str = "bridges"
+    curvature: str = "forward"
     probes: int = 4
     granularity: bool = True
     explicit: bool = False
@@ -93,7 +96,7 @@ class BridgeQuant(CalibratedPass):
         found = stream(model, samples=samples, values=wanted)
         seen = gather(layers, found, self.rows, len(samples), context.seed)
         probe = Probe(self.probes, seed=context.seed)
-        weights = importance(model, layers, samples, probe, self.hessian)
+        weights = importance(model, layers, samples, probe, self.hessian, self.curvature)
         groups = groups_of(model, layers, seen, weights, self.explicit)
         rng = np.random.default_rng(context.seed)
         form, high = self._form(given), self._high(given)
@@ -114,7 +117,8 @@ class BridgeQuant(CalibratedPass):
 
     def _check(self) -> None:
         for field, known in (
-            ("hessian", ("bridges", "forward", "none")),
+            ("hessian", ("bridges", "layers", "none")),
+            ("curvature", WAYS),
             ("scheme", ("both", "device")),
         ):
             if getattr(self, field) not in known:

@@ -51,6 +51,7 @@ PASSES = (
             "edits",
             "estimate",
             "parity",
+            "torchgraph",
         )
     }
 )
