@@ -90,6 +90,9 @@ class FoldChannels:
         offset: One number per input channel, in units of the activation.
         explicit: Whether operators of its own are put in where nothing in front can take it.
         detail: What it gains, for the report.
+        readers: The layers that read the activation.
+        gains_db: For each of them, how much better its output is, as a signal-to-noise ratio
+            on calibration data.
     """
 
     layer: str
@@ -97,6 +100,8 @@ class FoldChannels:
     offset: Array
     explicit: bool = False
     detail: str = ""
+    readers: tuple[str, ...] = ()
+    gains_db: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

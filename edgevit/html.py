@@ -179,6 +179,7 @@ def _content(bundle: Path, manifest: Manifest, every: Sequence[Record]) -> dict[
         ],
         "samples": samples(bundle, manifest),
         "refusals": [(p.spec, r) for p in manifest.passes for r in p.refused],
+        "notes": [(p.spec, n) for p in manifest.passes for n in p.notes],
     }
 
 

@@ -113,7 +113,7 @@ def text_of_compile(result: Mapping[str, Any], verbose: bool) -> str:
         ),
         "",
     ]
-    lines += _refusals(result) if verbose else []
+    lines += [*_refusals(result), *_notes(result)] if verbose else []
     lines += [_coverage_line(result["coverage"]), _cost_line(result)]
     if result["parity"] is not None:
         lines += ["", text_of_parity(result["verification"])]
@@ -145,6 +145,19 @@ def _refusals(result: Mapping[str, Any]) -> list[str]:
         (p["spec"], r["node"], r["reason"]) for p in result["passes"] for r in p["refused"]
     ]
     return [table(("refused by", "node", "reason"), found), ""] if found else []
+
+
+def _notes(result: Mapping[str, Any]) -> list[str]:
+    found = [
+        (p["spec"], n["node"] or "all", n["text"], _gain(n["gain_db"]))
+        for p in result["passes"]
+        for n in p["notes"]
+    ]
+    return [table(("pass", "layer", "note", "SQNR"), found), ""] if found else []
+
+
+def _gain(value: float | None) -> str:
+    return "" if value is None else f"{value:+.1f} dB"
 
 
 def _coverage_line(coverage: Mapping[str, Any]) -> str:

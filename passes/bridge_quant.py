@@ -17,14 +17,14 @@ from edgevit.passes.bridge_weights import WAYS, importance
 from edgevit.passes.channel_layers import ChannelLayer, channel_layers
 from edgevit.passes.compensate import in_scheme
 from edgevit.passes.facts import operand
-from edgevit.passes.fold_channels import fold_all
+from edgevit.passes.fold_channels import fold_all, notes_of
 from edgevit.passes.joint_choice import Choice, choose, groups_of
 from edgevit.passes.joint_search import Format
 from edgevit.passes.layer_rows import gather
 from edgevit.passes.output_weights import Probe
 from edgevit.passes.quantizable import quantizable
 from edgevit.passes.quantize import Quantize, excluded, scheme_of
-from edgevit.pipeline import CalibratedPass, Context, Outcome
+from edgevit.pipeline import CalibratedPass, Context, Note, Outcome
 from edgevit.quantization import QParams, Scheme
 from edgevit.statistics import stream
 from edgevit.target import QuantScheme
@@ -113,7 +113,19 @@ class BridgeQuant(CalibratedPass):
         changes = fold_all(model, folds, self.name)
         rest = apply(model, [e for e in edits if not isinstance(e, FoldChannels)], self.name)
         both = (*changes, *rest.changes)
-        return Outcome(model, bool(both), both, rest.refusals)
+        notes = (Note("", self._importance()), *notes_of(folds))
+        return Outcome(model, bool(both), both, rest.refusals, notes if both else ())
+
+    def _importance(self) -> str:
+        """How channels were weighed, for the report."""
+        if self.hessian == "none":
+            return "every output channel counts the same"
+        where = {"bridges": "at exits of bridge blocks", "layers": "at every layer's output"}
+        how = {"forward": "forward passes only", "gradient": "gradients through torch"}
+        return (
+            f"importance of output channels: curvature of the output's divergence "
+            f"{where[self.hessian]}, by {how[self.curvature]}"
+        )
 
     def _check(self) -> None:
         for field, known in (

@@ -12,11 +12,11 @@ import onnx_ir as ir
 from edgevit.edits import Edit, FoldChannels
 from edgevit.errors import UsageError
 from edgevit.passes.channel_folds import FoldSite
-from edgevit.passes.channel_ranges import ChannelRange, channel_ranges
+from edgevit.passes.channel_ranges import ChannelRange
 from edgevit.passes.facts import Array
 from edgevit.passes.fold_channels import FoldPass, Place, gain_db, places
+from edgevit.passes.fold_gains import look, with_gains
 from edgevit.pipeline import Context, Refusal
-from edgevit.statistics import stream
 
 __all__ = ["FoldNormScales", "norm_scales"]
 
@@ -57,12 +57,11 @@ class FoldNormScales(FoldPass):
                 f"{self.name}: collapse expects mean or median, found {self.collapse!r}"
             )
         found = [p for p in places(model, False) if isinstance(p, Place) and p.site.norm]
-        axes = {str(p.site.value.name): p.site.axis for p in found}
         if not found:
             return ()
-        samples = context.data(str(self))
-        ranges = channel_ranges(stream(model, samples=samples, values=list(axes)), axes)
-        return tuple(self._edit(p, ranges[str(p.site.value.name)]) for p in found)
+        seen = look(model, found, context, str(self))
+        edits = ((p, self._edit(p, seen.ranges[str(p.site.value.name)])) for p in found)
+        return tuple(with_gains(edit, p, seen, self.bits) for p, edit in edits)
 
     def refusals(self, model: ir.Model) -> tuple[Refusal, ...]:
         """Norms that something else than layers reads."""

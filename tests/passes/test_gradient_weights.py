@@ -5,6 +5,9 @@ What needs torch runs in ``.venv-torch`` and is marked long.
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,7 @@ from edgevit.pipeline import Context
 from edgevit.reference import run_reference
 from edgevit.tolerance import bounds, roundoff
 from tests.passes.harness import Array, build
-from tests.passes.test_bridge_quant import images
+from tests.passes.test_bridge_quant import FIXTURES, images
 from tests.passes.test_channel_folds import canonical
 from tests.passes.test_compensate import scheme
 from tests.support import torch_worker
@@ -193,6 +196,25 @@ def test_onnx_s_own_node_tests_pass() -> None:
     assert sum(outcome == "pass" for outcome in found.values()) >= 300
     refused = ("pass", "refused", "unsupported")
     assert {n: o for n, o in found.items() if not o.startswith(refused)} == {}
+
+
+@pytest.mark.long
+def test_a_compile_says_that_gradients_were_used(tmp_path: Path) -> None:
+    np.savez(tmp_path / "calib.npz", x=np.stack([f["x"] for f in images(10)]))
+    model = FIXTURES / "models" / "fashion_hybrid_ts.onnx"
+    passes = "bridge-quant{curvature=gradient,rows=64},sink-quantizers"
+    done = subprocess.run(
+        [str(torch_worker.PYTHON), "-m", "edgevit", "compile", str(model), "--target", "onnx",
+         "--precision", "w8a8", "--calib", "calib.npz", "--passes", passes, "--json",
+         "-o", "out.edgevit"],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(torch_worker.ROOT)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = {
+        p["spec"].partition("{")[0]: p for p in json.loads(done.stdout)["result"]["passes"]
+    }
+    assert "gradients through torch" in found["bridge-quant"]["notes"][0]["text"]
 
 
 def test_without_torch_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,13 @@ from PIL import Image
 from edgevit.cli import main
 from edgevit.errors import ArtifactError, BackendMissingError, InputError, UsageError
 from edgevit.html import page, write_page
-from edgevit.manifest import CoverageRecord, FallbackRecord, PassEntry, RefusedEntry
+from edgevit.manifest import (
+    CoverageRecord,
+    FallbackRecord,
+    NoteEntry,
+    PassEntry,
+    RefusedEntry,
+)
 from edgevit.record import (
     BlockRow,
     BridgeRow,
@@ -131,6 +137,19 @@ def test_every_refusal_is_shown_with_its_reason(bundle: Path) -> None:
             assert refused.reason in text
     nothing = make(bundle.with_name("none.edgevit"), passes=PASSES[2:])
     assert "No pass refused anything" in Page(page(nothing)).sections["refusals"]
+
+
+def test_notes_about_layers_are_shown_with_their_gain(bundle: Path) -> None:
+    notes = (NoteEntry("", "by forward passes", None), NoteEntry(HOSTILE, "folded", -3.25))
+    noted = make(
+        bundle.with_name("noted.edgevit"), passes=(PassEntry("fold", "exact", 2, (), notes),)
+    )
+    source = page(noted)
+    assert "<script" not in source.lower()
+    text = Page(source).sections["notes"]
+    for expected in ("all", "by forward passes", HOSTILE, "folded", "-3.2"):
+        assert expected in text
+    assert "notes" not in Page(page(bundle)).sections
 
 
 def test_what_falls_back_is_listed(bundle: Path) -> None:
