@@ -65,7 +65,7 @@ class BridgeQuant(CalibratedPass):
         probes: Samples for h.
         granularity: Whether channel granularity is tried.
         explicit: Case 3.
-        scheme: ``both``, or the device's only.
+        scheme: ``both``, the ``device``'s only, or one by name.
         exclude: Patterns of layer names that stay float, separated by ``|``.
     """
 
@@ -131,7 +131,7 @@ class BridgeQuant(CalibratedPass):
         for field, known in (
             ("hessian", ("bridges", "layers", "none")),
             ("curvature", WAYS),
-            ("scheme", ("both", "device")),
+            ("scheme", ("both", "device", "symmetric", "asymmetric")),
         ):
             if getattr(self, field) not in known:
                 raise UsageError(
@@ -141,11 +141,14 @@ class BridgeQuant(CalibratedPass):
 
     def _form(self, given: QuantScheme) -> Format:
         bits = self.activations or given.activation_bits or None
-        both = self.scheme == "both" and given.scheme == "asymmetric"
-        schemes: tuple[Scheme, ...] = (given.scheme,)
-        if both:
-            schemes = ("asymmetric", "symmetric")
-        return Format(given.activations, bits, schemes)
+        return Format(given.activations, bits, self._schemes(given.scheme))
+
+    def _schemes(self, device: Scheme) -> tuple[Scheme, ...]:
+        """What is tried; a device of symmetric codes alone has nothing to choose from."""
+        if device == "symmetric" or self.scheme == "device":
+            return (device,)
+        tried: tuple[Scheme, ...] = ("asymmetric", "symmetric")
+        return tried if self.scheme == "both" else tuple(s for s in tried if s == self.scheme)
 
     def _high(self, given: QuantScheme) -> int:
         """Largest weight code."""
