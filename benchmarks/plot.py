@@ -1,4 +1,4 @@
-"""Small charts as PNG files, drawn with Pillow: curves with error bars, scatter with a front."""
+"""Small charts as PNG, drawn with Pillow: curves with error bars, scatter with a front."""
 
 from __future__ import annotations
 

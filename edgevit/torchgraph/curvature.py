@@ -178,7 +178,7 @@ def _vectors(
     """What the backward passes start with, and the share of each in the sum."""
     size = scores.numel()
     if size <= draws.count:
-        rows: Sequence[Array] = np.eye(size)
+        rows: Sequence[Array] = list(np.eye(size))
         return (_like(t, scores, row) for row in rows), 1.0
     drawn = (rng.choice(np.array([-1.0, 1.0]), size) for _ in range(draws.count))
     return (_like(t, scores, row) for row in drawn), 1.0 / draws.count

@@ -34,7 +34,7 @@ from tests.support.node_cases import case_names
 from tests.support.torch_worker import BROKEN, MUTANTS, ask
 
 # Closed forms are float64 and so is the graph: some hundred operations in a row.
-EXACT = {"rtol": 1e-11, "atol": 1e-13}
+RTOL, ATOL = 1e-11, 1e-13
 
 
 def blob(model: ir.Model) -> bytes:
@@ -79,7 +79,7 @@ def measured(model: ir.Model, feeds: dict[str, Array], **options: Any) -> Array:
 @pytest.mark.parametrize("ends_in_softmax", [False, True])
 def test_gradients_forward_passes_and_the_closed_form_agree(ends_in_softmax: bool) -> None:
     model, feeds, _, expected = known(3, ends_in_softmax)
-    assert np.allclose(measured(model, feeds), expected, **EXACT)
+    assert np.allclose(measured(model, feeds), expected, rtol=RTOL, atol=ATOL)
     start = next(o for n in model.graph for o in n.outputs if o.name == "v")
     piece = between(model, start, model.graph.outputs)
     # rows do not mix, and a channel has one element a row: signs are exact; the step of a
@@ -107,7 +107,7 @@ def test_the_error_at_an_exit_has_a_known_hessian() -> None:
     found = measured(model, feeds, end={"value": "y", "weights": weights, "axis": 2})
     slope = 1 - np.tanh(-feeds["x"][0].astype(np.float64)) ** 2
     expected = (slope**2 * (a.astype(np.float64) ** 2 @ weights)).mean(axis=0)
-    assert np.allclose(found, expected, **EXACT)
+    assert np.allclose(found, expected, rtol=RTOL, atol=ATOL)
 
 
 @pytest.mark.long
