@@ -27,8 +27,9 @@ class Cell:
         answers: One for each test image, from the first on.
         bytes: Size of the artifact's files.
         quantize_s: Seconds of quantizing, the whole process; ours without verification.
+        quantize_cpu_s: Processor seconds of that.
         peak_mb: Peak memory of that, children included.
-        run_s: Seconds of all runs, one thread.
+        run_s: Processor seconds of all runs, one thread.
     """
 
     case: str
@@ -38,6 +39,7 @@ class Cell:
     answers: tuple[Any, ...] = ()
     bytes: int = 0
     quantize_s: float = 0.0
+    quantize_cpu_s: float = 0.0
     peak_mb: float = 0.0
     run_s: float = 0.0
 

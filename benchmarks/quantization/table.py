@@ -15,8 +15,8 @@ __all__ = ["accuracy", "ahead", "paired", "rows"]
 
 Row = tuple[Form, Cell]
 _HEAD = (
-    "| form | executed by | images | accuracy | to fp32, points | size, MB | quantize, s "
-    "| peak, MB | ms a run |"
+    "| form | executed by | images | accuracy | to fp32, points | size, MB | quantize, CPU s "
+    "| peak, MB | CPU ms a run |"
 )
 _REASON = 160  # characters of an error in a row
 
@@ -53,7 +53,7 @@ def rows(found: Sequence[Row], labels: Sequence[object]) -> list[str]:
             continue
         change, half = paired(cell, base, labels)
         difference = "" if cell is base else f"{change:+.2f} ± {half:.2f}"
-        cost = "" if cell is base else f"{cell.quantize_s:.0f} | {cell.peak_mb:.0f}"
+        cost = "" if cell is base else f"{cell.quantize_cpu_s:.0f} | {cell.peak_mb:.0f}"
         lines.append(
             f"| {form.label} | {form.engine} | {len(cell.answers)} "
             f"| {accuracy(cell, labels):.4f} | {difference} | {cell.bytes / 1e6:.2f} "

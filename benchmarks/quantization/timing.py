@@ -29,6 +29,7 @@ class Timed:
         output: What it wrote to stdout.
         errors: What it wrote to stderr.
         seconds: From start to end, interpreter and imports included.
+        cpu_s: Processor seconds of it and its children; other load hardly changes them.
         peak_mb: The largest sum of resident memory over the process tree, sampled.
     """
 
@@ -36,6 +37,7 @@ class Timed:
     output: str
     errors: str
     seconds: float
+    cpu_s: float
     peak_mb: float
 
 
@@ -47,7 +49,7 @@ def timed(command: list[str], folder: Path, timeout_s: float) -> Timed:
     """
     folder.mkdir(parents=True, exist_ok=True)
     out, err = folder / "stdout", folder / "stderr"
-    start, peak = time.perf_counter(), 0
+    start, used, peak = time.perf_counter(), _cpu_of_children(), 0
     with (
         out.open("wb") as stdout,
         err.open("wb") as stderr,
@@ -68,7 +70,14 @@ def timed(command: list[str], folder: Path, timeout_s: float) -> Timed:
                 raise TimeoutError(f"not done after {timeout_s:.0f} s")
         seconds = time.perf_counter() - start
     said = [path.read_text(encoding="utf-8", errors="replace") for path in (out, err)]
-    return Timed(child.returncode, said[0], said[1], seconds, peak / 1e6)
+    cpu_s = _cpu_of_children() - used
+    return Timed(child.returncode, said[0], said[1], seconds, cpu_s, peak / 1e6)
+
+
+def _cpu_of_children() -> float:
+    """Processor seconds of all ended children; one command runs at a time."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _resident(pid: int) -> int:

@@ -2,8 +2,8 @@
 
     python -m benchmarks.quantization.worker SUBJECT CASE COUNT LEAST SECONDS OUT.json
 
-Prints nothing; ``OUT.json`` gets the answers and the seconds. After ``SECONDS`` of runs it
-stops at a full hundred of images, ``LEAST`` or more.
+Prints nothing; ``OUT.json`` gets the answers and the processor seconds. After ``SECONDS`` of
+runs it stops at a full hundred of images, ``LEAST`` or more.
 """
 
 from __future__ import annotations
@@ -100,9 +100,9 @@ def main() -> None:
     answers: list[Any] = []
     seconds = 0.0
     for image in case.images("test", int(count)):
-        start = time.perf_counter()
+        start = time.process_time()
         output = run(image)
-        seconds += time.perf_counter() - start
+        seconds += time.process_time() - start
         answers.append(answer(output))
         full = len(answers) >= int(least) and len(answers) % 100 == 0
         if full and seconds > float(longest):
