@@ -1,9 +1,12 @@
 """Measure quantized artifacts next to those of the public quantizers.
 
-    python -m benchmarks.quantization [CASE ...] [--count N] [--only LABEL ...] [--resume]
+    python -m benchmarks.quantization [CASE ...] [--count N] [--only LABEL ...]
+                                       [--seconds S] [--resume] [--print]
 
 Prints Markdown tables; what was measured is kept in ``build/quantization`` and used again
 only if model, form and code are the same, or on ``--resume``. ``--print`` measures nothing.
+A row whose images take longer than ``--seconds`` of processor time ends at a full hundred of
+them, 300 or more; the table says at how many.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ def main() -> None:
         found = (
             [(f, c) for f in forms if (c := read(case.name, f.label, count)) is not None]
             if options.print
-            else _measured(case, forms, count, options.resume)
+            else _measured(case, forms, count, options)
         )
         if any(form is SOURCE for form, _ in found):
             _print(case, count, found)
@@ -49,6 +52,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("cases", nargs="*", help=f"beginnings of {known}")
     parser.add_argument("--count", type=int, help="test images; default: the published number")
     parser.add_argument("--only", action="append", help="labels that start with this")
+    parser.add_argument(
+        "--seconds", type=float, default=300.0, help="processor time after which a row ends"
+    )
     parser.add_argument("--resume", action="store_true", help="keep cells of other code")
     parser.add_argument("--print", action="store_true", help="print what is kept")
     return parser.parse_args()
@@ -61,13 +67,13 @@ def _wanted(form: Form, only: list[str] | None) -> bool:
 
 
 def _measured(
-    case: Case, forms: list[Form], count: int, resume: bool
+    case: Case, forms: list[Form], count: int, options: argparse.Namespace
 ) -> list[tuple[Form, Cell]]:
     calibration_file(case)
     list(case.images("test", count))
     found = []
     for form in forms:
-        one = cell(case, form, count, resume)
+        one = cell(case, form, count, options.seconds, options.resume)
         _LOG.info(
             "%s, %s: %s", case.name, form.label, one.error or f"{len(one.answers)} images"
         )

@@ -23,9 +23,7 @@ __all__ = ["PEERS", "calibration_file", "cell", "code_of", "compile_command"]
 PEERS = ROOT / ".venv-peers"  # make peers-env
 LOCK = ROOT / "requirements" / "quantization-peers.lock"
 TIMEOUT_S = 1800
-# Answering stops after this, on a full hundred of images; the table says how many they were.
-LONGEST_S = 120.0
-LEAST = 300
+LEAST = 300  # images that every cell answers
 _QUANTIZERS = Path(__file__).with_name("quantizers.py")
 
 
@@ -57,8 +55,11 @@ def code_of(case: Case, form: Form) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
-def cell(case: Case, form: Form, count: int, resume: bool) -> Cell:
-    """Measure one form; what is kept is used if the same code made it, or on ``resume``."""
+def cell(case: Case, form: Form, count: int, seconds: float, resume: bool) -> Cell:
+    """Measure one form; what is kept is used if the same code made it, or on ``resume``.
+
+    Answering stops after ``seconds`` of processor time, on a full hundred of images.
+    """
     kept = read(case.name, form.label, count)
     if kept is not None and resume:
         return kept
@@ -67,7 +68,8 @@ def cell(case: Case, form: Form, count: int, resume: bool) -> Cell:
         return kept
     try:
         made, subject = _artifact(Cell(case.name, form.label, code), case, form)
-        found = _answered(made, case, count, subject, _interpreter(form))
+        command = _worker(made, case, form, subject, (count, LEAST, seconds))
+        found = _answered(made, command)
     except (RuntimeError, TimeoutError) as e:
         found = Cell(case.name, form.label, code, error=str(e))
     write(found, count)
@@ -180,18 +182,27 @@ def _interpreter(form: Form) -> str:
     return sys.executable
 
 
-def _answered(begun: Cell, case: Case, count: int, subject: Path, python: str) -> Cell:
+def _worker(
+    begun: Cell, case: Case, form: Form, subject: Path, limits: tuple[float, ...]
+) -> list[str]:
+    command = [_interpreter(form), "-m", "benchmarks.quantization.worker", str(subject)]
+    return [*command, case.name, *map(str, limits), str(_answers(begun))]
+
+
+def _answers(begun: Cell) -> Path:
+    return BUILD / "answers" / f"{file_name(begun.case, begun.label)}.json"
+
+
+def _answered(begun: Cell, command: list[str]) -> Cell:
     """Answer the test images in a worker.
 
     Raises:
         RuntimeError: The worker failed; the message is its last line.
         TimeoutError: It took too long.
     """
-    out = BUILD / "answers" / f"{file_name(case.name, begun.label)}-{count}.json"
+    out = _answers(begun)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.unlink(missing_ok=True)
-    command = [python, "-m", "benchmarks.quantization.worker", str(subject), case.name]
-    command += [str(count), str(LEAST), str(LONGEST_S), str(out)]
     done = timed(command, BUILD / "streams" / f"{out.stem}-worker", TIMEOUT_S)
     if done.status:
         raise RuntimeError(f"does not run: {_reason('', done.errors, done.status)}")

@@ -65,12 +65,12 @@ def test_a_cell_of_other_code_is_measured_again(
     case = Case("m", _fixture, lambda *_: iter(()), lambda n: [], lambda p: int, 10)
     monkeypatch.setattr(cells, "BUILD", tmp_path)
     monkeypatch.setattr(run, "_answered", lambda begun, *_: begun)
-    fresh = run.cell(case, SOURCE, 10, resume=False)
+    fresh = run.cell(case, SOURCE, 10, 1.0, resume=False)
     cells.write(replace(fresh, run_s=7.0), 10)
-    assert run.cell(case, SOURCE, 10, resume=False).run_s == 7.0
+    assert run.cell(case, SOURCE, 10, 1.0, resume=False).run_s == 7.0
     cells.write(replace(fresh, run_s=7.0, code="of old"), 10)
-    assert run.cell(case, SOURCE, 10, resume=True).run_s == 7.0
-    assert run.cell(case, SOURCE, 10, resume=False) == fresh
+    assert run.cell(case, SOURCE, 10, 1.0, resume=True).run_s == 7.0
+    assert run.cell(case, SOURCE, 10, 1.0, resume=False) == fresh
 
 
 def test_peak_memory_is_that_of_the_whole_tree(tmp_path: Path) -> None:
