@@ -150,6 +150,9 @@ def _study_commands(commands: Any) -> None:
     p.add_argument("-o", "--output", required=True, metavar="OUT.jsonl", help="resumed from")
     p.add_argument("--data", metavar="FILE.npz", help="samples (or images), and labels")
     p.add_argument("--samples", type=int, metavar="N", help="how many of them")
+    p.add_argument(
+        "--setup", metavar="NAME,NAME", help="cost a bundle's points; the front they leave"
+    )
     p.add_argument("--workers", type=int, default=2, metavar="N", help="local processes")
     p.add_argument("--scheduler", metavar="tcp://HOST:PORT", help="a running Dask scheduler")
     p.add_argument("--seed", type=int, default=0, metavar="N")

@@ -236,6 +236,7 @@ def sweep_command(options: argparse.Namespace) -> Answer:
         workers=options.workers,
         scheduler=options.scheduler,
         seed=options.seed,
+        setups=tuple(options.setup.split(",")) if options.setup else (),
     )
     found = sweep(what, _progress(options))
     return Answer(found, text_of_sweep(found))
