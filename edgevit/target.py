@@ -18,7 +18,16 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from edgevit import registry
 from edgevit.errors import UsageError
 
-__all__ = ["Figure", "PlacementRule", "QuantScheme", "Target", "load_target", "parse_target"]
+__all__ = [
+    "Figure",
+    "LayerKind",
+    "LayerRule",
+    "PlacementRule",
+    "QuantScheme",
+    "Target",
+    "load_target",
+    "parse_target",
+]
 
 
 class _Strict(BaseModel):
@@ -67,6 +76,35 @@ class Tolerance(_Strict):
     top1_agreement: float | None = None
 
 
+LayerKind = Literal[
+    "linear", "pointwise", "patches", "depthwise", "grouped", "spatial", "transposed"
+]
+
+
+class LayerRule(_Strict):
+    """Where integers pay on an engine: the first rule that matches a layer decides.
+
+    Attributes:
+        name: Shown in reports.
+        precisions: In which the rule holds; empty: in all.
+        kinds: Of layers (``edgevit.layer_rules``); empty: every kind.
+        intensity_below: Matches layers with fewer multiplications for each number that is
+            read and written, ``K N / (K + N)``; 0: any.
+        rows_from: Matches layers that are applied to at least this many positions.
+        run: ``float``: the layer is not quantized; ``integers``: it is, and its result is
+            float; ``codes``: its result is quantized too.
+        source: What was measured.
+    """
+
+    name: str
+    precisions: tuple[str, ...] = ()
+    kinds: tuple[LayerKind, ...] = ()
+    intensity_below: float = 0.0
+    rows_from: int = 0
+    run: Literal["float", "integers", "codes"]
+    source: str
+
+
 class QuantScheme(_Strict):
     """How a precision is quantized for an engine (docs/adr/0009-quantization.md).
 
@@ -80,6 +118,8 @@ class QuantScheme(_Strict):
         operators: Canonical operators with constant weights that are quantized.
         depthwise: Whether convolutions with one input channel a filter are quantized.
         outputs: Those of them whose integer kernel needs an integer result.
+        layers: Exceptions from ``operators``, ``depthwise`` and ``outputs``: those of the
+            device file that hold in this precision.
         source: Where the choice comes from.
     """
 
@@ -92,6 +132,7 @@ class QuantScheme(_Strict):
     operators: tuple[str, ...] = ("Conv", "MatMul")
     depthwise: bool = True
     outputs: tuple[str, ...] = ()
+    layers: tuple[LayerRule, ...] = ()
     source: str
 
 
@@ -116,6 +157,7 @@ class Target(_Strict):
         tolerance: Gates by precision.
         figures: Numbers for the cost model, by name; a file that extends another has its own.
         placement: Rules, first match decides.
+        layers: Where integers pay, rules of which the first match decides.
         options: Backend options (set by overrides such as ``os=18``).
     """
 
@@ -136,6 +178,7 @@ class Target(_Strict):
     tolerance: dict[str, Tolerance]
     figures: dict[str, Figure] = {}
     placement: tuple[PlacementRule, ...] = ()
+    layers: tuple[LayerRule, ...] = ()
     overridable: dict[str, tuple[str, ...]] = {}
     options: dict[str, str] = {}
 

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from edgevit.edits import Edit, QuantizeWeight, ReplaceConstant
 from edgevit.errors import UsageError
+from edgevit.layer_rules import float_reason
 from edgevit.passes.apply_quantizers import apply
 from edgevit.passes.channel_layers import ChannelLayer, channel_layers
 from edgevit.passes.facts import Array, operand
@@ -147,7 +148,7 @@ class CorrectBias(Compensate):
 
 def in_scheme(layer: ChannelLayer, scheme: QuantScheme) -> bool:
     """Whether an engine's scheme has integers for a layer."""
-    return layer.node.op_type in scheme.operators and (scheme.depthwise or layer.group == 1)
+    return float_reason(layer.node, layer.weight.shape, scheme) is None
 
 
 def _rebuilt(layer: ChannelLayer, seen: Moments, settings: Settings) -> Reconstruction:

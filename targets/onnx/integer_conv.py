@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgevit.model import Names, constant
+from edgevit.targets.onnx.integer_linear import fuses
 
 __all__ = ["integer_convolutions"]
 
@@ -40,26 +41,7 @@ def _applies(node: ir.Node) -> bool:
     if any(m is None or m.op_type != "DequantizeLinear" for m in makers):
         return False
     group = node.attributes.get_int("group", 1)
-    return group == 1 and not _fuses(node.outputs[0]) and _eight_bits(makers[1])
-
-
-def _fuses(value: ir.Value) -> bool:
-    """Case 3: whether ONNX Runtime takes the only reader into ``QLinearConv``."""
-    readers = [use.node for use in value.uses()]
-    if len(readers) != 1 or value.is_graph_output():
-        return False
-    (reader,) = readers
-    if reader.op_type == "Relu":
-        behind = [use.node for use in reader.outputs[0].uses()]
-        clamped = reader.outputs[0].is_graph_output() or len(behind) != 1
-        return not clamped and behind[0].op_type == "QuantizeLinear" and _clamps(behind[0])
-    return reader.op_type == "QuantizeLinear"
-
-
-def _clamps(quantizer: ir.Node) -> bool:
-    """Whether the lowest code stands for zero."""
-    zero = constant(quantizer.inputs[2]) if len(quantizer.inputs) > 2 else None
-    return zero is not None and bool(np.all(zero == np.iinfo(zero.dtype).min))
+    return group == 1 and not fuses(node.outputs[0]) and _eight_bits(makers[1])
 
 
 def _eight_bits(maker: ir.Node | None) -> bool:

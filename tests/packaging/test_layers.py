@@ -50,6 +50,7 @@ PASSES = (
             "statistics",
             "edits",
             "estimate",
+            "layer_rules",
             "parity",
             "torchgraph",
         )
