@@ -103,7 +103,7 @@ def test_what_folds_gain_is_in_the_report(tmp_path: Path) -> None:
 def test_gradients_without_torch_end_with_the_extra_s_name(tmp_path: Path) -> None:
     model = _hybrid(tmp_path / "hybrid.onnx")
     calib = _calibration(tmp_path / "calib.npz", (1, WIDTH, 4, 4))
-    options = ["--target", "onnx", "--precision", "w8a8", "--calib", calib]
+    options = ["--target", "linux-x86", "--precision", "w8a8", "--calib", calib]
     options += ["--passes", "bridge-quant{curvature=gradient,rows=8}"]
     ran = edgevit("compile", model, *options, "--json", cwd=tmp_path)
     assert ran.code == 3
