@@ -11,6 +11,7 @@ _ENGINES = {
     "linux-x86": "LiteRT",
     "linux-x86:engine=openvino": "OpenVINO",
     "iphone-npu": "Core ML evaluator",
+    "iphone-npu:os=18": "Core ML evaluator",
 }
 
 
@@ -130,6 +131,7 @@ _WIDE = (
     "smooth-quant{explicit=true,alpha=0.4,least=0},quantize{weights=-1},"
     "compensate{widen=0.75},sink-quantizers"
 )
+_WEIGHTS = "compensate,quantize"  # the recipe weights-w4
 _OPENVINO = "linux-x86:engine=openvino"
 _OURS = (
     Ours("w8a8", "onnx:cpu=vnni", "w8a8"),
@@ -157,9 +159,9 @@ _OURS = (
     Ours("w4a4 both", "onnx", "w4a4", _BOTH, extra=True),
     Ours("w4a4 smooth", "onnx", "w4a4", _SMOOTH, extra=True),
     Ours("w8", "onnx", "w8"),
-    Ours("w4", "onnx", "w4", "compensate"),
-    Ours("w4", "linux-x86", "w4"),
-    Ours("w4", "iphone-npu", "w4"),
+    Ours("w4", "onnx", "w4", _WEIGHTS),
+    Ours("w4", "linux-x86", "w4", _WEIGHTS),
+    Ours("w4", "iphone-npu:os=18", "w4", _WEIGHTS),
 )
 # fp32 first: every difference is to it.
 FORMS: tuple[Form, ...] = (SOURCE, *_PEERS, *_OURS)

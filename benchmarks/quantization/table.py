@@ -48,7 +48,7 @@ def rows(found: Sequence[Row], labels: Sequence[object]) -> list[str]:
     lines = [_HEAD, "|---|---|---|---|---|---|---|---|---|"]
     for form, cell in found:
         if cell.error:
-            reason = cell.error.replace("|", "/")[:_REASON]
+            reason = " ".join(cell.error.replace("|", "/").split())[:_REASON]
             lines.append(f"| {form.label} | {form.engine} | | {reason} | | | | | |")
             continue
         change, half = paired(cell, base, labels)
