@@ -111,6 +111,7 @@ class QuantScheme(_Strict):
     Attributes:
         weights: Stored dtype of weight codes.
         weight_bits: Fewer bits than the dtype has; 0: all of them.
+        conv_weight_bits: The same of convolutions alone; 0: as ``weight_bits`` says.
         activations: Stored dtype of activation codes; empty: activations stay float.
         activation_bits: Fewer bits than the dtype has; 0: all of them.
         scheme: Of activations.
@@ -125,6 +126,7 @@ class QuantScheme(_Strict):
 
     weights: Literal["int4", "int8"] = "int8"
     weight_bits: int = 0
+    conv_weight_bits: int = 0
     activations: Literal["", "int8", "uint8", "int16"] = ""
     activation_bits: int = 0
     scheme: Literal["symmetric", "asymmetric"] = "asymmetric"
@@ -134,6 +136,11 @@ class QuantScheme(_Strict):
     outputs: tuple[str, ...] = ()
     layers: tuple[LayerRule, ...] = ()
     source: str
+
+    def bits_of(self, op_type: str) -> int:
+        """Bits of an operator's weight codes."""
+        own = self.conv_weight_bits if op_type == "Conv" else 0
+        return own or self.weight_bits or {"int4": 4, "int8": 8}[self.weights]
 
 
 class Target(_Strict):

@@ -152,9 +152,7 @@ class BridgeQuant(CalibratedPass):
 
     def _high(self, given: QuantScheme) -> int:
         """Largest weight code."""
-        bits = (
-            max(self.weights, 0) or given.weight_bits or {"int4": 4, "int8": 8}[given.weights]
-        )
+        bits = max(self.weights, 0) or given.bits_of("MatMul")
         return int(2 ** (bits - 1) - 1)
 
     def _layers(self, model: ir.Model, given: QuantScheme) -> Iterator[ChannelLayer]:

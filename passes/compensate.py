@@ -84,7 +84,7 @@ class Compensate(CalibratedPass):
         return apply(model, edits, self.name)
 
     def _settings(self, scheme: QuantScheme) -> Settings:
-        bits = self.weights or scheme.weight_bits or {"int4": 4, "int8": 8}[scheme.weights]
+        bits = self.weights or scheme.bits_of("MatMul")
         if not 2 <= bits <= 8:
             raise UsageError(f"{self.name}: weights expects 2 to 8 bits, found {bits}")
         if self.widen < 0:
@@ -111,7 +111,7 @@ class Compensate(CalibratedPass):
         settings: Settings,
         scheme: QuantScheme,
     ) -> Iterator[Edit]:
-        found = {x.name: _rebuilt(x, seen[x.name], settings) for x in layers}
+        found = {x.name: self._rebuilt(x, seen[x.name], settings, scheme) for x in layers}
         wide = _worst(layers, found, settings.bits, self.widen)
         for layer in layers:
             made, dtype = found[layer.name], scheme.weights
@@ -128,6 +128,15 @@ class Compensate(CalibratedPass):
             name = str(operand(holder, 2 if layer.is_conv else 1).name)
             bias = (layer.bias.astype(np.float64) + made.shift).astype(layer.bias.dtype)
             yield ReplaceConstant(name, bias, (str(holder.outputs[0].name),))
+
+    def _rebuilt(
+        self, layer: ChannelLayer, seen: Moments, settings: Settings, scheme: QuantScheme
+    ) -> Reconstruction:
+        """Blocks are for linear layers: a filter's inputs are few."""
+        if layer.is_conv:
+            bits = self.weights or scheme.bits_of("Conv")
+            settings = replace(settings, bits=bits, blocks=0)
+        return reconstruct(layer, seen, settings)
 
 
 @dataclass(frozen=True)
@@ -149,11 +158,6 @@ class CorrectBias(Compensate):
 def in_scheme(layer: ChannelLayer, scheme: QuantScheme) -> bool:
     """Whether an engine's scheme has integers for a layer."""
     return float_reason(layer.node, layer.weight.shape, scheme) is None
-
-
-def _rebuilt(layer: ChannelLayer, seen: Moments, settings: Settings) -> Reconstruction:
-    """Blocks are for linear layers: a filter's inputs are few."""
-    return reconstruct(layer, seen, replace(settings, blocks=0) if layer.is_conv else settings)
 
 
 def _worst(

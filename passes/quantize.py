@@ -112,7 +112,7 @@ class Quantize(CalibratedPass):
         given = scheme_of(context)
         changes: dict[str, object] = {}
         if self.weights > 0:
-            changes["weight_bits"] = self.weights
+            changes |= {"weight_bits": self.weights, "conv_weight_bits": 0}
         if self.activations > 0:
             changes["activation_bits"] = self.activations
         if self.activations < 0:

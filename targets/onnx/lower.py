@@ -22,6 +22,7 @@ from edgevit.target import Target
 from edgevit.targets.onnx.groups import feed_codes, inside_integer_group, requantized
 from edgevit.targets.onnx.integer_conv import integer_convolutions
 from edgevit.targets.onnx.integer_linear import dynamic_products, integer_products
+from edgevit.targets.onnx.unsigned import unsigned_weights
 
 __all__ = ["OnnxBackend"]
 
@@ -69,7 +70,9 @@ class OnnxBackend:
         engine = target.engine if target.backend == self.name else "ort"
         if grouped and engine == "ort":
             model = model.clone()
-            _integer_forms(model, dynamic=options.precision == "w8a8-dyn")
+            dynamic = options.precision == "w8a8-dyn"
+            portable = target.options.get("cpu") == "any"
+            _integer_forms(model, dynamic=dynamic, portable=portable)
             graph = model.graph
         if engine != "ort":  # others know no functions
             model = model.clone()
@@ -133,12 +136,20 @@ class OnnxBackend:
         return Lowered({part.artifact: _serialize(model)}, part, lowered.values)
 
 
-def _integer_forms(model: ir.Model, *, dynamic: bool) -> None:
-    """What ONNX Runtime runs in integer kernels, in place."""
+def _integer_forms(model: ir.Model, *, dynamic: bool, portable: bool) -> None:
+    """What ONNX Runtime runs in integer kernels, in place.
+
+    Args:
+        model: The quantized graph.
+        dynamic: Activations are quantized as the model runs.
+        portable: No sum of products may saturate on a processor without VNNI.
+    """
     if dynamic:
         dynamic_products(model)
     integer_products(model)
     integer_convolutions(model)
+    if portable:
+        unsigned_weights(model)
     RemoveUnusedNodesPass()(model)
 
 
