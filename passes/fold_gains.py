@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
 
+from edgevit.channel_observer import ChannelObserver
 from edgevit.edits import FoldChannels
 from edgevit.passes.channel_layers import ChannelLayer
 from edgevit.passes.channel_ranges import ChannelRange
@@ -24,7 +25,13 @@ ROWS = 256  # of each layer's input, over all samples
 _LIMIT = 200.0  # decibels between something and nothing
 
 
-def look(model: ir.Model, found: Sequence[Place], context: Context, spec: str) -> Seen:
+def look(
+    model: ir.Model,
+    found: Sequence[Place],
+    context: Context,
+    spec: str,
+    observers: Mapping[str, ChannelObserver] | None = None,
+) -> Seen:
     """Calibration data of everything that reads a changed activation.
 
     Args:
@@ -32,12 +39,22 @@ def look(model: ir.Model, found: Sequence[Place], context: Context, spec: str) -
         found: Where changes are.
         context: Has the samples.
         spec: Of the pass, for errors.
+        observers: See the activations of their names besides.
     """
     samples = context.data(spec)
     readers = list({r.name: r for place in found for r in place.site.readers}.values())
     wanted = list(dict.fromkeys(str(r.x.name) for r in readers))
-    values = stream(model, samples=samples, values=wanted)
+    values = _observed(stream(model, samples=samples, values=wanted), observers or {})
     return gather(readers, values, ROWS, len(samples), context.seed)
+
+
+def _observed(
+    values: Iterable[Mapping[str, Array]], observers: Mapping[str, ChannelObserver]
+) -> Iterator[Mapping[str, Array]]:
+    for found in values:
+        for name, observer in observers.items():
+            observer.update(found[name])
+        yield found
 
 
 def with_gains(fold: FoldChannels, place: Place, seen: Seen, bits: int) -> FoldChannels:

@@ -45,6 +45,7 @@ PASSES = (
             "quantizers",
             "integer",
             "observers",
+            "channel_observer",
             "ranges",
             "quantizers",
             "statistics",
