@@ -66,7 +66,8 @@ class Layer:
     @property
     def scale(self) -> Array:
         count = self.weight.shape[0 if self.conv else 1]
-        return (np.random.default_rng(3).uniform(0.5, 1.5, count) / 63).astype(np.float32)
+        made = np.random.default_rng(3).uniform(0.5, 1.5, count) / 63
+        return np.asarray(made, np.float32)
 
     @property
     def bias(self) -> Array:

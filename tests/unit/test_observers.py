@@ -249,5 +249,5 @@ def test_parameters_of_channels_are_those_of_the_channels_alone(method: str) -> 
         # A bin is a 256th of the reach and a step a 15th of the range: a few percent of it.
         # Entropy is of histograms: with fewer bins it is another number, of the same kind.
         loose = 3 if method == "entropy" else 1
-        assert np.isclose(*errors, rtol=0.15 * loose)
+        assert np.isclose(errors[0], errors[1], rtol=0.15 * loose)
         assert np.isclose(float(found.scale[c]), float(alone.scale), rtol=0.1 * loose)
