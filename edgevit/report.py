@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -74,12 +75,15 @@ def _float16_lines(parity: Mapping[str, Any]) -> list[str]:
             "figures are of\nthe evaluator's specified arithmetic, not of the neural "
             "engine's own"
         )
-    for large in parity["large"]:
-        lines.append(
-            f"near the end of float16's range: {large['op']} {large['node']!r} reaches "
-            f"{large['peak']:g}"
-        )
-    return lines
+    return lines + [_large_line(large) for large in parity["large"]]
+
+
+def _large_line(large: Mapping[str, Any]) -> str:
+    where = f"{large['op']} {large['node']!r}"
+    # JSON has no infinity: the largest float stands for what is not finite.
+    if large["peak"] >= sys.float_info.max:
+        return f"not finite: {where} gives NaN or infinity"
+    return f"near the end of float16's range: {where} reaches {large['peak']:g}"
 
 
 def _replay_line(parity: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass
 from edgevit.backend import Arithmetic, Lowered, LowerOptions
 from edgevit.bundle import Binding, Part
 from edgevit.errors import Availability, probe_packages
+from edgevit.manifest import DTYPES
 from edgevit.model import constant, dtype_of, shape_of
 from edgevit.target import Target
 from edgevit.targets.onnx.groups import feed_codes, inside_integer_group, requantized
@@ -46,9 +47,12 @@ class OnnxBackend:
 
     def unsupported(self, node: ir.Node, target: Target, precision: str) -> str | None:
         """Every ONNX operator and every ``ai.edgevit`` function runs in ONNX Runtime."""
-        if node.domain in ("", "ai.onnx", "ai.edgevit"):
-            return None
-        return f"operators of domain {node.domain!r} are not part of ONNX"
+        if node.domain not in ("", "ai.onnx", "ai.edgevit"):
+            return f"operators of domain {node.domain!r} are not part of ONNX"
+        for out in node.outputs:
+            if out.name and dtype_of(out).name not in DTYPES:
+                return f"value {out.name!r} is {dtype_of(out).name}, which bundles do not hold"
+        return None
 
     def arithmetic(self, precision: str) -> Arithmetic:
         """``fp16`` stores weights in float16 and computes in float32."""
