@@ -128,7 +128,7 @@ def compile(
         ]
         exact = [m.exact for m in more]
     with steps.step("partition"):
-        covered = [job.partition(plan, graph) for graph in graphs]
+        covered = [job.partition(plan, *s) for s in zip(sources, graphs, strict=True)]
     with steps.step("lower"):
         lowered = job.lower(plan, [parts for _, parts in covered])
     with steps.step("reference"):

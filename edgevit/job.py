@@ -99,14 +99,15 @@ def optimize(
 
 
 def partition(
-    p: Plan, model: ir.Model
+    p: Plan, source: Source, model: ir.Model
 ) -> tuple[partitions.Coverage, tuple[partitions.Partition, ...]]:
-    """Coverage of the target's backend, gated, and the parts."""
+    """Coverage of the target's backend in source nodes, gated, and the parts."""
     backend = partitions.backend_of(p.target.backend)
     backend.probe().require()
     covered = partitions.coverage(model, backend, p.target, p.precision)
     partitions.check(covered, p.target, p.recipe.allow_fallback)
-    return covered, partitions.partition(model, p.target.backend, covered)
+    parts = partitions.partition(model, p.target.backend, covered)
+    return partitions.of_source(covered, source.model, model), parts
 
 
 def lower(

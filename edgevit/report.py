@@ -165,8 +165,9 @@ def _gain(value: float | None) -> str:
 
 
 def _coverage_line(coverage: Mapping[str, Any]) -> str:
-    share = 100 * coverage["on_target"] / coverage["nodes"] if coverage["nodes"] else 100
-    return f"coverage {share:.1f} % ({coverage['on_target']} of {coverage['nodes']} nodes)"
+    nodes, done = coverage["nodes"], coverage["on_target"]
+    share = 100 * done / nodes if nodes else 100
+    return f"coverage {share:.1f} % ({done} of {nodes} source nodes)"
 
 
 def _cost_line(result: Mapping[str, Any]) -> str:
