@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -196,7 +197,7 @@ def parse(content: bytes) -> tuple[tuple[str, tuple[Edit, ...]], ...]:
         return tuple(
             (str(p["pass"]), tuple(_from_json(e, arrays) for e in p["edits"])) for p in listed
         )
-    except (OSError, ValueError, KeyError, TypeError) as e:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as e:
         raise ArtifactError(f"the bundle's edits cannot be read: {e}") from e
 
 

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import logging
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -72,13 +73,14 @@ def load(path: Path) -> Statistics:
         InputError: It is no such file.
     """
     try:
-        with np.load(path, allow_pickle=False) as found:
+        # From memory: numpy leaves a file open that is no archive.
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as found:
             arrays = {key: found[key] for key in found.files}
         head = json.loads(arrays["head"].tobytes())
         if head["format"] != FORMAT:
             raise ValueError(f"format {head['format']}, expected {FORMAT}")
         values = {name: _seen(arrays, i) for i, name in enumerate(head["values"])}
-    except (OSError, ValueError, KeyError) as e:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as e:
         raise InputError(
             f"{path}: expected statistics written by edgevit, found: {e}",
             hint="collect them again from the calibration samples",

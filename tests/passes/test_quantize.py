@@ -232,6 +232,8 @@ def test_plans_are_written_and_read(data: DataSource) -> None:
     np.testing.assert_array_equal(found[-1].codes, codes.codes)
     with pytest.raises(ArtifactError):
         parse(b"no npz")
+    with pytest.raises(ArtifactError, match="edits cannot be read"):
+        parse(b"PK\x03\x04")
 
 
 def test_a_sealed_plan_is_performed_without_data(data: DataSource) -> None:
