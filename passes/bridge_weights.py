@@ -35,7 +35,7 @@ from edgevit.statistics import stream
 from edgevit.torchgraph.curvature import Draws, Exit
 from edgevit.torchgraph.curvature import curvatures as by_gradients
 
-__all__ = ["WAYS", "curvatures", "importance"]
+__all__ = ["WAYS", "curvatures", "gradient_curvatures", "importance"]
 
 WAYS = ("forward", "gradient")
 _Values = Sequence[ir.Value]
@@ -77,16 +77,33 @@ def importance(
     found = {layer.name: np.ones(layer.outputs) for layer in layers}
     if mode == "none":
         return found
-    chosen = _First(samples, probe.samples)
-    ruler: _Ruler = _Forward(model, chosen, probe)
-    if way == "gradient":
-        _require_canonical(model)
-        ruler = _Gradients(model, chosen, probe)
+    ruler = _ruler(model, samples, probe, way)
     if mode == "layers":
         measured = ruler.at_output([layer.out for layer in layers])
     else:
         measured = _through_bridges(model, layers, ruler)
     return {**found, **{name: _normalized(weights) for name, weights in measured.items()}}
+
+
+def gradient_curvatures(
+    model: ir.Model, layers: Sequence[ChannelLayer], samples: DataSource, probe: Probe
+) -> dict[str, Array]:
+    """Curvature of the output's divergence along every layer's output, ``[C_out]``.
+
+    Raises:
+        BackendMissingError: torch is not installed.
+        UnsupportedModelError: An operator has no gradient way.
+    """
+    ruler = _ruler(model, samples, probe, "gradient")
+    return ruler.at_output([layer.out for layer in layers])
+
+
+def _ruler(model: ir.Model, samples: DataSource, probe: Probe, way: str) -> _Ruler:
+    chosen = _First(samples, probe.samples)
+    if way == "forward":
+        return _Forward(model, chosen, probe)
+    _require_canonical(model)
+    return _Gradients(model, chosen, probe)
 
 
 def _require_canonical(model: ir.Model) -> None:

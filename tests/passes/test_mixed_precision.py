@@ -120,6 +120,25 @@ def test_the_loss_of_a_layer_is_what_the_graph_shows() -> None:
         assert np.allclose(y, seen[0][layer.name], atol=1e-5)
 
 
+def test_channels_that_matter_get_the_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Curvature as gradients give it, by channel: one channel that matters decides."""
+    monkeypatch.setattr("edgevit.passes.mixed_precision.stream", values)
+    rng = np.random.default_rng(7)
+    model, ctx = small(rng), context(rng)
+    p = MixedPrecision(bits="3|8", budget=0.92, rank="relevance", curvature="gradient")
+    heavy = {}
+    for name, layer in (("W", 6), ("V", 5)):
+        worth = {"a": np.zeros(6), "y": np.zeros(5)}
+        worth["a" if name == "W" else "y"][layer - 1] = 1.0
+        monkeypatch.setattr(
+            "edgevit.passes.mixed_precision.gradient_curvatures", lambda *_, w=worth: w
+        )
+        weights = [e for e in p.plan(model, ctx) if isinstance(e, QuantizeWeight)]
+        heavy[name] = {e.value: e.params.high for e in weights}
+    # the other layer's loss is zero at every width: it takes the cheapest
+    assert heavy == {"W": {"W": 127, "V": 3}, "V": {"W": 3, "V": 127}}
+
+
 @pytest.mark.parametrize("rank", ["greedy", "relevance"])
 def test_widths_meet_the_budget(monkeypatch: pytest.MonkeyPatch, rank: str) -> None:
     monkeypatch.setattr("edgevit.passes.mixed_precision.stream", values)
@@ -222,6 +241,7 @@ def test_options_are_checked() -> None:
         MixedPrecision(bits="9"),
         MixedPrecision(measure="joules"),
         MixedPrecision(rank="chance"),
+        MixedPrecision(curvature="guess"),
     ):
         with pytest.raises(UsageError):
             p.plan(small(rng), context(rng))
