@@ -116,6 +116,8 @@ class QuantScheme(_Strict):
         activation_bits: Fewer bits than the dtype has; 0: all of them.
         scheme: Of activations.
         block: Weights that share a scale along the contracted axis; 0: per output channel.
+        least_scale: The least scale of weights that the artifact can hold: float16 has all its
+            bits from 2**-14 on. Weights that would need a smaller one get this one.
         operators: Canonical operators with constant weights that are quantized.
         depthwise: Whether convolutions with one input channel a filter are quantized.
         outputs: Those of them whose integer kernel needs an integer result.
@@ -131,6 +133,7 @@ class QuantScheme(_Strict):
     activation_bits: int = 0
     scheme: Literal["symmetric", "asymmetric"] = "asymmetric"
     block: int = 0
+    least_scale: float = 0.0
     operators: tuple[str, ...] = ("Conv", "MatMul")
     depthwise: bool = True
     outputs: tuple[str, ...] = ()

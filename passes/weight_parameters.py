@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,10 +26,20 @@ def weight_parameters(
     Args:
         array: The weight.
         layer: Says which axis is which.
-        scheme: Dtype, bits, block.
+        scheme: Dtype, bits, block, least scale.
         per_tensor: One scale for all of it.
         search: Choose each scale by least square error, else by the largest magnitude.
     """
+    found = _parameters(array, layer, scheme, per_tensor, search)
+    if (found.scale >= scheme.least_scale).all():
+        return found
+    least = found.scale.dtype.type(scheme.least_scale)
+    return replace(found, scale=np.maximum(found.scale, least))
+
+
+def _parameters(
+    array: Array, layer: Quantizable, scheme: QuantScheme, per_tensor: bool, search: bool
+) -> QParams:
     bits = scheme.bits_of(layer.node.op_type)
     if per_tensor:
         return _of_rows(array.reshape(1, -1), scheme.weights, bits, search, None)
