@@ -219,7 +219,7 @@ def _weight(
     layer: ChannelLayer, choice: Choice, name: str, given: QuantScheme
 ) -> QuantizeWeight:
     scale, high = choice.scales[name], choice.high
-    line = scale.reshape(-1)
+    line = np.maximum(scale.reshape(-1), scale.dtype.type(given.least_scale))
     axis = 0 if layer.is_conv else 1
     params = QParams(line, np.zeros(line.shape, np.int32), given.weights, -high, high, axis)
     return QuantizeWeight(str(operand(layer.node, 1).name), params, (_key(layer),))

@@ -17,7 +17,7 @@ from edgevit.passes.channel_layers import ChannelLayer, channel_layers
 from edgevit.passes.facts import Array, operand
 from edgevit.passes.quantizable import quantizable
 from edgevit.passes.quantize import excluded, scheme_of
-from edgevit.passes.reconstruct_weights import Reconstruction, Settings, reconstruct
+from edgevit.passes.reconstruct_weights import Reconstruction, Settings, held, reconstruct
 from edgevit.passes.second_moments import Moments, float_input, moments
 from edgevit.pipeline import CalibratedPass, Context, Outcome
 from edgevit.quantization import QParams
@@ -118,6 +118,7 @@ class Compensate(CalibratedPass):
             if layer.name in wide:
                 eight = replace(settings, bits=8, blocks=0)
                 made, dtype = reconstruct(layer, seen[layer.name], eight), "int8"
+            made = held(made, scheme.least_scale)
             key = (str(layer.node.outputs[0].name),)
             codes = layer.from_matrix(made.codes).astype(np.int32)
             params = _params(layer, made, dtype)
