@@ -122,9 +122,10 @@ def compile(
     with steps.step("canonicalize"):
         forms = [job.canonicalize(plan, s, d, verify_each) for s, d in each]
         graphs = [graph for graph, _ in forms]
-    with steps.step("optimize"):
+    with steps.step("optimize") as tick:
         more = [
-            job.optimize(plan, g, d, verify_each) for g, d in zip(graphs, data, strict=True)
+            job.optimize(plan, g, d, verify_each, tick=tick)
+            for g, d in zip(graphs, data, strict=True)
         ]
         exact = [m.exact for m in more]
     with steps.step("partition"):

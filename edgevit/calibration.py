@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +17,7 @@ from edgevit.npz import Header, read_headers, read_samples
 from edgevit.preprocess import Preprocess
 
 __all__ = [
+    "Counted",
     "DataSource",
     "FolderSource",
     "NpzSource",
@@ -245,6 +246,38 @@ class Slice:
                 return
             if i >= self.start:
                 yield sample
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Another source, that tells how far a pass is through it, each time one goes through."""
+
+    base: DataSource
+    tick: Callable[[int, int], None]
+
+    @property
+    def name(self) -> str:
+        """As the base."""
+        return self.base.name
+
+    @property
+    def synthetic(self) -> bool:
+        """As the base."""
+        return self.base.synthetic
+
+    def digest(self) -> str:
+        """As the base."""
+        return self.base.digest()
+
+    def __len__(self) -> int:
+        return len(self.base)
+
+    def __iter__(self) -> Iterator[Sample]:
+        total = len(self.base)
+        for done, sample in enumerate(self.base):
+            self.tick(done, total)
+            yield sample
+        self.tick(total, total)
 
 
 def open_source(

@@ -15,6 +15,7 @@ from edgevit import registry
 from edgevit.backend import LowerOptions
 from edgevit.budget import gates
 from edgevit.bundle import Entry, TensorInfo
+from edgevit.calibration import Counted, DataSource
 from edgevit.debugmap import read_debug_map, write_debug_map
 from edgevit.edits import EDITS, Edit
 from edgevit.edits import dump as dump_edits
@@ -28,6 +29,7 @@ from edgevit.optimize import optimize as run_passes
 from edgevit.pipeline import Context, PassRecord
 from edgevit.plan import Plan, plan
 from edgevit.preprocess import Preprocess
+from edgevit.progress import Tick
 from edgevit.recipe import Recipe
 from edgevit.reference import Arrays
 from edgevit.sampling import Data, data, samples, tensor_infos
@@ -82,6 +84,7 @@ def optimize(
     d: Data,
     verify_each: bool,
     reload: tuple[tuple[str, tuple[Edit, ...]], ...] = (),
+    tick: Tick | None = None,
 ) -> Optimized:
     """Run what target, recipe and precision ask for, in place.
 
@@ -91,10 +94,14 @@ def optimize(
         d: Calibration samples, and one to compare on.
         verify_each: Compare with the source after every pass.
         reload: Edits of a sealed bundle, performed instead of planned.
+        tick: Told of calibration samples as passes go through them.
     """
     observers = (PassGate(source_bytes(p.model), d.samples[:1]),) if verify_each else ()
     chosen = pipeline(p.target, p.recipe, p.precision)
-    context = Context(d.calibration, p.target, p.precision, p.recipe.seed, reload)
+    source: DataSource | None = d.calibration
+    if source is not None and tick is not None:
+        source = Counted(source, tick)
+    context = Context(source, p.target, p.precision, p.recipe.seed, reload)
     return run_passes(model, chosen, context, observers)
 
 

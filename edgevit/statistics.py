@@ -7,7 +7,7 @@ import io
 import json
 import logging
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -147,10 +147,7 @@ def stream(
 
 
 def collect(
-    model: ir.Model,
-    samples: DataSource,
-    wanted: Mapping[str, int | None],
-    each: Callable[[int], None] | None = None,
+    model: ir.Model, samples: DataSource, wanted: Mapping[str, int | None]
 ) -> Statistics:
     """Observe values over all samples, in memory that does not grow with their number.
 
@@ -158,7 +155,6 @@ def collect(
         model: Canonical model.
         samples: Of the model's inputs.
         wanted: Value name -> channel axis, or ``None``.
-        each: Told the number of samples seen so far.
 
     Raises:
         InputError: The model does not run, or there are no samples.
@@ -169,8 +165,6 @@ def collect(
         for name, observer in observers.items():
             observer.update(found[name])
         count += 1
-        if each is not None:
-            each(count)
     if count == 0:
         raise InputError("no calibration samples", hint="give more with --calib")
     values = {name: observer.result() for name, observer in observers.items()}

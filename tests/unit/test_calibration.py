@@ -16,7 +16,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edgevit.bundle import TensorInfo
-from edgevit.calibration import NpzSource, Slice, SyntheticSource, held_out, open_source
+from edgevit.calibration import (
+    Counted,
+    NpzSource,
+    Slice,
+    SyntheticSource,
+    held_out,
+    open_source,
+)
 from edgevit.errors import InputError, UsageError
 from edgevit.preprocess import Preprocess
 
@@ -184,6 +191,18 @@ def test_a_folder_that_does_not_fit(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"no image")
     with pytest.raises(InputError, match=r"a\.png"):
         list(open_source(str(tmp_path), (PICTURE,), GRAY, 0))
+
+
+def test_a_counted_source_is_its_base_and_tells_how_far_it_is() -> None:
+    base = SyntheticSource((X,), 3, 0)
+    told: list[tuple[int, int]] = []
+    source = Counted(base, lambda done, total: told.append((done, total)))
+    assert (source.digest(), source.name, source.synthetic) == (base.digest(), base.name, True)
+    assert len(source) == 3
+    told.clear()
+    same = [a["x"].tobytes() == b["x"].tobytes() for a, b in zip(source, base, strict=True)]
+    assert same == [True] * 3
+    assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
 
 
 def test_what_does_not_exist(tmp_path: Path) -> None:
