@@ -48,3 +48,17 @@ def test_an_input_beyond_float16_is_refused_where_it_would_be_infinite(
         else:
             with pytest.raises(InputError, match=r"value 70000[.]0 does not fit float16"):
                 session.run(large)
+
+
+def test_the_error_function_ends_at_one(tmp_path: Path) -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 9, opset_import: ["" : 18]>'
+        "g (float[2,3] x) => (float[2,3] y) { y = Erf(x) }"
+    )
+    onnx.save(model, tmp_path / "m.onnx")
+    out = tmp_path / "m.edgevit"
+    edgevit.compile(tmp_path / "m.onnx", target="linux-x86", output=out, verify=False)
+    x = np.array([[np.inf, -np.inf, 3e38], [-3e38, 0, np.nan]], np.float32)
+    with edgevit.load(out) as session:
+        found = session.run({"x": x})["y"]
+    np.testing.assert_array_equal(found, [[1, -1, 1], [-1, 0, np.nan]])
