@@ -75,6 +75,11 @@ def canonicalize(
     records: tuple[PassRecord, ...] = run(model, observers)
     # Again after load: folding has made shapes known that were not, and contradictions show.
     check_nodes(model, p.model.name)
+    if not len(model.graph):
+        raise InputError(
+            f"{p.model.name}: every output is an input of the model: nothing is computed",
+            hint="check which tensors were exported as outputs",
+        )
     return model, records
 
 
