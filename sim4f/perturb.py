@@ -23,7 +23,7 @@ from edgevit.sim4f.place import impulse_response
 from edgevit.sim4f.prepared import Prepared
 from edgevit.sim4f.program import Lattice, Optical
 
-__all__ = ["MaskErrors", "centered", "level_error", "peak", "taper"]
+__all__ = ["MaskErrors", "centered", "centered_at", "level_error", "peak", "taper"]
 
 Array = np.ndarray[Any, Any]
 # Masks of a step from which its driver is set up; their peaks differ by a few percent.
@@ -32,8 +32,13 @@ MASKS_SEEN = 16
 
 def centered(lattice: Lattice, pixels: int) -> Array:
     """Signed distance of each element from the origin on a torus of ``pixels``."""
+    return centered_at(lattice.coordinates(), pixels)
+
+
+def centered_at(at: Array, pixels: int) -> Array:
+    """Signed distance of coordinates from the origin on a torus of ``pixels``."""
     half = pixels // 2
-    return (lattice.coordinates() + half) % pixels - half
+    return (at + half) % pixels - half
 
 
 def taper(step: Optical, shape: Sequence[int], shift: tuple[float, float]) -> Array:

@@ -16,6 +16,7 @@ import numpy as np
 from edgevit.sim4f.effects import IDEAL, Effects, converted
 from edgevit.sim4f.errors import unknown_full_scale
 from edgevit.sim4f.grid import Grid, to_origin
+from edgevit.sim4f.joint_wave import JointOptics
 from edgevit.sim4f.modulator import passive, realize
 from edgevit.sim4f.moves import apply
 from edgevit.sim4f.place import impulse_response, input_plane, read_pixels
@@ -23,39 +24,13 @@ from edgevit.sim4f.program import Optical, frames, sizes
 from edgevit.sim4f.pupil import aberration
 from edgevit.sim4f.readout import Counter, FieldOf, count_exactly, estimate
 from edgevit.sim4f.signs import PartName, part_of
+from edgevit.sim4f.spectra import half_spectrum, read_half
 
-__all__ = ["WaveProduct", "half_spectrum", "read_half"]
+__all__ = ["WaveProduct"]
 
 Array = np.ndarray[Any, Any]
 # Spectra of input planes that are kept for the next mask, in bytes.
 KEPT = 1 << 28
-
-
-def half_spectrum(plane: Array, workers: int = 1) -> Array:
-    """Half spectrum of a real plane, ``[R // 2 + 1, C]``; dark columns are not transformed."""
-    import scipy.fft
-
-    lit = np.flatnonzero(plane.any(axis=0))
-    down = np.zeros((plane.shape[0] // 2 + 1, plane.shape[1]), _complex(plane))
-    if lit.size:
-        down[:, lit] = scipy.fft.rfft(plane[:, lit], axis=0, workers=workers)
-    return np.asarray(scipy.fft.fft(down, axis=1, workers=workers, overwrite_x=True))
-
-
-def read_half(
-    spectrum: Array, plane: tuple[int, int], rows: Array, columns: Array, workers: int = 1
-) -> Array:
-    """The field at ``rows`` and ``columns`` of the plane with this half spectrum."""
-    import scipy.fft
-
-    across = scipy.fft.ifft(spectrum, axis=1, workers=workers, overwrite_x=True)
-    distinct, back = np.unique(columns, return_inverse=True)
-    lines = scipy.fft.irfft(across[:, distinct], n=plane[0], axis=0, workers=workers)
-    return np.asarray(lines[rows][:, back.reshape(-1)])
-
-
-def _complex(plane: Array) -> Any:
-    return np.complex64 if plane.dtype == np.float32 else np.complex128
 
 
 class WaveProduct:
@@ -99,6 +74,8 @@ class WaveProduct:
             np.asarray(x[None] if alone else x, self._dtype), self._effects.display_bits
         )
         masked = np.asarray(kernel[None] if alone or step.static else kernel, self._dtype)
+        if any(step.joint):
+            masked = converted(masked, self._effects.display_bits)
         pairs = {(e.displayed, e.masked) for e in step.signs.exposures}
         fields = {p: self._fields(step, shown, masked, *p) for p in sorted(pairs)}
         full = self._full_scale(step, fields, len(shown))
@@ -135,20 +112,30 @@ class WaveProduct:
         """
         shown = [apply(step.displayed.moves, part_of(one, displayed)) for one in x]
         taps = [apply(step.masked.moves, part_of(one, masked)) for one in kernel]
-        optics = _Optics(step, self._effects, self._workers)
+        optics: _Optics | JointOptics
+        tops, others = ([1.0] * len(each) for each in (shown, taps))
+        if any(step.joint):
+            optics = JointOptics(step, self._effects, self._workers, self._count)
+            tops, others = ([_largest(one) for one in each] for each in (shown, taps))
+        else:
+            optics = _Optics(step, self._effects, self._workers)
         own = range(len(shown)) if len(taps) > 1 else [0] * len(shown)
         return [
             np.stack(
                 [
                     optics.field(
-                        (i, *f.displayed), shown[i][f.displayed],
-                        (k, *f.masked), taps[k][f.masked],
-                    )
+                        (i, *f.displayed), shown[i][f.displayed] / tops[i],
+                        (k, *f.masked), taps[k][f.masked] / others[k],
+                    ) * (tops[i] * others[k])
                     for i, k in enumerate(own)
                 ]
             )
             for f in frames(step, self._shapes)
         ]  # fmt: skip
+
+
+def _largest(values: Array) -> float:
+    return float(np.abs(values).max(initial=0)) or 1.0
 
 
 def _getter(fields: Mapping[tuple[PartName, PartName], Array]) -> FieldOf:

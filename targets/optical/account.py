@@ -87,18 +87,23 @@ def work(step: Optical, shapes: Shapes, planes: int = 1) -> cost.Work:
         shapes: Of its tensors.
         planes: Bit-planes in which an input is shown.
     """
-    frames = frame_count(step, shapes) * len(step.signs.exposures) * planes
+    once = frame_count(step, shapes)
+    frames = once * len(step.signs.exposures) * planes
     masks = math.prod(moved_shape(step.masked.moves, shapes[step.kernel])[:-2])
     # Parts of a kernel are masks of their own.
     masks *= len({e.masked for e in step.signs.exposures})
     pixels = step.plane[0] * step.plane[1]
-    read = len(step.read.rows) * len(step.read.columns)
+    read = frames * len(step.read.rows) * len(step.read.columns)
+    if any(step.joint):
+        # A first exposure of the whole plane; what it holds is then displayed.
+        first = once * len({(e.displayed, e.masked) for e in step.signs.exposures}) * planes
+        masks, frames, read = first, frames + first, read + first * pixels
     return cost.Work(
         frames=frames,
         masks=masks,
         pixels_in=frames * pixels,
         pixels_mask=masks * pixels,
-        pixels_out=frames * read,
+        pixels_out=read,
         macs=step.macs,
     )
 
@@ -171,8 +176,9 @@ def compared(frames: int, masks: float, digital: Digital | None) -> dict[str, fl
 def timing_of(step: Optical, chosen: Setup, pipelined: bool = True) -> cost.Stages:
     """Stages of a frame of a step; what is not read is not transferred."""
     camera = chosen.parts["camera"]
-    rows = min(len(step.read.rows), camera.shape[0])
-    read = len(step.read.rows) * len(step.read.columns)
+    # The first exposure of a joint transform is of the whole plane; all are timed like it.
+    area = step.plane if any(step.joint) else (len(step.read.rows), len(step.read.columns))
+    rows, read = min(area[0], camera.shape[0]), area[0] * area[1]
     carried = read * int(camera.si("bits")) / 8
     return cost.stages(chosen, rows_read=rows, bytes_per_frame=carried, pipelined=pipelined)
 
