@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import subprocess
 import sys
 import tempfile
@@ -32,8 +33,8 @@ SETUPS = ("catalogue-1080p-60", "catalogue-dmd-23k", "hypothetical-4k-2mhz")
 EDGEVIT = (sys.executable, "-m", "edgevit")
 
 
-def swept(folder: Path, workers: int) -> tuple[dict[str, Any], float]:
-    """The sweep's answer, and its wall seconds."""
+def swept(folder: Path, workers: int) -> tuple[dict[str, Any], float, float]:
+    """The sweep's answer, its wall seconds and the CPU seconds of its processes."""
     bundle = folder / "vit.edgevit"
     if not bundle.exists():
         made = ["compile", str(find("fashion_vit_ts")), "--target", "optical-4f", "-q"]
@@ -43,11 +44,13 @@ def swept(folder: Path, workers: int) -> tuple[dict[str, Any], float]:
     asked = ["sweep", str(bundle), *grid, "--data", str(SLICE), "--samples", "256"]
     asked += ["-o", str(folder / "sweep.jsonl"), "--workers", str(workers), "--json"]
     asked += ["--setup", ",".join(SETUPS)]
-    start = time.perf_counter()
+    start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run([*EDGEVIT, *asked], check=True, stdout=subprocess.PIPE, text=True)
     seconds = time.perf_counter() - start
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     result: dict[str, Any] = json.loads(done.stdout)["result"]
-    return result, seconds
+    return result, seconds, spent
 
 
 def draw(path: Path, front: Mapping[str, Any]) -> None:
@@ -79,13 +82,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        result, seconds = swept(folder, given.workers)
+        result, seconds, spent = swept(folder, given.workers)
     rows, front = result["rows"], result["front"]
     images = sum(row["samples"] for row in rows)
     worst = max(row["standard_error"] for row in rows)
     print(
         f"{len(rows)} devices, {images} images, {result['resumed']} of {result['tasks']} "
-        f"tasks resumed: {seconds:.1f} s with {given.workers} workers; "
+        f"tasks resumed: {seconds:.1f} s with {given.workers} workers, "
+        f"{spent:.1f} CPU s of all processes; "
         f"standard errors up to {worst:.3f}"
     )
     for headline in front["headlines"]:
