@@ -25,7 +25,7 @@ QPEERS_KEY := $(shell sha256sum requirements/quantization-peers.lock | cut -c1-1
 QPEERS_STAMP := .venv-peers/.stamp-$(QPEERS_KEY)
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: bench-quantization bench-quantization-ablation demo test test-all lint format bench bench-five bench-latency bench-mutants bench-cost models \
+.PHONY: bench-quantization bench-quantization-latency bench-integer-kernels bench-quantization-ablation demo test test-all lint format bench bench-five bench-latency bench-mutants bench-cost models \
 	oracles optics-oracles bench-optics env clean test-arm64 test-tflite-runtime tflite-env \
 	bench-peers bench-peers-latency bench-compile-time onnx2tf-env openvino-env bench-shapes \
 	peers-env
@@ -172,6 +172,11 @@ bench-quantization: $(STAMP) $(QPEERS_STAMP) models
 	@$(BIN)/python -m benchmarks.corpus.packages ppocrv6_rec_small vit_s_focus
 	@$(BIN)/python -m benchmarks.corpus.probe
 	@$(BIN)/python -m benchmarks.quantization $(QUANTIZATION_OPTIONS)
+
+# LATENCY_OPTIONS="--files only" makes the files and times nothing; "--files reuse" times those.
+bench-quantization-latency: $(STAMP) $(QPEERS_STAMP) models
+	@.venv-torch/bin/python -m benchmarks.corpus.timm_models mobilevit_s
+	@$(BIN)/python -m benchmarks.quantization.latency $(LATENCY_OPTIONS)
 
 # The rows with gradients need torch, and are shown once they were measured there.
 bench-quantization-ablation: $(STAMP) $(TORCH_STAMP) models

@@ -132,9 +132,10 @@ _WIDE = (
     "compensate{widen=0.75},sink-quantizers"
 )
 _WEIGHTS = "compensate,quantize"  # the recipe weights-w4
-_OPENVINO = "linux-x86:engine=openvino"
+_OPENVINO = "linux-x86:engine=openvino,cpu=vnni"
 _OURS = (
     Ours("w8a8", "onnx:cpu=vnni", "w8a8"),
+    Ours("w8a8-dyn", "onnx:cpu=vnni", "w8a8-dyn"),
     Ours("w8a8", "onnx", "w8a8"),
     Ours("w8a8 bridge", "onnx", "w8a8", _BRIDGE, extra=True),
     Ours("w8a8 outputs", "onnx", "w8a8", "quantize{outputs=Conv},sink-quantizers", extra=True),

@@ -18,7 +18,15 @@ from benchmarks.quantization.recipes import Form, Ours, Peer
 from benchmarks.quantization.timing import Timed, timed
 from benchmarks.zoo_code import code_digest
 
-__all__ = ["PEERS", "calibration_file", "cell", "code_of", "compile_command"]
+__all__ = [
+    "PEERS",
+    "artifact",
+    "calibration_file",
+    "cell",
+    "code_of",
+    "compile_command",
+    "float_tflite",
+]
 
 PEERS = ROOT / ".venv-peers"  # make peers-env
 LOCK = ROOT / "requirements" / "quantization-peers.lock"
@@ -51,7 +59,7 @@ def code_of(case: Case, form: Form) -> str:
         parts += [code_digest()]
     elif isinstance(form, Peer):
         parts += [sha256(LOCK), sha256(_QUANTIZERS)]
-        parts += [sha256(_float_tflite(case))] if form.reads_tflite else []
+        parts += [sha256(float_tflite(case))] if form.reads_tflite else []
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
@@ -74,6 +82,16 @@ def cell(case: Case, form: Form, count: int, seconds: float, resume: bool) -> Ce
         found = Cell(case.name, form.label, code, error=str(e))
     write(found, count)
     return found
+
+
+def artifact(case: Case, form: Form) -> Path:
+    """The file or bundle of a form, made now.
+
+    Raises:
+        RuntimeError: The quantizer fails; the message is its last line.
+        TimeoutError: It takes too long.
+    """
+    return _artifact(Cell(case.name, form.label), case, form)[1]
 
 
 def _artifact(begun: Cell, case: Case, form: Form) -> tuple[Cell, Path]:
@@ -127,7 +145,7 @@ def _quantized(begun: Cell, case: Case, peer: Peer) -> tuple[Cell, Path]:
         raise CorpusUnavailableError(PEERS.name, reason="run make peers-env")
     out = BUILD / "peers" / f"{file_name(case.name, peer.label)}{peer.suffix}"
     out.parent.mkdir(parents=True, exist_ok=True)
-    model = _float_tflite(case) if peer.reads_tflite else case.find()
+    model = float_tflite(case) if peer.reads_tflite else case.find()
     command = [str(PEERS / "bin" / "python"), "-m", "benchmarks.quantization.quantizers"]
     command += [peer.tool, str(model), str(calibration_file(case)), str(out)]
     done = _timed(command, begun)
@@ -136,7 +154,7 @@ def _quantized(begun: Cell, case: Case, peer: Peer) -> tuple[Cell, Path]:
     return _with_cost(begun, out.stat().st_size + weights, done), out
 
 
-def _float_tflite(case: Case) -> Path:
+def float_tflite(case: Case) -> Path:
     """The float32 ``.tflite`` that litert-quantizer reads: ours, made once by each code."""
     path = BUILD / "float" / f"{case.name}-{code_digest()}.tflite"
     if not path.is_file():
