@@ -173,6 +173,9 @@ bench-quantization: $(STAMP) $(QPEERS_STAMP) models
 	@$(BIN)/python -m benchmarks.corpus.probe
 	@$(BIN)/python -m benchmarks.quantization $(QUANTIZATION_OPTIONS)
 
+bench-integer-kernels: $(STAMP) $(QPEERS_STAMP)
+	@$(BIN)/python -m benchmarks.kernels
+
 # LATENCY_OPTIONS="--files only" makes the files and times nothing; "--files reuse" times those.
 bench-quantization-latency: $(STAMP) $(QPEERS_STAMP) models
 	@.venv-torch/bin/python -m benchmarks.corpus.timm_models mobilevit_s

@@ -78,6 +78,8 @@ def _matches(rule: LayerRule, node: ir.Node, weight: Sequence[int]) -> bool:
         return False
     if rule.intensity_below and intensity(node, weight) >= rule.intensity_below:
         return False
+    if rule.inputs_below and (node.op_type != "Conv" or weight[1] >= rule.inputs_below):
+        return False
     return rows(node) >= rule.rows_from
 
 

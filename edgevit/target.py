@@ -90,6 +90,7 @@ class LayerRule(_Strict):
         kinds: Of layers (``edgevit.layer_rules``); empty: every kind.
         intensity_below: Matches layers with fewer multiplications for each number that is
             read and written, ``K N / (K + N)``; 0: any.
+        inputs_below: Matches convolutions whose groups read fewer channels; 0: any.
         rows_from: Matches layers that are applied to at least this many positions.
         run: ``float``: the layer is not quantized; ``integers``: it is, and its result is
             float; ``codes``: its result is quantized too.
@@ -100,6 +101,7 @@ class LayerRule(_Strict):
     precisions: tuple[str, ...] = ()
     kinds: tuple[LayerKind, ...] = ()
     intensity_below: float = 0.0
+    inputs_below: int = 0
     rows_from: int = 0
     run: Literal["float", "integers", "codes"]
     source: str

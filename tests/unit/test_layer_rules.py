@@ -68,6 +68,11 @@ def test_the_first_rule_that_matches_decides() -> None:
     assert found is not None
     assert found.run == "codes"
     assert rule_of(_linear(), (8, 32), both) is None
+    narrow = _rule("float", kinds=("pointwise",), inputs_below=8)
+    assert rule_of(_conv(), weight, _scheme(narrow)) is None
+    narrow = narrow.model_copy(update={"inputs_below": 9})
+    assert rule_of(_conv(), weight, _scheme(narrow)) == narrow
+    assert rule_of(_linear(), (8, 32), _scheme(_rule("float", inputs_below=99))) is None
     near = few.model_copy(update={"intensity_below": 6.5})
     assert rule_of(_conv(), weight, _scheme(near, many)) == near
 
