@@ -24,7 +24,7 @@ KERNELS = {
 }
 
 
-SMALL = 3  # the depthwise layer of the hybrid, and the two of 1x1 windows around it
+SMALL = 4  # the hybrid's convolutions are depthwise, or have few channels
 
 
 def _calibration(path: Path, shape: tuple[int, ...], count: int = 10) -> Path:
