@@ -86,10 +86,51 @@ def _optical_conv() -> ir.Function:
     return ir.Function(DOMAIN, "OpticalConv", graph=graph, attributes=formal)
 
 
+def _shared_conv() -> ir.Function:
+    """``SharedConv(x, K, b)``: pictures of tokens that all meet the kernels ``K`` alike.
+
+    Attributes: ``tile`` ``[T, c, h, w]``, the pictures of the T tokens in ``x``; ``pads``, as
+    of ``Conv``; ``out``, shape of the result.
+    """
+    x, k, b = (ir.Value(name=n) for n in ("x", "k", "b"))
+    names = ("tile", "pads", "out")
+    handed = {name: ir.RefAttr(name, name, ir.AttributeType.INTS) for name in names}
+    shapes = [
+        ir.Node(
+            "",
+            "Constant",
+            [],
+            [ir.RefAttr("value_ints", name, ir.AttributeType.INTS)],
+            outputs=[ir.Value(name=f"{name}_shape")],
+        )
+        for name in ("tile", "out")
+    ]
+    tile, out = (node.outputs[0] for node in shapes)
+    pictures = ir.Node("", "Reshape", [x, tile], outputs=[ir.Value(name="pictures")])
+    seen = ir.Node(
+        "",
+        "Conv",
+        [pictures.outputs[0], k, b],
+        [handed["pads"]],
+        outputs=[ir.Value(name="seen")],
+    )
+    y = ir.Node("", "Reshape", [seen.outputs[0], out], outputs=[ir.Value(name="y")])
+    graph = ir.Graph(
+        [x, k, b],
+        [y.outputs[0]],
+        nodes=[*shapes, pictures, seen, y],
+        opset_imports={"": _OPSET},
+        name="SharedConv",
+    )
+    formal = [ir.Attr(name, ir.AttributeType.INTS, None) for name in names]
+    return ir.Function(DOMAIN, "SharedConv", graph=graph, attributes=formal)
+
+
 FUNCTIONS = {
     "LogQuantize": _log_quantize,
     "OpticalConv": _optical_conv,
     "OpticalLinear": _optical_linear,
+    "SharedConv": _shared_conv,
     "Silu": _silu,
 }
 

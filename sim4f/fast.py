@@ -272,13 +272,25 @@ class FastProduct:
         masked: PartName,
     ) -> Array:
         """Fields at the read pixels, ``[samples, terms, *output]``."""
-        left = ready.displayed(part_of(x, displayed))
-        right = self._kernel(step, ready, kernel, masked)
-        seen = ready.read(_multiplied(left, right))
+        seen = self._seen(step, ready, x, kernel, displayed, masked)
         if any(step.joint):
             add = self._joint_fields(step, ready)
             return add(part_of(x, displayed), part_of(kernel, masked), seen, self._rng)
         return self._errors.added(step, self._shapes, x, kernel[0], seen, self._rng)
+
+    def _seen(
+        self,
+        step: Optical,
+        ready: Plan,
+        x: Array,
+        kernel: Array,
+        displayed: PartName,
+        masked: PartName,
+    ) -> Array:
+        """What is read, before errors of the mask's levels."""
+        left = ready.displayed(part_of(x, displayed))
+        right = self._kernel(step, ready, kernel, masked)
+        return ready.read(_multiplied(left, right))
 
     def _joint_fields(self, step: Optical, ready: Plan) -> JointFields:
         if step.name not in self._joint:

@@ -26,7 +26,7 @@ from edgevit.sim4f.readout import Counter, FieldOf, count_exactly, estimate
 from edgevit.sim4f.signs import PartName, part_of
 from edgevit.sim4f.spectra import half_spectrum, read_half
 
-__all__ = ["WaveProduct"]
+__all__ = ["WaveProduct", "lens_phases", "mask_ramp"]
 
 Array = np.ndarray[Any, Any]
 # Spectra of input planes that are kept for the next mask, in bytes.
@@ -196,22 +196,13 @@ class _Optics:
         """What the modulator shows, and the factor by which it is too dim."""
         if self._real:
             return self._transform(response), 1.0
-        spectrum = self._transform(response * self._ramp(response.dtype))
-        lenses = _lenses(self._step.plane, self._effects.aberration, spectrum.dtype)
+        ramp = mask_ramp(self._effects.shift, self._step.plane, response.dtype)
+        spectrum = self._transform(response * ramp)
+        lenses = lens_phases(self._step.plane, self._effects.aberration, spectrum.dtype)
         if self._effects.mask.kind == "ideal" or not spectrum.any():
             return spectrum * lenses, 1.0
         wanted, top = passive(spectrum)
         return realize(self._effects.mask, wanted) * lenses, top
-
-    def _ramp(self, dtype: Any) -> Array:
-        """Shift theorem: a displaced mask turns the phase of its impulse response."""
-        if not any(self._effects.shift):
-            return np.ones((1, 1), dtype)
-        sides = zip(self._effects.shift, self._step.plane, strict=True)
-        turns = [e * _around(n) / n for e, n in sides]
-        ramp = np.exp(2j * np.pi * (turns[0][:, None] + turns[1][None, :]))
-        kind = np.complex64 if dtype == np.float32 else np.complex128
-        return np.asarray(ramp, kind)
 
     def _read_whole(self, spectrum: Array) -> Array:
         import scipy.fft
@@ -221,8 +212,25 @@ class _Optics:
         return np.asarray(lines[self._rows])
 
 
+def mask_ramp(shift: tuple[float, float], plane: tuple[int, int], dtype: Any) -> Array:
+    """Factor of an impulse response whose mask is displaced: shift theorem.
+
+    Args:
+        shift: Along y and x, in mask pixels.
+        plane: Rows and columns.
+        dtype: Of the response.
+    """
+    if not any(shift):
+        return np.ones((1, 1), dtype)
+    turns = [e * _around(n) / n for e, n in zip(shift, plane, strict=True)]
+    ramp = np.exp(2j * np.pi * (turns[0][:, None] + turns[1][None, :]))
+    return np.asarray(ramp, np.complex64 if dtype == np.float32 else np.complex128)
+
+
 @lru_cache(maxsize=2)
-def _lenses(plane: tuple[int, int], terms: tuple[tuple[int, float], ...], dtype: Any) -> Array:
+def lens_phases(
+    plane: tuple[int, int], terms: tuple[tuple[int, float], ...], dtype: Any
+) -> Array:
     """Phase factor of the lenses in the mask's plane, zero frequency first."""
     if not terms:
         return np.ones((1, 1), dtype)
