@@ -90,39 +90,22 @@ def _shared_conv() -> ir.Function:
     """``SharedConv(x, K, b)``: pictures of tokens that all meet the kernels ``K`` alike.
 
     Attributes: ``tile`` ``[T, c, h, w]``, the pictures of the T tokens in ``x``; ``pads``, as
-    of ``Conv``; ``out``, shape of the result.
+    of ``Conv``. The result is ``[T, n, h', w']``.
     """
     x, k, b = (ir.Value(name=n) for n in ("x", "k", "b"))
-    names = ("tile", "pads", "out")
-    handed = {name: ir.RefAttr(name, name, ir.AttributeType.INTS) for name in names}
-    shapes = [
-        ir.Node(
-            "",
-            "Constant",
-            [],
-            [ir.RefAttr("value_ints", name, ir.AttributeType.INTS)],
-            outputs=[ir.Value(name=f"{name}_shape")],
-        )
-        for name in ("tile", "out")
-    ]
-    tile, out = (node.outputs[0] for node in shapes)
-    pictures = ir.Node("", "Reshape", [x, tile], outputs=[ir.Value(name="pictures")])
-    seen = ir.Node(
-        "",
-        "Conv",
-        [pictures.outputs[0], k, b],
-        [handed["pads"]],
-        outputs=[ir.Value(name="seen")],
-    )
-    y = ir.Node("", "Reshape", [seen.outputs[0], out], outputs=[ir.Value(name="y")])
+    handed = ir.RefAttr("value_ints", "tile", ir.AttributeType.INTS)
+    shape = ir.Node("", "Constant", [], [handed], outputs=[ir.Value(name="shape")])
+    pictures = ir.Node("", "Reshape", [x, *shape.outputs], outputs=[ir.Value(name="pictures")])
+    pads = ir.RefAttr("pads", "pads", ir.AttributeType.INTS)
+    y = ir.Node("", "Conv", [*pictures.outputs, k, b], [pads], outputs=[ir.Value(name="y")])
     graph = ir.Graph(
         [x, k, b],
-        [y.outputs[0]],
-        nodes=[*shapes, pictures, seen, y],
+        y.outputs,
+        nodes=[shape, pictures, y],
         opset_imports={"": _OPSET},
         name="SharedConv",
     )
-    formal = [ir.Attr(name, ir.AttributeType.INTS, None) for name in names]
+    formal = [ir.Attr(name, ir.AttributeType.INTS, None) for name in ("tile", "pads")]
     return ir.Function(DOMAIN, "SharedConv", graph=graph, attributes=formal)
 
 

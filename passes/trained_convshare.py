@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from edgevit.model import constant
 from edgevit.passes.convshare import TokenProduct, token_product
-from edgevit.passes.facts import attr, given, operand, single_use, static
+from edgevit.passes.facts import attr, given, operand, static
 from edgevit.passes.functions import DOMAIN, ensure_function
 from edgevit.passes.nodewise import NodePass, Result
 from edgevit.passes.remove_dead import RemoveDead
@@ -26,8 +26,8 @@ _VALID = (0, 0, 0, 0)
 class TrainedConvShare(NodePass):
     """Layers that were trained as a few kernels shared by all tokens, kept as ``SharedConv``.
 
-    ``Reshape(Conv(Reshape(x, [T, c, a, b]), K [n, c, k, l]))``
-    ->  ``ai.edgevit.SharedConv(x, K, bias)``, whose body is these three operators
+    ``Conv(Reshape(x, [T, c, a, b]), K [n, c, k, l], bias)``
+    ->  ``ai.edgevit.SharedConv(x, K, bias)``, whose body is these two operators
 
     The cheap form of ConvShareViT (arXiv 2504.11517): a token holds ``c`` pictures of ``a`` x
     ``b`` features, and every token meets the same ``n`` kernels, valid or same padded. A
@@ -39,25 +39,21 @@ class TrainedConvShare(NodePass):
     2. It is padded with nothing (valid) or so that pictures keep their size (same).
     3. It reads a ``Reshape`` that makes tokens its batch: more pictures than x has entries
        along its first axis.
-    4. Only one ``Reshape`` reads it.
     """
 
     name: ClassVar[str] = "trained-convshare"
     effect: ClassVar[Effect] = Effect.TRAINED
-    ops: ClassVar[frozenset[str]] = frozenset({"MatMul", "Reshape"})
+    ops: ClassVar[frozenset[str]] = frozenset({"Conv", "MatMul"})
 
     def visit(self, node: ir.Node, op: Builder) -> Result:
         """Keep a shared layer, refuse a linear one."""
         if node.op_type == "MatMul":
             return _refusal(node)
-        conv, out = operand(node, 0).producer(), static(node.outputs[0])
-        if conv is None or conv.op_type != "Conv" or conv.domain or out is None:
-            return None
-        tiles = _tiles(conv)
-        if tiles is None or not single_use(conv.outputs[0]) or not _is_shared(conv):
+        tiles = _tiles(node)
+        if tiles is None or not _is_shared(node):
             return None
         source, tile = tiles
-        kernel, bias = operand(conv, 1), given(conv, 2)
+        kernel, bias = operand(node, 1), given(node, 2)
         if bias is None:
             stored = constant(kernel)
             assert stored is not None  # case 1
@@ -65,9 +61,9 @@ class TrainedConvShare(NodePass):
         return op.op(
             "SharedConv",
             [source, kernel, bias],
-            {"tile": tile, "pads": attr(conv, "pads", _VALID), "out": out},
+            {"tile": tile, "pads": attr(node, "pads", _VALID)},
             domain=DOMAIN,
-            shape=out,
+            shape=node.outputs[0].shape,
             dtype=node.outputs[0].dtype,
         )
 

@@ -121,23 +121,15 @@ def _conv(node: ir.Node) -> Layer | None:
     assert w is not None
     if constant(w) is None or len(shape_of(x)) != 4 or constant(x) is not None:
         return None
-    strides, pads, dilations = (_ints(node, key) for key in ("strides", "pads", "dilations"))
-    return _convolution(
-        node, shape_of(x), shape_of(node.outputs[0])[2:], strides, pads, dilations
-    )
+    strides, pads, dilations = (_ints(node, k) for k in ("strides", "pads", "dilations"))
+    return _convolution(node, shape_of(x), strides, pads, dilations)
 
 
 def _shared(node: ir.Node) -> Layer | None:
-    """Pictures of tokens: ``SharedConv``."""
-    x, w = node.inputs[0], node.inputs[1]
-    assert x is not None
-    assert w is not None
-    if constant(w) is None or constant(x) is not None:
+    """``SharedConv``: the pictures of tokens are the batch."""
+    if constant(node.inputs[0]) is not None or constant(node.inputs[1]) is None:
         return None
-    tile, pads = _ints(node, "tile"), _ints(node, "pads")
-    ends = zip(tile[2:], pads[:2], pads[2:], shape_of(w)[2:], strict=True)
-    sides = [size + before + after - taps + 1 for size, before, after, taps in ends]
-    return _convolution(node, tile, sides, (1, 1), pads, (1, 1))
+    return _convolution(node, _ints(node, "tile"), (1, 1), _ints(node, "pads"), (1, 1))
 
 
 def _ints(node: ir.Node, key: str) -> list[int]:
@@ -147,22 +139,22 @@ def _ints(node: ir.Node, key: str) -> list[int]:
 def _convolution(
     node: ir.Node,
     pictures: Sequence[int],
-    sides: Sequence[int],
     strides: Sequence[int],
     pads: Sequence[int],
     dilations: Sequence[int],
 ) -> Layer:
-    """A convolution of ``pictures`` ``[n, c, h, w]``, of which ``sides`` come out."""
-    x, w, out = node.inputs[0], node.inputs[1], shape_of(node.outputs[0])
+    """A convolution of ``pictures`` ``[n, c, h, w]``."""
+    x, w = node.inputs[0], node.inputs[1]
     assert x is not None
     assert w is not None
     n, c, h, width = pictures
     o, i, ky, kx = shape_of(w)
     g = c // i
+    out = shape_of(node.outputs[0])
     windows = [
         Window(size, taps, stride, dilation, before, outs)
         for size, taps, stride, dilation, before, outs in zip(
-            (h, width), (ky, kx), strides, dilations, pads[:2], sides, strict=True
+            (h, width), (ky, kx), strides, dilations, pads[:2], out[2:], strict=True
         )
     ]
     biased = len(node.inputs) > 2 and node.inputs[2] is not None
