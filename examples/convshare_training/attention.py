@@ -23,9 +23,8 @@ from torch import Tensor
 
 from examples.convshare_training.network import DEPTH, ConvShareViT
 
-__all__ = ["SHARE", "AttentionFigures", "accuracy", "mean_attention", "measure"]
+__all__ = ["AttentionFigures", "accuracy", "mean_attention", "measure"]
 
-SHARE = 0.5
 BATCH = 500
 GRID = 7
 
