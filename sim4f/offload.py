@@ -255,11 +255,9 @@ class _Optics:
             operand.columns.coordinates() % plane[1], return_inverse=True
         )
         held = np.zeros((len(entries), len(rows), len(columns)), entries.dtype)
-        place = (slice(None), row_of[:, None], column_of[None, :])
-        if held.shape == entries.shape:
-            held[place] = entries
-        else:
-            np.add.at(held, place, entries)
+        place = np.ix_(row_of, column_of)
+        for there, one in zip(held, entries, strict=True):
+            np.add.at(there, place, one)
         pixels = (rows[:, None] * plane[1] + columns[None, :]).reshape(-1)
         ready = self._at.up(held.reshape(len(entries), -1))
         flat = xp.zeros(

@@ -29,12 +29,12 @@ TRAINED = {"convshare_valid": 0.8760, "convshare_same": 0.8776}
 NAMES = ["convshare_valid", pytest.param("convshare_same", marks=pytest.mark.long)]
 
 
-def opened(name: str, folder: Path, engine: str) -> tuple[Any, Outcome]:
+def opened(name: str, folder: Path, engine: str, plane: str) -> tuple[Any, Outcome]:
     model = load(find(name), {}).model
     registry.load_attribute("edgevit.passes.order:canonicalize")(model)
     kept = registry.load("passes", "trained-convshare")()(model)
     backend = registry.load("backends", "optical")()
-    target = load_target("optical-4f:plane=256x256")
+    target = load_target(f"optical-4f:plane={plane}")
     lowered = backend.lower(model, target, LowerOptions("fp32", "source", "model"))
     for file, content in lowered.files.items():
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ def reference(name: str, count: int) -> np.ndarray[Any, Any]:
 def test_light_answers_500_images_as_the_trained_network_does(
     name: str, tmp_path: Path
 ) -> None:
-    executor, kept = opened(name, tmp_path, "optical")
+    executor, kept = opened(name, tmp_path, "optical", "1080x1920")
     assert len(kept.changes) == 16, "four layers of each of four blocks"
     assert kept.refusals == ()
     shared = [s for s in executor.program.optical if s.static and "Conv" in s.name]
@@ -78,9 +78,9 @@ def _parts(every: list[Any]) -> list[list[Any]]:
     return [every[i : i + 50] for i in range(0, len(every), 50)]
 
 
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("name", NAMES)
 def test_waves_agree(name: str, tmp_path: Path) -> None:
-    executor, _ = opened(name, tmp_path, "optical-wave")
+    executor, _ = opened(name, tmp_path, "optical-wave", "256x256")
     with executor:
         found = executor.run(samples(1)[0])["logits"]
     expected = reference(name, 1)
