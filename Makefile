@@ -207,6 +207,16 @@ bench-optical: $(STAMP) models
 	@$(BIN)/python -m benchmarks.optical_speed --cpu --threads 1 \
 		fashion_vit_ts fashion_hybrid_ts deit_tiny_patch16_224_ts
 
+# Nine networks; about an hour each on two cores, a minute or two each on a GPU.
+convshare-training: $(STAMP) $(TORCH_STAMP)
+	@for kind in linear valid same; do for seed in 0 1 2; do \
+		.venv-torch/bin/python -m examples.convshare_training.train --kind $$kind --seed $$seed \
+			|| exit 1; done; done
+	@.venv-torch/bin/python -m examples.convshare_training.export build/convshare/*.npz
+	@.venv-torch/bin/python -m examples.convshare_training.picture build/convshare \
+		build/convshare/attention.png
+	@$(BIN)/python -m examples.convshare_training.table build/convshare
+
 bench-cost: $(STAMP) $(TORCH_STAMP)
 	@.venv-torch/bin/python -m benchmarks.corpus.phone_models
 	@$(BIN)/python -m benchmarks.cost_model

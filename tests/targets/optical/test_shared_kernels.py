@@ -21,6 +21,9 @@ from edgevit.loading import load
 from edgevit.pipeline import Outcome
 from edgevit.reference import run_reference
 from edgevit.target import load_target
+from edgevit.targets.optical.layer import Layer, Window
+from edgevit.targets.optical.planner import candidates
+from tests.targets.optical.test_golden import linear
 
 LIMIT = 1e-4
 # Share of right answers among the 10,000, measured where the networks were trained.
@@ -72,6 +75,40 @@ def test_light_answers_500_images_as_the_trained_network_does(
     expected_right = TRAINED[name]
     # Three standard errors of 500 draws.
     assert abs(right - expected_right) < 3 * math.sqrt(right * (1 - right) / 500)
+
+
+def shared_layer(tokens: int, maps: int, kernels: int, pad: int) -> Layer:
+    """Kernels of 5 x 5 on pictures of 8 x 8."""
+    side = Window(8, 5, 1, 1, pad, 8 + 2 * pad - 4)
+    shapes = ((tokens, 1, maps, 8, 8), (1, kernels, maps, 5, 5))
+    counts = (tokens, 1, maps, kernels)
+    return Layer("y", "x", shapes[0], "k", shapes[1], True, *counts, side, side, (), (), ())
+
+
+@pytest.mark.parametrize(
+    ("images", "plain", "shared"),
+    [(1, 16, 128), (16, 68, 128), (64, 240, 128), (256, 960, 128)],
+)
+def test_shared_kernels_pay_where_tokens_of_many_images_fill_the_plane(
+    images: int, plain: int, shared: int
+) -> None:
+    """Frames of the stored layers of four blocks, without the sign factor, 1080 x 1920.
+
+    A kernel takes a frame for as many tokens as there are tiles (32,400 of 8 x 8), a linear
+    layer takes pixels for each product. By hand: 4 (12 + 4 + 8 + 8) = 128.
+    """
+    plane, tokens = (1080, 1920), 50 * images
+    sizes = [(64, 192), (64, 64), (64, 128), (128, 64)]
+    layers = {
+        "plain": [linear(tokens, *size) for size in sizes],
+        "valid": [shared_layer(tokens, *n, 0) for n in ((1, 12), (1, 4), (1, 8), (2, 4))],
+        "same": [shared_layer(tokens, *n, 2) for n in ((1, 12), (4, 1), (1, 8), (8, 1))],
+    }
+    frames = {
+        kind: 4 * sum(min(c.frames for c in candidates(one, plane)) for one in every)
+        for kind, every in layers.items()
+    }
+    assert frames == {"plain": plain, "valid": shared, "same": shared}
 
 
 def _parts(every: list[Any]) -> list[list[Any]]:
