@@ -16,7 +16,7 @@ import numpy as np
 
 from edgevit.sim4f.arrays import Array, Namespace
 from edgevit.sim4f.effects import IDEAL, Effects
-from edgevit.sim4f.errors import require
+from edgevit.sim4f.errors import ParameterError, require
 from edgevit.sim4f.fast import FastProduct, Plan
 from edgevit.sim4f.gather import Gather
 from edgevit.sim4f.matching import occupancy
@@ -176,6 +176,11 @@ class OffloadedWave(WaveProduct):
         displayed: PartName,
         masked: PartName,
     ) -> list[np.ndarray[Any, Any]]:
+        if any(step.joint):
+            raise ParameterError(
+                f"step {step.name!r}: expected a mask, found a joint transform correlator; "
+                f"run it by WaveProduct on the host"
+            )
         size = max(1, self._pixels // (step.plane[0] * step.plane[1]))
         samples = []
         for i, one in enumerate(x):

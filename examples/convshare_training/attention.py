@@ -55,7 +55,6 @@ def batches(images: Tensor) -> Iterator[Tensor]:
     yield from images.split(BATCH)
 
 
-@torch.no_grad()
 def answers(
     network: ConvShareViT,
     images: Tensor,
@@ -63,7 +62,8 @@ def answers(
 ) -> Tensor:
     """Class of each image, ``[n]``."""
     network.eval()
-    return torch.cat([network(part, change).argmax(1) for part in batches(images)])
+    with torch.no_grad():
+        return torch.cat([network(part, change).argmax(1) for part in batches(images)])
 
 
 def accuracy(
@@ -76,7 +76,6 @@ def accuracy(
     return float((answers(network, images, change) == labels).double().mean())
 
 
-@torch.no_grad()
 def attention(network: ConvShareViT, images: Tensor) -> Tensor:
     """Of every layer, ``[layers, n, heads, tokens, tokens]``."""
     seen: list[Tensor] = []
@@ -86,7 +85,8 @@ def attention(network: ConvShareViT, images: Tensor) -> Tensor:
         return weights
 
     network.eval()
-    network(images, note)
+    with torch.no_grad():
+        network(images, note)
     return torch.stack(seen)
 
 

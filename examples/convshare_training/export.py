@@ -23,17 +23,21 @@ from benchmarks.corpus.store import write_atomic
 from benchmarks.corpus.torch_export import export
 from edgevit.loading import load
 from edgevit.passes.trained_convshare import TrainedConvShare
-from examples.convshare_training.network import ConvShareViT
+from examples.convshare_training.network import KINDS, ConvShareViT
 
 _LOG = logging.getLogger(__name__)
 
 
 def network_of(weights: Path) -> ConvShareViT:
     """The network of a weights file, whose name starts with its kind."""
-    network = ConvShareViT(weights.stem.split("-")[0])
+    kinds = [kind for kind in KINDS if weights.stem.startswith(f"{kind}-")]
+    if not kinds:
+        raise SystemExit(f"{weights}: expected a name as {KINDS[0]}-0.npz, of {KINDS}")
+    network = ConvShareViT(kinds[0])
     with np.load(weights) as stored:
         network.load_state_dict({k: torch.from_numpy(stored[k]) for k in stored.files})
-    return network.eval()
+    network.eval()
+    return network
 
 
 def main() -> None:

@@ -83,7 +83,7 @@ def paths(at: Accelerator) -> dict[str, float]:
     x, k = rng.standard_normal((2, *SIDES[0])), rng.standard_normal((3, *SIDES[1]))
     shapes = {"x": x.shape, "k": k.shape}
     levels = Effects(mask=Modulator("double-phase", 64), shift=(0.2, -0.1))
-    pairs = {
+    pairs: dict[str, tuple[Any, Any]] = {
         "fast": (FastProduct(shapes), OffloadedFast(shapes, at)),
         "wave": (
             WaveProduct(shapes, dtype=np.float64),

@@ -28,7 +28,7 @@ def shared(pad: int = 0, stride: int = 1, bias: bool = True, tokens: int = 10) -
     rng = np.random.default_rng(0)
     side = ((3 + 2 * pad - 3) // stride + 1, (4 + 2 * pad - 3) // stride + 1)
     m = 3 * side[0] * side[1]
-    constants = {
+    constants: dict[str, Any] = {
         "k": rng.standard_normal((3, 2, 3, 3)).astype(np.float32),
         "tile": np.array([tokens, 2, 3, 4] if tokens == 10 else [2, 10, 3, 4], np.int64),
         "out": np.array([2, 5, m], np.int64),

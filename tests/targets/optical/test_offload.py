@@ -108,3 +108,10 @@ def test_samples_go_together(kind: Any, static: bool) -> None:
     x, k = np.stack([made.x, -2 * made.x]), np.stack([made.kernel, 3 * made.kernel])
     found = kind(made.shapes, AT)(step, x, made.kernel if static else k)
     assert error(found, np.stack([made.exact, (-2 if static else -6) * made.exact])) < FLOAT32
+
+
+def test_joint_transforms_are_for_the_host() -> None:
+    made, step = mapped("valid-tile")
+    wave = OffloadedWave(made.shapes, AT)
+    with pytest.raises(ParameterError, match="joint transform correlator"):
+        wave(replace(step, joint=(0, 5)), made.x, made.kernel)
