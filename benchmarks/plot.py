@@ -144,9 +144,9 @@ def draw_noise(path: Path, sources: Sequence[Path]) -> None:
     studies = [json.loads(source.read_text(encoding="utf-8")) for source in sources]
     share = Axis("accuracy", 0.0, 1.0, (0, 0.2, 0.4, 0.6, 0.8, 1))
     axes = {
-        "photons": ("light", Axis("photons a pixel at full scale", 2, 4000, (), True)),
-        "adc_bits": ("converter, at 10,000 photons", Axis("bits", 2.5, 8.5, ())),
-        "mask_bits": ("mask levels", Axis("phase bits", 0.5, 6.5, ())),
+        "photons": ("light", Axis("photons a pixel at full scale", 2, 14_000, (), True)),
+        "adc_bits": ("converter", Axis("bits", 2.5, 8.5, ())),
+        "mask_bits": ("mask levels", Axis("phase bits", 0.5, 10.5, ())),
         "shift": ("mask position", Axis("displacement in mask pixels", 0, 0.65, ())),
     }
     panels = []

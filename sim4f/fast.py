@@ -299,7 +299,7 @@ class FastProduct:
         return self._joint[step.name]
 
     def _kernel(self, step: Optical, ready: Plan, kernel: Array, masked: PartName) -> Array:
-        key = (step.name, masked, self._effects.shift)
+        key = (step.name, masked, self._effects.shift, ready.terms)
         if key in self._ready.kernels:
             return self._ready.kernels[key]
         found = ready.masked(self._displaced(step, part_of(kernel, masked)))
