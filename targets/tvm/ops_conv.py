@@ -47,7 +47,7 @@ def image(ctx: Context, value: ir.Value, pads: Sequence[int], number: float = 0.
     return made
 
 
-def _counts(node: ir.Node) -> np.ndarray | None:  # type: ignore[type-arg]
+def _counts(node: ir.Node) -> np.ndarray | None:
     """1 / number of source elements in each window, where padding is not counted."""
     pads = integers(node, "pads")
     if whole(node, "count_include_pad", 0) or not any(pads):
@@ -95,7 +95,7 @@ def _poolable(node: ir.Node) -> str | None:
     return floats(node) if unread else "the indices of the largest elements are used"
 
 
-def _weight(node: ir.Node) -> np.ndarray:  # type: ignore[type-arg]
+def _weight(node: ir.Node) -> np.ndarray:
     array = constant(data_of(node, 1))
     if array is None:
         raise ValueError(f"node {node.name!r}: the weight is not constant")
@@ -117,7 +117,7 @@ def _convolved(
     node: ir.Node,
     data: Held,
     shape: tuple[int, ...],
-    weight: np.ndarray,  # type: ignore[type-arg]
+    weight: np.ndarray,
     strides: tuple[int, int],
     dilations: Sequence[int],
 ) -> None:
