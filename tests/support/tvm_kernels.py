@@ -17,15 +17,16 @@ from edgevit.targets.tvm.machine import MACHINES, Machine
 Array = np.ndarray[Any, Any]
 
 
-def here() -> Machine:
-    """The best machine whose features this processor has."""
+def runs_here(machine: Machine) -> bool:
+    """Whether this processor has all that the machine's code uses."""
     with open("/proc/cpuinfo") as file:
         flags = next((line for line in file if line.startswith("flags")), "").split()
-    usable = [
-        m
-        for m in MACHINES.values()
-        if m.architecture == "x86_64" and set(m.features) <= set(flags)
-    ]
+    return machine.architecture == "x86_64" and set(machine.features) <= set(flags)
+
+
+def here() -> Machine:
+    """The best machine that runs here."""
+    usable = [m for m in MACHINES.values() if runs_here(m)]
     return max(usable, key=lambda m: (m.lanes, bool(m.dot)))
 
 

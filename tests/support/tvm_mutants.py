@@ -18,18 +18,26 @@ def drop_tail(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def keep_sums(monkeypatch: pytest.MonkeyPatch) -> None:
     """Accumulators hold what was left there: here, one."""
-    clear = Tile.clear
+    clear, begin = Tile.clear, Tile.begin
+
+    def leave(self: Tile) -> None:
+        one = self._zero + 1
+        self.step(0, [one] * self.rows, [one] * self.vectors, lambda s, x, y: s + x * y)
 
     def mutant(self: Tile) -> None:
         clear(self)
-        ones = [1.0 + self._zero] * self.vectors
-        self.step(0, [1.0 + self._zero] * self.rows, ones, lambda s, x, y: s + x * y)
+        leave(self)
+
+    def other(self: Tile, values: Any) -> None:
+        begin(self, values)
+        leave(self)
 
     monkeypatch.setattr(Tile, "clear", mutant)
+    monkeypatch.setattr(Tile, "begin", other)
 
 
 def shift_columns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Scale, bias and residual are those of the column before."""
+    """Scale and bias are those of the column before."""
     apply = Epilogue.apply
 
     def mutant(self: Epilogue, value: Any, buffers: Any, column: Any, *where: Any) -> Any:

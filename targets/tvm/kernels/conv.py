@@ -1,4 +1,4 @@
-"""float32 convolution over images in NHWC order: an implicit matrix product.
+"""Convolution over images in NHWC order, float32 or bytes: an implicit matrix product.
 
 A row of A is the window of one output pixel, read where it lies; the rows of a tile are
 neighboring output pixels of the flattened images, so that narrow images fill tiles too.
@@ -11,13 +11,19 @@ from typing import Any
 
 import numpy as np
 
+from edgevit.targets.tvm.kernels.arithmetic import (
+    FLOAT32,
+    QUAD,
+    Arithmetic,
+    pack_integers,
+)
 from edgevit.targets.tvm.kernels.columns import Columns
 from edgevit.targets.tvm.kernels.epilogue import PLAIN, Epilogue
 from edgevit.targets.tvm.kernels.kernel import Operand, loop
 from edgevit.targets.tvm.kernels.tile import Spot, Tile, finish, tiles
 from edgevit.targets.tvm.machine import Machine
 
-__all__ = ["Conv", "Window", "pack_conv"]
+__all__ = ["Conv", "Window", "pack_conv", "pack_conv_integers"]
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,30 @@ def pack_conv(
     return np.concatenate([columns.pack(g) for g in flat])
 
 
+def pack_conv_integers(
+    weights: np.ndarray[Any, Any],
+    groups: int,
+    zero: int,
+    columns: Columns,
+    arithmetic: Arithmetic,
+) -> tuple[np.ndarray[Any, np.dtype[np.int8]], np.ndarray[Any, np.dtype[np.int32]]]:
+    """The same for int8, channels padded with zeros to a multiple of four.
+
+    Returns:
+        Panels [groups][Cout / groups / NR][KH][KW][C / G][NR][G], and the offsets [Cout]
+        that undo the input's zero point; padding of the image has its value.
+    """
+    out, channels, high, wide = weights.shape
+    padded = np.zeros((out, -(-channels // QUAD) * QUAD, high, wide), np.int8)
+    padded[:, :channels] = weights
+    split = padded.reshape(groups, out // groups, -1, high, wide).transpose(0, 3, 4, 2, 1)
+    flat = split.reshape(groups, -1, out // groups)
+    packs, offsets = zip(
+        *(pack_integers(g, zero, columns, arithmetic) for g in flat), strict=True
+    )
+    return np.concatenate(packs), np.concatenate(offsets)
+
+
 @dataclass(frozen=True)
 class Conv:
     """Output[pixel, channel] = epilogue(sum over the window and input channels).
@@ -99,6 +129,7 @@ class Conv:
         columns: Output channels of one group, dealt to tiles.
         output_stride: Elements from one output pixel to the next.
         epilogue: What follows the sums.
+        arithmetic: float32, or ``integer(machine)``; ``channels`` is a multiple of four then.
     """
 
     window: Window
@@ -107,18 +138,23 @@ class Conv:
     columns: Columns
     output_stride: int
     epilogue: Epilogue = PLAIN
+    arithmetic: Arithmetic = FLOAT32
 
-    label = "conv"
+    @property
+    def label(self) -> str:
+        """``conv``, ``conv_int8``."""
+        return "conv_int8" if self.arithmetic.starts else "conv"
 
     @property
     def operands(self) -> tuple[Operand, ...]:
-        """Padded input, packed weights, the epilogue's reads, output."""
-        columns = self.columns
+        """Padded input, packed weights, offsets if integers, the epilogue's reads, output."""
+        columns, kind = self.columns, self.arithmetic
         panels = columns.vectors * columns.lanes * self.channels * self.window.taps
         places = (self.window.pixels - 1) * self.output_stride + columns.count * self.groups
         return (
-            Operand("input", "float32", self.window.extent(self.channels * self.groups)),
-            Operand("weights", "float32", self.groups * panels),
+            Operand("input", kind.left, self.window.extent(self.channels * self.groups)),
+            Operand("weights", kind.right, self.groups * panels),
+            *kind.operands(columns.count * self.groups),
             *self.epilogue.operands(columns.count * self.groups, places),
         )
 
@@ -131,21 +167,21 @@ class Conv:
 
     def body(self, machine: Machine, *buffers: Any) -> None:
         """Tiles of pixels x panels."""
-        columns, window = self.columns, self.window
+        columns, window, kind = self.columns, self.window, self.arithmetic
         depth = window.taps * self.channels
 
         def write(spot: Spot) -> None:
             pixels = spot.rows()
-            tile = Tile(len(pixels), spot.vectors, columns.lanes)
-            tile.clear()
+            base = spot.outer * columns.count
+            starts = [base + columns.start(spot.panel, v) for v in range(spot.vectors)]
+            tile = Tile(len(pixels), spot.vectors, columns.lanes, kind.sums)
+            kind.start(tile, buffers[2:], starts)
             first = spot.outer * (columns.vectors * columns.lanes * depth)
             first = first + spot.panel * (columns.height * columns.lanes * depth)
             corners = [window.corner(p) + spot.outer * self.channels for p in pixels]
             self._sum(tile, buffers, corners, first)
-            base = spot.outer * columns.count
-            starts = [base + columns.start(spot.panel, v) for v in range(spot.vectors)]
             places = [p * self.output_stride for p in pixels]
-            finish(tile, self.epilogue, buffers[2:], starts, places)
+            finish(tile, self.epilogue, buffers[2 + kind.starts :], starts, places)
 
         multiplies = window.pixels * columns.count * self.groups * depth
         tiles(machine, window.pixels, columns, multiplies, write, self.groups)
@@ -158,4 +194,4 @@ class Conv:
             tap = self.window.tap(row, column)
             rows = [c + tap for c in corners]
             start = panel + (row * wide + column) * (run * width)
-            tile.multiply(buffers[0], rows, buffers[1], start, run)
+            self.arithmetic.multiply(tile, buffers[0], rows, buffers[1], start, run)

@@ -1,7 +1,8 @@
-"""float32 convolution of each channel by itself, over images in NHWC order.
+"""Convolution of each channel by itself, over images in NHWC order.
 
 Vectors hold neighboring channels; a tile is a few neighboring pixels of an output row, which
-share the pixels they read.
+share the pixels they read. Bytes become float32 as they are read: sums of up to 256 products
+of bytes, less a zero point's part, stay below 2^24: float32 adds them exactly.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from tvm.script.ir_builder import tirx as T
 
 from edgevit.targets.tvm.kernels.columns import Columns
 from edgevit.targets.tvm.kernels.conv import Window
-from edgevit.targets.tvm.kernels.epilogue import PLAIN, Epilogue
+from edgevit.targets.tvm.kernels.epilogue import PLAIN, Epilogue, typed
 from edgevit.targets.tvm.kernels.kernel import Operand, load, loop, vector
 from edgevit.targets.tvm.kernels.tile import Blocks, Tile, finish, parallel_worth
 from edgevit.targets.tvm.machine import Machine
 
-__all__ = ["Depthwise", "pack_depthwise"]
+__all__ = ["Depthwise", "pack_depthwise", "pack_depthwise_integers"]
 
 # Products written out before a loop over the window's rows takes over.
 _UNROLLED = 256
@@ -33,6 +34,14 @@ def pack_depthwise(weights: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np
     ).ravel()
 
 
+def pack_depthwise_integers(
+    weights: np.ndarray[Any, Any], zero: int
+) -> tuple[np.ndarray[Any, np.dtype[np.float32]], np.ndarray[Any, np.dtype[np.float32]]]:
+    """The same for int8 weights, and the offsets [Cout] that undo the input's zero point."""
+    offsets = -zero * weights.astype(np.int64).sum(axis=(1, 2, 3))
+    return pack_depthwise(weights), offsets.astype(np.float32)
+
+
 @dataclass(frozen=True)
 class Depthwise:
     """Output[pixel, c] = epilogue(sum over the window of input channel c // multiplier).
@@ -43,6 +52,8 @@ class Depthwise:
         multiplier: Output channels of each input channel; reads are scattered unless 1.
         output_stride: Elements from one output pixel to the next.
         epilogue: What follows the sums.
+        source: dtype of the input: ``float32``, ``uint8`` or ``int8``; weights are integers
+            in float32 then, and sums start at offsets that undo the zero point.
     """
 
     window: Window
@@ -50,23 +61,33 @@ class Depthwise:
     multiplier: int
     output_stride: int
     epilogue: Epilogue = PLAIN
+    source: str = "float32"
 
-    label = "depthwise"
+    @property
+    def label(self) -> str:
+        """``depthwise``, ``depthwise_int8``."""
+        return "depthwise" if self.source == "float32" else "depthwise_int8"
 
     @property
     def operands(self) -> tuple[Operand, ...]:
-        """Padded input, packed weights, the epilogue's reads, output."""
+        """Padded input, packed weights, offsets if integers, the epilogue's reads, output."""
         window = self.window
         places = (window.pixels - 1) * self.output_stride + self.channels
         return (
-            Operand("input", "float32", window.extent(self.channels // self.multiplier)),
+            Operand("input", self.source, window.extent(self.channels // self.multiplier)),
             Operand("weights", "float32", window.taps * self.channels),
+            *self._offsets,
             *self.epilogue.operands(self.channels, places),
         )
 
+    @property
+    def _offsets(self) -> tuple[Operand, ...]:
+        integers = self.source != "float32"
+        return (Operand("offset", "float32", self.channels),) if integers else ()
+
     def body(self, machine: Machine, *buffers: Any) -> None:
         """Blocks of pixels in each output row; all channels of one before the next."""
-        window = self.window
+        window, offsets = self.window, len(self._offsets)
         columns = Columns(self.channels, machine.lanes, 1)
         blocks = Blocks(window.output[1], 8 if machine.registers >= 32 else 6)
         rows = window.batch * window.output[0]
@@ -79,9 +100,11 @@ class Depthwise:
                 channel = columns.start(panel, 0)
                 tile = Tile(blocks.size, 1, columns.lanes)
                 tile.clear()
+                if offsets:
+                    tile.begin([load(buffers[2], channel, columns.lanes)])
                 self._sum(tile, buffers, window.corner(first), channel)
                 places = [p * self.output_stride for p in pixels]
-                finish(tile, self.epilogue, buffers[2:], [channel], places)
+                finish(tile, self.epilogue, buffers[2 + offsets :], [channel], places)
 
     def _sum(self, tile: Tile, buffers: Any, corner: Any, channel: Any) -> None:
         """Add all taps, rows of the window in a loop where they are many."""
@@ -109,6 +132,9 @@ class Depthwise:
                 add(row, column)
 
     def _read(self, source: Any, pixel: Any, channel: Any, lanes: int) -> Any:
+        return typed(self._loaded(source, pixel, channel, lanes), "float32")
+
+    def _loaded(self, source: Any, pixel: Any, channel: Any, lanes: int) -> Any:
         if self.multiplier == 1:
             return load(source, pixel + channel, lanes)
         if lanes == 1:

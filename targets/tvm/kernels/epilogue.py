@@ -16,7 +16,7 @@ from tvm.script.ir_builder import tirx as T
 from edgevit.targets.tvm import vmath
 from edgevit.targets.tvm.kernels.kernel import Operand, load
 
-__all__ = ["PARAMETRIC", "PLAIN", "Activation", "Epilogue", "Quantize"]
+__all__ = ["PARAMETRIC", "PLAIN", "Activation", "Epilogue", "Quantize", "typed"]
 
 _RANGES = {"uint8": (0, 255), "int8": (-128, 127)}
 

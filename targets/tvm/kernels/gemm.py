@@ -1,4 +1,4 @@
-"""float32 matrix products with packed weights, and what follows them."""
+"""Matrix products with packed weights, float32 or bytes, and what follows them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from edgevit.targets.tvm.kernels.arithmetic import FLOAT32, Arithmetic
 from edgevit.targets.tvm.kernels.columns import Columns
 from edgevit.targets.tvm.kernels.epilogue import PLAIN, Epilogue
 from edgevit.targets.tvm.kernels.kernel import Operand
@@ -30,7 +31,7 @@ def pack_b(
 
 @dataclass(frozen=True)
 class Gemm:
-    """C[M, N] = epilogue(A[M, K] B[K, N]); B is the result of ``pack_b``.
+    """C[M, N] = epilogue(A[M, K] B[K, N]); B is the result of ``pack_b`` or ``pack_integers``.
 
     Attributes:
         rows: M.
@@ -39,6 +40,7 @@ class Gemm:
         row_stride: Elements from one row of A to the next; K itself has stride 1.
         output_stride: Elements from one row of C (and of a residual) to the next.
         epilogue: What follows the sums.
+        arithmetic: float32, or ``integer(machine)``; K is a multiple of four then, rows too.
     """
 
     rows: int
@@ -47,33 +49,40 @@ class Gemm:
     row_stride: int
     output_stride: int
     epilogue: Epilogue = PLAIN
+    arithmetic: Arithmetic = FLOAT32
 
-    label = "gemm"
+    @property
+    def label(self) -> str:
+        """``gemm``, ``gemm_int8``."""
+        return "gemm_int8" if self.arithmetic.starts else "gemm"
 
     @property
     def operands(self) -> tuple[Operand, ...]:
-        """A, packed B, the epilogue's reads, C."""
+        """A, packed B, offsets if integers, the epilogue's reads, C."""
         columns = self.columns
         places = (self.rows - 1) * self.output_stride + columns.count
+        kind = self.arithmetic
         return (
-            Operand("a", "float32", (self.rows - 1) * self.row_stride + self.depth),
-            Operand("b", "float32", columns.vectors * columns.lanes * self.depth),
+            Operand("a", kind.left, (self.rows - 1) * self.row_stride + self.depth),
+            Operand("b", kind.right, columns.vectors * columns.lanes * self.depth),
+            *kind.operands(columns.count),
             *self.epilogue.operands(columns.count, places),
         )
 
     def body(self, machine: Machine, *buffers: Any) -> None:
         """Tiles of rows x panels."""
         a, b, *rest = buffers
-        columns = self.columns
+        columns, kind = self.columns, self.arithmetic
 
         def write(spot: Spot) -> None:
             rows = spot.rows()
-            tile = Tile(len(rows), spot.vectors, columns.lanes)
-            tile.clear()
-            start = spot.panel * (columns.height * columns.lanes * self.depth)
-            tile.multiply(a, [r * self.row_stride for r in rows], b, start, self.depth)
             starts = [columns.start(spot.panel, v) for v in range(spot.vectors)]
+            tile = Tile(len(rows), spot.vectors, columns.lanes, kind.sums)
+            kind.start(tile, rest, starts)
+            panel = spot.panel * (columns.height * columns.lanes * self.depth)
+            left = [r * self.row_stride for r in rows]
+            kind.multiply(tile, a, left, b, panel, self.depth)
             places = [r * self.output_stride for r in rows]
-            finish(tile, self.epilogue, rest, starts, places)
+            finish(tile, self.epilogue, rest[kind.starts :], starts, places)
 
         tiles(machine, self.rows, columns, self.rows * columns.count * self.depth, write)

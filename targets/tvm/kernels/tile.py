@@ -58,6 +58,12 @@ class Tile:
                 for one in row:
                     store(one, 0, self._zero, self.lanes)
 
+    def begin(self, values: Sequence[Any]) -> None:
+        """The sums of each vector of every row to ``values``; after ``clear``."""
+        for row in self._sets[0]:
+            for one, value in zip(row, values, strict=True):
+                store(one, 0, value, self.lanes)
+
     def step(self, way: int, left: Sequence[Any], right: Sequence[Any], product: Any) -> None:
         """One step along K: ``product(sum, left[row], right[vector])`` for each pair."""
         for row, a in zip(self._sets[way], left, strict=True):

@@ -15,7 +15,8 @@ __all__ = ["Transposed"]
 class Transposed:
     """B[k, n] = source[n * stride + k] as panels [N/NR][K][NR] of whole vectors.
 
-    Columns past the last one repeat it, so that nothing is read outside.
+    Columns past the last one repeat it, so that nothing is read outside; or the last vector
+    overlaps its neighbor, where there is one.
 
     Args:
         columns: N.
@@ -23,11 +24,21 @@ class Transposed:
         lanes: Of a vector, a power of two.
         height: Vectors of a full panel.
         stride: Elements from one column of B to the next.
+        overlap: Whether the last vector overlaps, as ``Columns`` has it.
     """
 
-    def __init__(self, columns: int, depth: int, lanes: int, height: int, stride: int) -> None:
+    def __init__(
+        self,
+        columns: int,
+        depth: int,
+        lanes: int,
+        height: int,
+        stride: int,
+        overlap: bool = False,
+    ) -> None:
         self.columns, self.depth, self.stride = columns, depth, stride
         self.lanes, self.height = lanes, height
+        self.overlap = overlap and columns >= lanes
         self.vectors = -(-columns // lanes)
         self.size = self.vectors * lanes * depth
 
@@ -78,18 +89,13 @@ class Transposed:
         """All of K for one vector of columns."""
         lanes = self.lanes
         column = (panel * self.height + vector) * lanes
-        last = tirx.const(self.columns - 1, "int32")
-        rows = [
-            first + (column + i if self.columns % lanes == 0 else tirx.min(column + i, last))
-            * self.stride
-            for i in range(lanes)
-        ]  # fmt: skip
+        rows = [first + self._column(column, i) * self.stride for i in range(lanes)]
         base = base + vector * lanes
         step = width * lanes
         if self.depth < lanes:
             for k in range(self.depth):
-                store(target, base + k * step, pick([source[r + k] for r in rows], range(lanes)),
-                      lanes)  # fmt: skip
+                one = pick([source[r + k] for r in rows], range(lanes))
+                store(target, base + k * step, one, lanes)
             return
         with loop(-(-self.depth // lanes)) as block:
             k = block * lanes
@@ -98,6 +104,13 @@ class Transposed:
             square = [_kept(load(source, r + k, lanes), lanes) for r in rows]
             for i, one in enumerate(transposed(square, lambda v: _kept(v, lanes))):
                 store(target, base + (k + i) * step, one, lanes)
+
+    def _column(self, start: Any, lane: int) -> Any:
+        if self.columns % self.lanes == 0:
+            return start + lane
+        if self.overlap:
+            return tirx.min(start, tirx.const(self.columns - self.lanes, "int32")) + lane
+        return tirx.min(start + lane, tirx.const(self.columns - 1, "int32"))
 
 
 def _kept(value: Any, lanes: int) -> Any:
