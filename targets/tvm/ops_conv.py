@@ -58,7 +58,7 @@ def _counts(node: ir.Node) -> np.ndarray | None:
     windows = np.lib.stride_tricks.sliding_window_view(inside, kernel)
     counts = windows[:: strides[0], :: strides[1]].sum(axis=(2, 3))
     out = shape_of(node.outputs[0])[2:]
-    return (1.0 / counts[: out[0], : out[1]]).astype(np.float32)
+    return np.asarray(1.0 / counts[: out[0], : out[1]], np.float32)
 
 
 def _pool(ctx: Context, node: ir.Node) -> None:
