@@ -39,8 +39,14 @@ STEPS = (
     Step("+ folds", f"{_FOLDS},bridge-quant"),
     Step("+ compensation", f"{_FOLDS},bridge-quant{{weights=-1}},compensate"),
 )
-# Beside the ladder: other weights of channels, instead of those of "+ bridge exit".
+# Beside the ladder: the recipes' way of folding, where bridge-quant chooses what is folded;
+# and other weights of channels, instead of those of "+ bridge exit".
 EXTRA = (
+    Step(
+        "folds by choice, compensation",
+        "bridge-quant{weights=-1,explicit=true},compensate",
+        (6, 4),
+    ),
     Step("gradient, bridges", "bridge-quant{curvature=gradient}", (4,), torch=True),
     Step(
         "gradient, every layer",
