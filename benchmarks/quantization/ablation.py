@@ -143,9 +143,10 @@ def _cell(subject: _Subject, step: Step, bits: int, count: int, run: bool) -> Ce
 def _work(case: Case, torch: bool) -> list[tuple[Step, int]]:
     """Cells of a case, the widest first."""
     if torch:
-        return [(step, bits) for step in EXTRA for bits in step.bits]
+        return [(step, bits) for step in EXTRA if step.torch for bits in step.bits]
+    plain = [*STEPS, *(step for step in EXTRA if not step.torch)]
     found = [(SOURCE, 32)]
-    found += [(step, bits) for bits in BITS for step in STEPS if bits in step.bits]
+    found += [(step, bits) for bits in BITS for step in plain if bits in step.bits]
     if case.name == "mobilevit_xxs":
         found += [(step, 8) for step in PLAIN]
     return found

@@ -32,19 +32,25 @@ _FOLDS = "smooth-quant{explicit=true}"
 # Each differs from the one before in one thing.
 STEPS = (
     Step("min-max", "quantize{observer=minmax,weight-observer=minmax}"),
-    Step("scale", "bridge-quant{granularity=false,scheme=symmetric,hessian=none}"),
-    Step("+ granularity", "bridge-quant{scheme=symmetric,hessian=none}"),
+    Step("scale", "bridge-quant{hessian=none,granularity=false,scheme=symmetric}"),
+    Step("+ granularity", "bridge-quant{hessian=none,scheme=symmetric}"),
     Step("+ scheme", "bridge-quant{hessian=none}"),
     Step("+ bridge exit", "bridge-quant"),
     Step("+ folds", f"{_FOLDS},bridge-quant"),
     Step("+ compensation", f"{_FOLDS},bridge-quant{{weights=-1}},compensate"),
 )
-# Beside the ladder: other weights of channels, instead of those of "+ bridge exit".
+# Beside the ladder: the recipes' way of folding, where bridge-quant chooses what is folded;
+# and other weights of channels, instead of those of "+ bridge exit".
 EXTRA = (
+    Step(
+        "folds by choice, compensation",
+        "bridge-quant{weights=-1,explicit=true},compensate",
+        (6, 4),
+    ),
     Step("gradient, bridges", "bridge-quant{curvature=gradient}", (4,), torch=True),
     Step(
         "gradient, every layer",
-        "bridge-quant{curvature=gradient,hessian=layers,probes=16}",
+        "bridge-quant{hessian=layers,curvature=gradient,probes=16}",
         (6, 4),
         torch=True,
     ),
