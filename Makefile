@@ -21,11 +21,14 @@ OPTICS_KEY := $(shell cat requirements/optics-oracles.lock requirements/optnn.lo
 OPTICS_STAMP := .venv-optics-oracles/.stamp-$(OPTICS_KEY)
 OPENVINO_KEY := $(shell sha256sum requirements/openvino.lock | cut -c1-16)
 OPENVINO_STAMP := .venv-openvino/.stamp-$(OPENVINO_KEY)
+QPEERS_KEY := $(shell sha256sum requirements/quantization-peers.lock | cut -c1-16)
+QPEERS_STAMP := .venv-peers/.stamp-$(QPEERS_KEY)
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: bench-quantization demo test test-all lint format bench bench-five bench-latency bench-mutants bench-cost models \
+.PHONY: bench-quantization bench-quantization-latency bench-integer-kernels bench-quantization-ablation demo test test-all lint format bench bench-five bench-latency bench-mutants bench-cost models \
 	oracles optics-oracles bench-optics env clean test-arm64 test-tflite-runtime tflite-env \
-	bench-peers bench-peers-latency bench-compile-time onnx2tf-env openvino-env bench-shapes
+	bench-peers bench-peers-latency bench-compile-time onnx2tf-env openvino-env bench-shapes \
+	peers-env
 
 env: $(STAMP)
 
@@ -36,6 +39,15 @@ $(OPENVINO_STAMP): requirements/openvino.lock
 	@test -x .venv-openvino/bin/python || $(PYTHON) -m venv .venv-openvino
 	@.venv-openvino/bin/python $(PIP_INSTALL) -r requirements/openvino.lock
 	@rm -f .venv-openvino/.stamp-*
+	@touch $@
+
+peers-env: $(QPEERS_STAMP)
+
+$(QPEERS_STAMP): requirements/quantization-peers.lock
+	@echo "setting up .venv-peers (once; the public quantizers and their engines)"
+	@test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
+	@.venv-peers/bin/python $(PIP_INSTALL) -r requirements/quantization-peers.lock
+	@rm -f .venv-peers/.stamp-*
 	@touch $@
 
 $(STAMP): requirements/dev.lock pyproject.toml
@@ -154,8 +166,25 @@ bench-shapes: $(STAMP) zoo-models
 bench-mutants: $(STAMP)
 	@$(BIN)/python -m benchmarks.mutants
 
-bench-quantization: $(STAMP) models
-	@$(BIN)/python -m benchmarks.quantization
+# QUANTIZATION_OPTIONS=--resume goes on where another version of the code stopped;
+# it also takes names of models.
+bench-quantization: $(STAMP) $(QPEERS_STAMP) models
+	@$(BIN)/python -m benchmarks.corpus.packages ppocrv6_rec_small vit_s_focus
+	@$(BIN)/python -m benchmarks.corpus.probe
+	@$(BIN)/python -m benchmarks.quantization $(QUANTIZATION_OPTIONS)
+
+bench-integer-kernels: $(STAMP) $(QPEERS_STAMP)
+	@$(BIN)/python -m benchmarks.kernels
+
+# LATENCY_OPTIONS="--files only" makes the files and times nothing; "--files reuse" times those.
+bench-quantization-latency: $(STAMP) $(QPEERS_STAMP) models
+	@.venv-torch/bin/python -m benchmarks.corpus.timm_models mobilevit_s
+	@$(BIN)/python -m benchmarks.quantization.latency $(LATENCY_OPTIONS)
+
+# The rows with gradients need torch, and are shown once they were measured there.
+bench-quantization-ablation: $(STAMP) $(TORCH_STAMP) models
+	@.venv-torch/bin/python -m benchmarks.quantization.ablation --torch >/dev/null
+	@$(BIN)/python -m benchmarks.quantization.ablation
 
 bench-latency: $(STAMP) models
 	@$(BIN)/python -m benchmarks.latency
@@ -177,6 +206,16 @@ bench-optical: $(STAMP) models
 	@$(BIN)/python -m benchmarks.optical_text
 	@$(BIN)/python -m benchmarks.optical_speed --cpu --threads 1 \
 		fashion_vit_ts fashion_hybrid_ts deit_tiny_patch16_224_ts
+
+# Nine networks; about an hour each on two cores, a minute or two each on a GPU.
+convshare-training: $(STAMP) $(TORCH_STAMP)
+	@for kind in linear valid same; do for seed in 0 1 2; do \
+		.venv-torch/bin/python -m examples.convshare_training.train --kind $$kind --seed $$seed \
+			|| exit 1; done; done
+	@.venv-torch/bin/python -m examples.convshare_training.export build/convshare/*.npz
+	@.venv-torch/bin/python -m examples.convshare_training.picture build/convshare \
+		build/convshare/attention.png
+	@$(BIN)/python -m examples.convshare_training.table build/convshare
 
 bench-cost: $(STAMP) $(TORCH_STAMP)
 	@.venv-torch/bin/python -m benchmarks.corpus.phone_models

@@ -3,7 +3,7 @@
 python -m benchmarks.optical_exactness [--wave] [--samples N] [--plane RxC] NAME|FILE...
 
 Names are fixtures and cached models without ``.onnx``. Samples are seeded and normal, or the
-committed Fashion-MNIST images for the two fixtures. ``--wave`` runs the wave path.
+committed Fashion-MNIST images for the networks of that size. ``--wave`` runs the wave path.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def find(name: str) -> Path:
 
 def images(name: str, inputs: list[Any], count: int) -> list[dict[str, Array]]:
     """Samples of a model's inputs."""
-    if name.startswith("fashion"):
+    if name.startswith(("fashion", "convshare")):
         with np.load(IMAGES) as data:
             key = next(k for k in data.files if data[k].ndim >= 3)
             raw = data[key][:count].reshape(-1, 1, 28, 28).astype(np.float32)

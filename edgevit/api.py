@@ -114,6 +114,8 @@ def compile(
         "seed": seed,
     }
     plan = job.plan(Path(model), given, recipe, target_file, output, overwrite)
+    if verify:
+        job.check_verifiable(plan)
     with steps.step("load"):
         sources = [load(plan.model, s, plan.weight_limit) for s in plan.recipe.variants]
         check_distinct(sources)
@@ -122,13 +124,14 @@ def compile(
     with steps.step("canonicalize"):
         forms = [job.canonicalize(plan, s, d, verify_each) for s, d in each]
         graphs = [graph for graph, _ in forms]
-    with steps.step("optimize"):
+    with steps.step("optimize") as tick:
         more = [
-            job.optimize(plan, g, d, verify_each) for g, d in zip(graphs, data, strict=True)
+            job.optimize(plan, g, d, verify_each, tick=tick)
+            for g, d in zip(graphs, data, strict=True)
         ]
         exact = [m.exact for m in more]
     with steps.step("partition"):
-        covered = [job.partition(plan, graph) for graph in graphs]
+        covered = [job.partition(plan, *s) for s in zip(sources, graphs, strict=True)]
     with steps.step("lower"):
         lowered = job.lower(plan, [parts for _, parts in covered])
     with steps.step("reference"):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from edgevit.target import Target
 
-__all__ = ["Arithmetic", "Backend", "LowerOptions", "Lowered", "Merging"]
+__all__ = ["Arithmetic", "Backend", "Foreign", "LowerOptions", "Lowered", "Merging"]
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,14 @@ class Merging(Protocol):
         ``part.function`` then says which part of the artifact is whose. A variant that the
         target cannot share comes back as it is. Deterministic bytes.
         """
+
+
+@runtime_checkable
+class Foreign(Protocol):
+    """What a backend may do besides: make artifacts that this machine cannot run."""
+
+    def foreign(self, target: Target) -> str | None:
+        """Why artifacts for the target do not run here; ``None`` if they do."""
 
 
 class Backend(Protocol):

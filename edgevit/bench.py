@@ -36,7 +36,7 @@ class Subject:
 
     Attributes:
         label: Shown in the table.
-        path: A bundle, an ONNX file or a bare ``.tflite`` file.
+        path: A bundle, an ONNX file, a bare ``.tflite`` file or OpenVINO's ``.xml``.
         shapes: ``name=1,3,224,224`` texts: for an ONNX file with symbolic dimensions, or to
             choose the entry of a bundle.
     """

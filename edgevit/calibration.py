@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,9 +13,11 @@ from PIL import Image
 
 from edgevit.bundle import TensorInfo
 from edgevit.errors import InputError, UsageError
+from edgevit.npz import Header, read_headers, read_samples
 from edgevit.preprocess import Preprocess
 
 __all__ = [
+    "Counted",
     "DataSource",
     "FolderSource",
     "NpzSource",
@@ -81,43 +81,25 @@ class NpzSource:
     name: str = "npz"
     synthetic: bool = False
 
-    def _arrays(self) -> Sample:
-        arrays = _read_npz(self.path)
-        check_arrays(arrays, self.inputs, str(self.path))
-        return arrays
+    def _headers(self) -> dict[str, Header]:
+        headers = read_headers(self.path)
+        check_arrays(headers, self.inputs, str(self.path))
+        return headers
 
     def digest(self) -> str:
         """sha256 over all samples."""
         return _digest(iter(self))
 
     def __len__(self) -> int:
-        return len(next(iter(self._arrays().values())))
+        return next(iter(self._headers().values())).shape[0]
 
     def __iter__(self) -> Iterator[Sample]:
-        arrays = self._arrays()
-        for i in range(len(next(iter(arrays.values())))):
-            yield {k: np.ascontiguousarray(v[i]) for k, v in arrays.items()}
+        yield from read_samples(self.path, self._headers())
 
 
-def _read_npz(path: Path) -> Sample:
-    hint = "write it with numpy.savez(path, input_name=array)"
-    try:
-        with path.open("rb") as stream:
-            found = np.load(stream, allow_pickle=False)
-            if isinstance(found, np.ndarray):
-                raise InputError(f"{path}: expected a .npz file, found one array", hint=hint)
-            arrays = {key: found[key] for key in found.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as e:
-        raise InputError(
-            f"{path}: expected a .npz file of arrays, found: {e}", hint=hint
-        ) from e
-    for key, array in arrays.items():
-        if not isinstance(array, np.ndarray):
-            raise InputError(f"{path}: {key!r} is not an array", hint=hint)
-    return arrays
-
-
-def check_arrays(arrays: Sample, inputs: Sequence[TensorInfo], where: str) -> None:
+def check_arrays(
+    arrays: Mapping[str, Header], inputs: Sequence[TensorInfo], where: str
+) -> None:
     """Check names, sample shapes, dtypes and equal counts.
 
     Raises:
@@ -128,7 +110,7 @@ def check_arrays(arrays: Sample, inputs: Sequence[TensorInfo], where: str) -> No
         raise InputError(
             f"{where}: expected one array per input {sorted(expected)}, found {sorted(arrays)}"
         )
-    counts = {len(a) if a.ndim else 0 for a in arrays.values()}
+    counts = {a.shape[0] if a.shape else 0 for a in arrays.values()}
     if len(counts) != 1 or counts == {0}:
         raise InputError(f"{where}: expected equal, positive sample counts, found {counts}")
     for info in inputs:
@@ -264,6 +246,38 @@ class Slice:
                 return
             if i >= self.start:
                 yield sample
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Another source, that tells how far a pass is through it, each time one goes through."""
+
+    base: DataSource
+    tick: Callable[[int, int], None]
+
+    @property
+    def name(self) -> str:
+        """As the base."""
+        return self.base.name
+
+    @property
+    def synthetic(self) -> bool:
+        """As the base."""
+        return self.base.synthetic
+
+    def digest(self) -> str:
+        """As the base."""
+        return self.base.digest()
+
+    def __len__(self) -> int:
+        return len(self.base)
+
+    def __iter__(self) -> Iterator[Sample]:
+        total = len(self.base)
+        for done, sample in enumerate(self.base):
+            self.tick(done, total)
+            yield sample
+        self.tick(total, total)
 
 
 def open_source(

@@ -135,7 +135,10 @@ def _study_commands(commands: Any) -> None:
     )
     p.add_argument("--path", choices=("fast", "wave"), default="fast")
     p.add_argument("--setup", metavar="NAME", help="cost the frames on these components")
-    p.add_argument("--reference-ms", type=float, metavar="MS", help="measured digital latency")
+    p.add_argument(
+        "--against", metavar="MODEL.onnx", help="measure its digital latency, to compare"
+    )
+    p.add_argument("--reference-ms", type=float, metavar="MS", help="or give that latency")
     p.add_argument("--layer", metavar="NAME", help="show a frame of this layer")
     p.add_argument("--frame", type=int, default=0, metavar="N", help="which; default 0")
     p.add_argument("--pictures", metavar="DIR", help="where its planes are written")
@@ -149,6 +152,9 @@ def _study_commands(commands: Any) -> None:
     p.add_argument("-o", "--output", required=True, metavar="OUT.jsonl", help="resumed from")
     p.add_argument("--data", metavar="FILE.npz", help="samples (or images), and labels")
     p.add_argument("--samples", type=int, metavar="N", help="how many of them")
+    p.add_argument(
+        "--setup", metavar="NAME,NAME", help="cost a bundle's points; the front they leave"
+    )
     p.add_argument("--workers", type=int, default=2, metavar="N", help="local processes")
     p.add_argument("--scheduler", metavar="tcp://HOST:PORT", help="a running Dask scheduler")
     p.add_argument("--seed", type=int, default=0, metavar="N")

@@ -192,11 +192,17 @@ def report_command(options: argparse.Namespace) -> Answer:
 
 def simulate_command(options: argparse.Namespace) -> Answer:
     """``edgevit simulate``."""
-    from edgevit.simulate import Pictures, Study, simulate, text_of_simulation
+    from edgevit.simtext import text_of_simulation
+    from edgevit.simulate import Pictures, Study, simulate
     from edgevit.studies import parse_axes
 
     if (options.layer is None) != (options.pictures is None):
         raise UsageError("--layer and --pictures go together", hint="give both")
+    if options.against is not None and options.reference_ms is not None:
+        raise UsageError(
+            "--against measures the digital latency, --reference-ms gives it",
+            hint="leave one out",
+        )
     pictures = None
     if options.layer is not None:
         pictures = Pictures(options.layer, options.frame, Path(options.pictures))
@@ -208,6 +214,7 @@ def simulate_command(options: argparse.Namespace) -> Answer:
         path=options.path,
         setup=options.setup,
         reference_ms=options.reference_ms,
+        against=None if options.against is None else Path(options.against),
         pictures=pictures,
         seed=options.seed,
     )
@@ -231,6 +238,7 @@ def sweep_command(options: argparse.Namespace) -> Answer:
         workers=options.workers,
         scheduler=options.scheduler,
         seed=options.seed,
+        setups=tuple(options.setup.split(",")) if options.setup else (),
     )
     found = sweep(what, _progress(options))
     return Answer(found, text_of_sweep(found))

@@ -173,10 +173,21 @@ def _macs(node: ir.Node) -> int:
     if op == "ConvTranspose":
         return math.prod(_shape(node, 0)) * math.prod(_shape(node, 1)[1:])
     if op == "Attention":
-        batch, heads, rows, depth = _shape(node, 0)
-        columns, width = _shape(node, 1)[-2], _shape(node, 2)[-1]
-        return batch * heads * rows * columns * (depth + width)
+        return _attention_macs(node)
     return 0
+
+
+def _attention_macs(node: ir.Node) -> int:
+    """Scores and weighted values; of rank 3 or 4, heads grouped or not, with a past or not."""
+    query, key, value = (_shape(node, i) for i in range(3))
+    past = _shape(node, 4)[-2] if len(node.inputs) > 4 and node.inputs[4] is not None else 0
+    columns = key[-2] + past
+    if len(query) == 4:
+        batch, heads, rows, depth = query
+        return batch * heads * rows * columns * (depth + value[-1])
+    batch, rows, depths = query
+    queries, keys = (node.attributes.get_int(f"{n}_num_heads", 1) or 1 for n in ("q", "kv"))
+    return batch * rows * columns * (depths + value[-1] // keys * queries)
 
 
 def _product_macs(node: ir.Node) -> int:

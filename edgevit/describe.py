@@ -25,6 +25,7 @@ from edgevit.manifest import (
     FallbackRecord,
     Manifest,
     Measured,
+    NoteEntry,
     ParityRecord,
     PassEntry,
     RefusedEntry,
@@ -197,13 +198,15 @@ def _head(p: Plan, source: Source) -> Mapping[str, Any] | None:
 
 
 def pass_entries(records: tuple[PassRecord, ...]) -> tuple[PassEntry, ...]:
-    """One entry a pass: edits summed over rounds, refusals of its last round."""
+    """One entry a pass: edits summed over rounds, refusals and notes of its last round."""
     merged: dict[str, PassEntry] = {}
     for record in records:
         before = merged[record.spec].changed if record.spec in merged else 0
         refused = tuple(RefusedEntry(r.rule, r.node, r.reason) for r in record.refusals)
+        changed = before + len(record.changes)
+        notes = tuple(NoteEntry(n.node, n.text, n.gain_db) for n in record.notes)
         merged[record.spec] = PassEntry(
-            record.spec, record.effect.value, before + len(record.changes), refused
+            record.spec, record.effect.value, changed, refused, notes
         )
     return tuple(merged.values())
 

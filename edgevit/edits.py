@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -90,6 +91,9 @@ class FoldChannels:
         offset: One number per input channel, in units of the activation.
         explicit: Whether operators of its own are put in where nothing in front can take it.
         detail: What it gains, for the report.
+        readers: The layers that read the activation.
+        gains_db: For each of them, how much better its output is, as a signal-to-noise ratio
+            on calibration data.
     """
 
     layer: str
@@ -97,6 +101,8 @@ class FoldChannels:
     offset: Array
     explicit: bool = False
     detail: str = ""
+    readers: tuple[str, ...] = ()
+    gains_db: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -191,7 +197,7 @@ def parse(content: bytes) -> tuple[tuple[str, tuple[Edit, ...]], ...]:
         return tuple(
             (str(p["pass"]), tuple(_from_json(e, arrays) for e in p["edits"])) for p in listed
         )
-    except (OSError, ValueError, KeyError, TypeError) as e:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as e:
         raise ArtifactError(f"the bundle's edits cannot be read: {e}") from e
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from edgevit.bundle import open_bundle
 from edgevit.charts import BAR_WIDTH, bar, graph, psnr_panel, ratio_panel
 from edgevit.errors import InputError, UsageError, probe_package
-from edgevit.manifest import Manifest, ParityRecord
+from edgevit.manifest import Entry, Manifest, ParityRecord
 from edgevit.pagedata import (
     UNITS,
     block_cells,
@@ -164,8 +164,7 @@ def _content(bundle: Path, manifest: Manifest, every: Sequence[Record]) -> dict[
         "gates": _gates(manifest),
         "bar_width": BAR_WIDTH,
         "sign": _sign,
-        "ratios": ratio_panel(record.nodes, cells),
-        "psnr": psnr_panel(record.nodes, cells, _psnr_gate(manifest)),
+        "panels": _panels(manifest, every),
         "classes": classes,
         "totals": {
             key: sum(getattr(c, key) for c in classes)
@@ -179,7 +178,28 @@ def _content(bundle: Path, manifest: Manifest, every: Sequence[Record]) -> dict[
         ],
         "samples": samples(bundle, manifest),
         "refusals": [(p.spec, r) for p in manifest.passes for r in p.refused],
+        "notes": [(p.spec, n) for p in manifest.passes for n in p.notes],
     }
+
+
+def _panels(manifest: Manifest, every: Sequence[Record]) -> list[dict[str, Any]]:
+    """The charts of every input shape; they say which if there are several."""
+    found = []
+    for number, (entry, record) in enumerate(zip(manifest.entries, every, strict=True), 1):
+        cells = block_cells(record, manifest)
+        label = f"Entry {number}, {_shapes(entry)}. " if len(every) > 1 else ""
+        found.append(
+            {
+                "label": label,
+                "ratios": ratio_panel(record.nodes, cells),
+                "psnr": psnr_panel(record.nodes, cells, _psnr_gate(manifest)),
+            }
+        )
+    return found
+
+
+def _shapes(entry: Entry) -> str:
+    return ", ".join(f"{i.name} {' × '.join(map(str, i.shape))}" for i in entry.inputs)
 
 
 def _estimates(record: Record) -> list[dict[str, str]]:
@@ -202,9 +222,7 @@ def _entries(manifest: Manifest, every: Sequence[Record]) -> list[dict[str, Any]
     rows = []
     for entry, parity, record in zip(manifest.entries, measured, every, strict=True):
         row = {
-            "shapes": ", ".join(
-                f"{i.name} {' × '.join(map(str, i.shape))}" for i in entry.inputs
-            ),
+            "shapes": _shapes(entry),
             "artifacts": ", ".join(artifact_text(p.artifact, p.function) for p in entry.parts),
             "estimates": _estimates(record),
             "metrics": {},

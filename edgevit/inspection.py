@@ -15,7 +15,7 @@ from edgevit.cost import Cost, peak_activation_bytes, total_cost
 from edgevit.estimate import Estimates, estimate
 from edgevit.loading import load, survey
 from edgevit.model import shape_of
-from edgevit.partition import Coverage, coverage
+from edgevit.partition import Coverage, coverage, of_source
 from edgevit.pipeline import PassRecord
 from edgevit.placement import Placement, place
 from edgevit.report import bytes_text, table, text_of_estimate
@@ -116,18 +116,21 @@ def inspect(
     seen = survey(path)
     if seen.unknown:
         return Inspection(path.name, seen.opset, seen.operators, seen.unknown, None, None)
-    model = load(path, shapes).model
+    source = load(path, shapes).model
+    model = source.clone()
     run = registry.load_attribute("edgevit.passes.order:canonicalize")
     records: tuple[PassRecord, ...] = run(model)
     on_target = None
     if device is not None:
         backend = registry.load("backends", device.backend)()
-        on_target = _on_target(model, backend, device)
+        on_target = _on_target(source, model, backend, device)
     found = _look(model, records)
     return Inspection(path.name, seen.opset, seen.operators, (), found, on_target)
 
 
-def _on_target(model: ir.Model, backend: Backend, device: Target) -> OnTarget:
+def _on_target(
+    source: ir.Model, model: ir.Model, backend: Backend, device: Target
+) -> OnTarget:
     precision = device.default_precision
     covered = coverage(model, backend, device, precision)
     stored: dict[str, tuple[int, ...]] = {}
@@ -139,7 +142,7 @@ def _on_target(model: ir.Model, backend: Backend, device: Target) -> OnTarget:
         name=device.name,
         backend=device.backend,
         precision=precision,
-        coverage=covered,
+        coverage=of_source(covered, source, model),
         placement=place(model, device, precision, stored),
         estimates=estimate(model, device, precision),
     )
@@ -297,7 +300,7 @@ def _text_of_target(data: Mapping[str, Any]) -> list[str]:
     lines = [
         "",
         f"{data['target']} ({data['backend']}, {data['precision']}): runs "
-        f"{covered['on_target']} of {covered['nodes']} nodes",
+        f"{covered['on_target']} of {covered['nodes']} source nodes",
     ]
     guess = text_of_estimate(data["cost"])
     lines += [guess] if guess else []

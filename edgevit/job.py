@@ -12,14 +12,15 @@ import onnx_ir as ir
 from edgevit import bundle as bundles
 from edgevit import partition as partitions
 from edgevit import registry
-from edgevit.backend import LowerOptions
+from edgevit.backend import Foreign, LowerOptions
 from edgevit.budget import gates
 from edgevit.bundle import Entry, TensorInfo
+from edgevit.calibration import Counted, DataSource
 from edgevit.debugmap import read_debug_map, write_debug_map
 from edgevit.edits import EDITS, Edit
 from edgevit.edits import dump as dump_edits
 from edgevit.edits import parse as parse_edits
-from edgevit.errors import ArtifactError, InputError, UsageError
+from edgevit.errors import ArtifactError, GateError, InputError, UsageError
 from edgevit.gatekeeper import PassGate
 from edgevit.loading import Source, load
 from edgevit.opcheck import check_nodes
@@ -28,6 +29,7 @@ from edgevit.optimize import optimize as run_passes
 from edgevit.pipeline import Context, PassRecord
 from edgevit.plan import Plan, plan
 from edgevit.preprocess import Preprocess
+from edgevit.progress import Tick
 from edgevit.recipe import Recipe
 from edgevit.reference import Arrays
 from edgevit.sampling import Data, data, samples, tensor_infos
@@ -63,6 +65,21 @@ class Opened:
     data: Data
 
 
+def check_verifiable(plan: Plan) -> None:
+    """Refuse to verify what cannot run here, before the work is done.
+
+    Raises:
+        GateError: The target's artifacts need another machine.
+    """
+    backend = registry.load("backends", plan.target.backend)()
+    reason = backend.foreign(plan.target) if isinstance(backend, Foreign) else None
+    if reason is not None:
+        raise GateError(
+            f"not verifiable here: {reason}",
+            hint="--no-verify ships it unverified, and the manifest says so",
+        )
+
+
 def canonicalize(
     p: Plan, source: Source, d: Data, verify_each: bool
 ) -> tuple[ir.Model, tuple[PassRecord, ...]]:
@@ -73,6 +90,11 @@ def canonicalize(
     records: tuple[PassRecord, ...] = run(model, observers)
     # Again after load: folding has made shapes known that were not, and contradictions show.
     check_nodes(model, p.model.name)
+    if not len(model.graph):
+        raise InputError(
+            f"{p.model.name}: every output is an input of the model: nothing is computed",
+            hint="check which tensors were exported as outputs",
+        )
     return model, records
 
 
@@ -82,6 +104,7 @@ def optimize(
     d: Data,
     verify_each: bool,
     reload: tuple[tuple[str, tuple[Edit, ...]], ...] = (),
+    tick: Tick | None = None,
 ) -> Optimized:
     """Run what target, recipe and precision ask for, in place.
 
@@ -91,22 +114,27 @@ def optimize(
         d: Calibration samples, and one to compare on.
         verify_each: Compare with the source after every pass.
         reload: Edits of a sealed bundle, performed instead of planned.
+        tick: Told of calibration samples as passes go through them.
     """
     observers = (PassGate(source_bytes(p.model), d.samples[:1]),) if verify_each else ()
     chosen = pipeline(p.target, p.recipe, p.precision)
-    context = Context(d.calibration, p.target, p.precision, p.recipe.seed, reload)
+    source: DataSource | None = d.calibration
+    if source is not None and tick is not None:
+        source = Counted(source, tick)
+    context = Context(source, p.target, p.precision, p.recipe.seed, reload)
     return run_passes(model, chosen, context, observers)
 
 
 def partition(
-    p: Plan, model: ir.Model
+    p: Plan, source: Source, model: ir.Model
 ) -> tuple[partitions.Coverage, tuple[partitions.Partition, ...]]:
-    """Coverage of the target's backend, gated, and the parts."""
+    """Coverage of the target's backend in source nodes, gated, and the parts."""
     backend = partitions.backend_of(p.target.backend)
     backend.probe().require()
     covered = partitions.coverage(model, backend, p.target, p.precision)
     partitions.check(covered, p.target, p.recipe.allow_fallback)
-    return covered, partitions.partition(model, p.target.backend, covered)
+    parts = partitions.partition(model, p.target.backend, covered)
+    return partitions.of_source(covered, source.model, model), parts
 
 
 def lower(
@@ -140,13 +168,17 @@ def source_bytes(model: Path) -> bytes:
     """The source model as one protobuf, external data included."""
     import onnx
 
-    proto = onnx.load_model(model, load_external_data=False)
-    external = any(
-        t.data_location == onnx.TensorProto.EXTERNAL for t in proto.graph.initializer
-    )
-    if not external:
+    if not _has_external_data(model):
         return model.read_bytes()
     return bytes(onnx.load_model(model).SerializeToString())
+
+
+def _has_external_data(model: Path) -> bool:
+    import onnx
+
+    proto = onnx.load_model(model, load_external_data=False)
+    kinds = {t.data_location for t in proto.graph.initializer}
+    return onnx.TensorProto.EXTERNAL in kinds
 
 
 def expect(
@@ -154,7 +186,8 @@ def expect(
 ) -> Expected:
     """What the source model computes for the samples and, last, for the self-check."""
     samples = (*d.samples, d.selfcheck) if verify else (d.selfcheck,)
-    return _expect(source_bytes(p.model), canonical, samples, trace=verify, exact=exact)
+    source = source_bytes(p.model) if _has_external_data(p.model) else p.model
+    return _expect(source, canonical, samples, trace=verify, exact=exact)
 
 
 def stage(

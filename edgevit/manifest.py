@@ -23,6 +23,7 @@ __all__ = [
     "FileRecord",
     "Manifest",
     "Measured",
+    "NoteEntry",
     "ParityRecord",
     "Part",
     "PassEntry",
@@ -153,13 +154,23 @@ class RefusedEntry:
 
 
 @dataclass(frozen=True)
+class NoteEntry:
+    """A line about a layer: what a pass did there, and what its output gains, in dB."""
+
+    node: str
+    text: str
+    gain_db: float | None
+
+
+@dataclass(frozen=True)
 class PassEntry:
-    """One executed pass: its spec, its effect, how many edits it made, what it refused."""
+    """One executed pass: its spec, its effect, its edits, what it refused, what it notes."""
 
     spec: str
     effect: Literal["exact", "bounded", "calibrated", "trained"]
     changed: int
     refused: tuple[RefusedEntry, ...]
+    notes: tuple[NoteEntry, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ class TensorStatistics:
         low: Smallest element; 0 if there was none.
         high: Largest element.
         reach: The histogram covers ``[-reach, reach)``, a power of two.
-        bins: ``[2 * HALF]`` counts.
+        bins: Counts, ``[2 * HALF]``; of a single channel there are fewer.
         channel_low: ``[C]`` or ``[0]`` if no channel axis was asked for.
         channel_high: As above.
         channel_sum: Sum of elements of each channel, float64.
@@ -57,8 +57,9 @@ class TensorStatistics:
         return self.low == self.high
 
     def centers(self) -> Array:
-        """The middle of each bin, float64, ``[2 * HALF]``."""
-        return (np.arange(-HALF, HALF) + 0.5) * (self.reach / HALF)
+        """The middle of each bin, float64."""
+        half = len(self.bins) // 2
+        return (np.arange(-half, half) + 0.5) * (self.reach / half)
 
 
 class Observer:

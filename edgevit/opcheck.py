@@ -249,6 +249,17 @@ def _pad(node: ir.Node) -> str | None:
     return _empty_output(node)
 
 
+def _gemm(node: ir.Node) -> str | None:
+    """``C`` is broadcast to the product and never widens it."""
+    added, out = _shape(node, 2), node.outputs[0].shape
+    if added is None or out is None or not out.is_static():
+        return None
+    product = tuple(int(d) for d in out.numpy())
+    if not _fits(added, product):
+        return f"C has shape {added}, which does not broadcast to the product's {product}"
+    return None
+
+
 _CHECKS: Mapping[str, Callable[[ir.Node], str | None]] = {
     "AveragePool": _pool,
     "BatchNormalization": _per_channel,
@@ -257,6 +268,7 @@ _CHECKS: Mapping[str, Callable[[ir.Node], str | None]] = {
     "ConvTranspose": _convolution,
     "Expand": _empty_output,
     "Gather": _gather,
+    "Gemm": _gemm,
     "GroupNormalization": _per_channel,
     "Hardmax": _axis,
     "InstanceNormalization": _per_channel,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
@@ -10,9 +10,10 @@ from edgevit import registry
 from edgevit.backend import Backend
 from edgevit.errors import UnsupportedModelError
 from edgevit.model import constant
+from edgevit.provenance import shares
 from edgevit.target import Target
 
-__all__ = ["Coverage", "Fallback", "Partition", "check", "coverage", "partition"]
+__all__ = ["Coverage", "Fallback", "Partition", "check", "coverage", "of_source", "partition"]
 
 FALLBACK_BACKEND = "onnx"
 
@@ -36,12 +37,12 @@ class Fallback:
 
 @dataclass(frozen=True)
 class Coverage:
-    """How much of the canonical graph the target's own backend runs.
+    """How much of a model the target's own backend runs.
 
     Attributes:
-        nodes: Compute nodes in the canonical graph.
+        nodes: Nodes of the canonical graph, or compute nodes of the source (``of_source``).
         on_target: Those that the native artifact executes.
-        fallback: The others.
+        fallback: The canonical nodes that it does not execute.
     """
 
     nodes: int
@@ -72,6 +73,22 @@ def coverage(model: ir.Model, backend: Backend, target: Target, precision: str) 
             name = str(node.outputs[0].name)
             fallback.append(Fallback(name, node.op_type, reason, nowhere is not None))
     return Coverage(len(model.graph), len(model.graph) - len(fallback), tuple(fallback))
+
+
+def of_source(found: Coverage, source: ir.Model, model: ir.Model) -> Coverage:
+    """The same in compute nodes of the source model.
+
+    A source node that a left-over node stands for, if only among others, is not executed by
+    the native artifact.
+
+    Args:
+        found: Of ``model``.
+        source: As loaded.
+        model: What passes made of it.
+    """
+    names = {f.node for f in found.fallback}
+    counted = shares(source, model, {n for n in model.graph if n.outputs[0].name in names})
+    return replace(found, nodes=counted.nodes, on_target=counted.nodes - counted.left_over)
 
 
 def _open(node: ir.Node) -> str | None:

@@ -28,6 +28,7 @@ __all__ = [
     "Change",
     "Context",
     "Effect",
+    "Note",
     "Observer",
     "Outcome",
     "Pass",
@@ -65,12 +66,29 @@ class Refusal:
     reason: str
 
 
+@dataclass(frozen=True)
+class Note:
+    """A line about a layer for the report.
+
+    Attributes:
+        node: Name of the layer's result; empty: about the pass as a whole.
+        text: What was done or measured.
+        gain_db: How much better the layer's output is for it, as a signal-to-noise ratio;
+            ``None`` where that is not what it is about.
+    """
+
+    node: str
+    text: str
+    gain_db: float | None = None
+
+
 @dataclass
 class Outcome(ir.passes.PassResult):
-    """A pass result that also says what changed and what was refused."""
+    """A pass result that also says what changed, what was refused, and what it is good for."""
 
     changes: tuple[Change, ...] = ()
     refusals: tuple[Refusal, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -243,6 +261,7 @@ class PassRecord:
     refusals: tuple[Refusal, ...]
     seconds: float = field(compare=False)
     edits: tuple[Edit, ...] = field(default=(), compare=False)
+    notes: tuple[Note, ...] = ()
 
 
 class Observer(Protocol):
@@ -303,8 +322,9 @@ def _run_one(p: Pass, model: ir.Model, context: Context) -> tuple[PassRecord, bo
         raise TypeError(f"pass {p.name!r} returned {type(outcome).__name__}, expected Outcome")
     seconds = time.perf_counter() - start
     changes, refusals = outcome.changes, outcome.refusals
+    after, notes = len(model.graph), outcome.notes
     record = PassRecord(
-        str(p), p.effect, before, len(model.graph), changes, refusals, seconds, edits
+        str(p), p.effect, before, after, changes, refusals, seconds, edits, notes
     )
     return record, outcome.modified
 

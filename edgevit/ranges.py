@@ -10,11 +10,12 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from edgevit.channel_observer import ChannelStatistics
 from edgevit.errors import UsageError
 from edgevit.observers import TensorStatistics
 from edgevit.quantization import QParams, Range, Scheme, fake, parameters
 
-__all__ = ["METHODS", "Method", "activation_parameters"]
+__all__ = ["METHODS", "Method", "activation_parameters", "channel_parameters", "channel_spans"]
 
 Array = np.ndarray[Any, Any]
 Method = Literal["minmax", "percentile", "mse", "entropy"]
@@ -61,6 +62,33 @@ def activation_parameters(
     if method == "entropy":
         return _least_divergence(span, centers, weights, dtype, scheme, bits)
     return _least_error(span, centers, weights, dtype, scheme, bits, through)
+
+
+def channel_parameters(
+    seen: ChannelStatistics,
+    method: str,
+    dtype: str,
+    scheme: Scheme,
+    bits: int | None = None,
+    percentile: float = 99.99,
+) -> QParams:
+    """Choose parameters of every channel by itself; arguments as above.
+
+    Raises:
+        UsageError: Unknown method.
+    """
+    each = [
+        activation_parameters(seen.channel(c), method, dtype, scheme, bits, percentile)
+        for c in range(len(seen.count))
+    ]
+    scale, zero = (np.array([getattr(p, k) for p in each]) for k in ("scale", "zero_point"))
+    return QParams(scale, zero, dtype, each[0].low, each[0].high, seen.axis)
+
+
+def channel_spans(seen: ChannelStatistics, percentile: float) -> Range:
+    """The range of every channel without its outliers on each side; zero need not be in it."""
+    spans = [_percentile(seen.channel(c), percentile) for c in range(len(seen.count))]
+    return Range(np.array([s.low for s in spans]), np.array([s.high for s in spans]))
 
 
 def _range(low: float, high: float) -> Range:

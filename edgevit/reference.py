@@ -44,7 +44,7 @@ class Reference:
 
 
 def run_reference(
-    model: bytes,
+    model: bytes | Path,
     samples: Sequence[Mapping[str, np.ndarray[Any, Any]]],
     trace: int = 0,
     what: str = "source",
@@ -52,7 +52,8 @@ def run_reference(
     """Run a serialized ONNX model on every sample.
 
     Args:
-        model: ONNX model with its weights inside, at its own opset.
+        model: ONNX model with its weights inside, at its own opset, or the file of one: then
+            its weights are in the child's memory only.
         samples: One mapping input name -> array per sample.
         trace: Number of leading samples for which every node output is kept.
         what: Which model this is, for errors: the ``source``, or one made from it.
@@ -62,7 +63,11 @@ def run_reference(
     """
     with tempfile.TemporaryDirectory(prefix="edgevit-reference-") as name:
         folder = Path(name)
-        (folder / "model.onnx").write_bytes(model)
+        file = folder / "model.onnx"
+        if isinstance(model, Path):
+            file.symlink_to(model.resolve())
+        else:
+            file.write_bytes(model)
         for i, sample in enumerate(samples):
             np.savez(folder / f"in{i}.npz", **_named(sample))
         _call(folder, len(samples), min(trace, len(samples)), what)
@@ -111,7 +116,7 @@ def _call(folder: Path, count: int, trace: int, what: str) -> None:
         )
 
 
-def _session(model: bytes) -> Any:
+def _session(model: bytes | str) -> Any:
     ort = registry.load_attribute(_MODULE)()
 
     options = ort.SessionOptions()
@@ -143,9 +148,9 @@ def _run(session: Any, feeds: Arrays) -> Arrays:
 def _main(folder: Path, count: int, trace: int) -> None:
     ort = registry.load_attribute(_MODULE)()
 
-    model = (folder / "model.onnx").read_bytes()
-    session = _session(model)
-    tracer = _session(_with_all_outputs(model)) if trace else None
+    model = folder / "model.onnx"
+    session = _session(str(model))
+    tracer = _session(_with_all_outputs(model.read_bytes())) if trace else None
     for i in range(count):
         feeds = _load(folder / f"in{i}.npz")
         np.savez(folder / f"out{i}.npz", **_named(_run(session, feeds)))

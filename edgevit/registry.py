@@ -122,6 +122,7 @@ BUILTIN = Plugin(
         "slices-to-split": "edgevit.passes.slices_to_split:SlicesToSplit",
         "smooth-quant": "edgevit.passes.smooth_quant:SmoothQuant",
         "split-variadic": "edgevit.passes.split_variadic:SplitVariadic",
+        "trained-convshare": "edgevit.passes.trained_convshare:TrainedConvShare",
         "widen-conv": "edgevit.passes.widen_conv:WidenConv",
     },
     backends={

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -74,12 +75,15 @@ def _float16_lines(parity: Mapping[str, Any]) -> list[str]:
             "figures are of\nthe evaluator's specified arithmetic, not of the neural "
             "engine's own"
         )
-    for large in parity["large"]:
-        lines.append(
-            f"near the end of float16's range: {large['op']} {large['node']!r} reaches "
-            f"{large['peak']:g}"
-        )
-    return lines
+    return lines + [_large_line(large) for large in parity["large"]]
+
+
+def _large_line(large: Mapping[str, Any]) -> str:
+    where = f"{large['op']} {large['node']!r}"
+    # JSON has no infinity: the largest float stands for what is not finite.
+    if large["peak"] >= sys.float_info.max:
+        return f"not finite: {where} gives NaN or infinity"
+    return f"near the end of float16's range: {where} reaches {large['peak']:g}"
 
 
 def _replay_line(parity: Mapping[str, Any]) -> str:
@@ -113,7 +117,7 @@ def text_of_compile(result: Mapping[str, Any], verbose: bool) -> str:
         ),
         "",
     ]
-    lines += _refusals(result) if verbose else []
+    lines += [*_refusals(result), *_notes(result)] if verbose else []
     lines += [_coverage_line(result["coverage"]), _cost_line(result)]
     if result["parity"] is not None:
         lines += ["", text_of_parity(result["verification"])]
@@ -147,9 +151,23 @@ def _refusals(result: Mapping[str, Any]) -> list[str]:
     return [table(("refused by", "node", "reason"), found), ""] if found else []
 
 
+def _notes(result: Mapping[str, Any]) -> list[str]:
+    found = [
+        (p["spec"], n["node"] or "all", n["text"], _gain(n["gain_db"]))
+        for p in result["passes"]
+        for n in p["notes"]
+    ]
+    return [table(("pass", "layer", "note", "SQNR"), found), ""] if found else []
+
+
+def _gain(value: float | None) -> str:
+    return "" if value is None else f"{value:+.1f} dB"
+
+
 def _coverage_line(coverage: Mapping[str, Any]) -> str:
-    share = 100 * coverage["on_target"] / coverage["nodes"] if coverage["nodes"] else 100
-    return f"coverage {share:.1f} % ({coverage['on_target']} of {coverage['nodes']} nodes)"
+    nodes, done = coverage["nodes"], coverage["on_target"]
+    share = 100 * done / nodes if nodes else 100
+    return f"coverage {share:.1f} % ({done} of {nodes} source nodes)"
 
 
 def _cost_line(result: Mapping[str, Any]) -> str:

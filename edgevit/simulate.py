@@ -8,15 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from edgevit import registry
+from edgevit.bench import Subject as Timed
+from edgevit.bench import bench
 from edgevit.bundle import open_bundle
 from edgevit.errors import UsageError
 from edgevit.progress import Progress
-from edgevit.report import table
 from edgevit.studies import Labeled, labeled, numbers
 
-__all__ = ["Pictures", "Study", "simulate", "text_of_simulation"]
+__all__ = ["Pictures", "Study", "simulate"]
 
 _STUDY = "edgevit.targets.optical.study"
+_PRECISION = "edgevit.targets.optical.precision"
+# Timed digital inferences.
+RUNS = 30
 # Samples from which the full scale of every step is taken, on the ideal device.
 CALIBRATION = 16
 
@@ -41,7 +45,8 @@ class Study:
         curves: Option name -> values; one curve each, the rest as in ``base``.
         path: ``fast`` or ``wave``.
         setup: Name of a set-up to cost the program on; ``None``: no costs.
-        reference_ms: Measured digital latency of the model.
+        reference_ms: Digital latency of the model, measured elsewhere.
+        against: The source model, whose digital latency is measured here.
         pictures: A frame to be shown; ``None``: none.
         seed: Of the noise.
     """
@@ -53,6 +58,7 @@ class Study:
     path: str = "fast"
     setup: str | None = None
     reference_ms: float | None = None
+    against: Path | None = None
     pictures: Pictures | None = None
     seed: int = 0
 
@@ -61,8 +67,9 @@ def simulate(bundle: Path, study: Study, progress: Progress) -> dict[str, Any]:
     """Run a study.
 
     Returns:
-        ``program`` (frames by mapping), ``points`` (accuracy with standard error), ``cost``
-        and ``pictures``, each only if asked for.
+        ``program`` (frames by mapping), ``points`` (accuracy with standard error), ``cost``,
+        ``precision`` (what limits each layer; needs samples and a device) and ``pictures``,
+        each only if asked for.
 
     Raises:
         EdgevitError: A bundle of another target, unknown parameters, or data that do not fit.
@@ -78,7 +85,11 @@ def simulate(bundle: Path, study: Study, progress: Progress) -> dict[str, Any]:
         found["labels"] = "given" if data.labels is not None else "of the ideal device"
         found["points"] = _points(subject, data, study, progress)
     if study.setup is not None:
-        found["cost"] = _cost(subject, study)
+        with progress.step("cost"):
+            found["cost"] = _cost(subject, data, study)
+    if data is not None and (study.setup is not None or study.base):
+        with progress.step("precision"):
+            found["precision"] = _precision(subject, study)
     if study.pictures is not None:
         found["pictures"] = _pictures(subject, data, study.pictures, study)
     return found
@@ -108,7 +119,7 @@ def _points(
     load = registry.load_attribute
     make, evaluate = load(f"{_STUDY}:Point"), load(f"{_STUDY}:evaluate")
     labels = data.labels or load(f"{_STUDY}:ideal_labels")(subject, data.samples)
-    base = {k: v[0] for k, v in numbers({k: [v] for k, v in study.base.items()}).items()}
+    base = _base(study)
     wanted = [("base", base)]
     for key, values in study.curves.items():
         ((name, parsed),) = numbers({key: values}).items()
@@ -132,13 +143,46 @@ def _points(
     return rows
 
 
-def _cost(subject: Any, study: Study) -> dict[str, Any]:
+def _cost(subject: Any, data: Labeled | None, study: Study) -> dict[str, Any]:
     load = registry.load_attribute
     chosen = load("edgevit.targets.optical.account:setup_of")(study.setup)
-    reference = None if study.reference_ms is None else study.reference_ms / 1e3
+    digital = _digital(subject, data, study)
     account = load("edgevit.targets.optical.account:account")
-    found: dict[str, Any] = account(subject.program, chosen, reference).to_json()
+    found: dict[str, Any] = account(subject.program, chosen, digital).to_json()
     return found
+
+
+def _digital(subject: Any, data: Labeled | None, study: Study) -> Any:
+    """The same network in electronics: measured here, or as it was given."""
+    load = registry.load_attribute
+    if study.against is not None:
+        timing = bench([Timed("source", str(study.against))], threads=1, runs=RUNS)[0]
+        seconds = timing.p50_ms / 1e3
+        what = f"median of {RUNS} runs in {timing.engine} {timing.version}, one thread, here"
+    elif study.reference_ms is not None:
+        seconds, what = study.reference_ms / 1e3, "given, not measured here"
+    else:
+        return None
+    make = load("edgevit.targets.optical.digital:seeded")
+    sample = make(subject) if data is None else data.samples[0]
+    stays = load("edgevit.targets.optical.digital:electronic_seconds")(subject, sample)
+    return load("edgevit.targets.optical.account:Digital")(seconds, stays, what)
+
+
+def _precision(subject: Any, study: Study) -> list[dict[str, Any]]:
+    """On the set-up if there is one, else on the device of ``base``."""
+    load = registry.load_attribute
+    point = load(f"{_STUDY}:Point")(**_base(study))
+    if study.setup is None:
+        found = load(f"{_PRECISION}:on_point")(subject, point)
+    else:
+        chosen = load("edgevit.targets.optical.account:setup_of")(study.setup)
+        found = load(f"{_PRECISION}:on_setup")(subject, chosen, (point.shift, point.shift))
+    return [one.to_json() for one in found]
+
+
+def _base(study: Study) -> dict[str, Any]:
+    return {k: v[0] for k, v in numbers({k: [v] for k, v in study.base.items()}).items()}
 
 
 def _pictures(subject: Any, data: Labeled | None, asked: Pictures, study: Study) -> list[str]:
@@ -151,54 +195,3 @@ def _pictures(subject: Any, data: Labeled | None, asked: Pictures, study: Study)
     )
     write = load("edgevit.targets.optical.pictures:write_pictures")
     return [str(path) for path in write(asked.folder, planes)]
-
-
-def text_of_simulation(found: Mapping[str, Any]) -> str:
-    """For a terminal: what is hypothetical comes first."""
-    lines: list[str] = []
-    cost = found.get("cost")
-    if cost is not None:
-        lines += [cost["headline"], *(f"note: {w}" for w in cost["warnings"]), ""]
-    program = found["program"]
-    frames, masks = (sum(row[k] for row in program) for k in ("frames", "masks"))
-    lines.append(
-        f"{len(program)} optical layers, {frames} frames (signs included), {masks} masks"
-    )
-    if cost is not None:
-        lines += _cost_lines(cost)
-    if "points" in found:
-        head = ("axis", "photons", "adc", "mask", "display", "shift", "accuracy", "n")
-        lines += ["", table(head, [_row(p) for p in found["points"]])]
-        lines.append(f"labels: {found['labels']}; +- is one standard error")
-    lines += [f"written: {path}" for path in found.get("pictures", ())]
-    return "\n".join(lines)
-
-
-def _cost_lines(cost: Mapping[str, Any]) -> list[str]:
-    lines = [
-        f"{cost['seconds'] * 1e3:.4g} ms an inference with sign factor, mask writes, read-out "
-        f"and link (limit: {cost['limit']}); {cost['joules']['total'] * 1e3:.4g} mJ"
-    ]
-    if cost["silent"]:
-        lines.append(f"no figure, counted as zero energy: {', '.join(cost['silent'])}")
-    if cost["break_even_hz"] is not None:
-        ratio = cost["reference_s"] / cost["seconds"]
-        lines.append(
-            f"break-even frame rate against {cost['reference_s'] * 1e3:g} ms measured: "
-            f"{cost['break_even_hz']:.4g} Hz; optics take {1 / ratio:.4g} x that time"
-        )
-    return lines
-
-
-def _row(point: Mapping[str, Any]) -> tuple[str, ...]:
-    accuracy = f"{point['accuracy']:.4f} +- {point['standard_error']:.4f}"
-    photons = "inf" if point["photons"] is None else f"{point['photons']:g}"
-    bits = (str(point[k] or "-") for k in ("adc_bits", "mask_bits", "display_bits"))
-    return (
-        point["axis"],
-        photons,
-        *bits,
-        f"{point['shift']:g}",
-        accuracy,
-        str(point["samples"]),
-    )

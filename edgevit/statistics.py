@@ -6,7 +6,8 @@ import hashlib
 import io
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -72,13 +73,14 @@ def load(path: Path) -> Statistics:
         InputError: It is no such file.
     """
     try:
-        with np.load(path, allow_pickle=False) as found:
+        # From memory: numpy leaves a file open that is no archive.
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as found:
             arrays = {key: found[key] for key in found.files}
         head = json.loads(arrays["head"].tobytes())
         if head["format"] != FORMAT:
             raise ValueError(f"format {head['format']}, expected {FORMAT}")
         values = {name: _seen(arrays, i) for i, name in enumerate(head["values"])}
-    except (OSError, ValueError, KeyError) as e:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as e:
         raise InputError(
             f"{path}: expected statistics written by edgevit, found: {e}",
             hint="collect them again from the calibration samples",
@@ -145,10 +147,7 @@ def stream(
 
 
 def collect(
-    model: ir.Model,
-    samples: DataSource,
-    wanted: Mapping[str, int | None],
-    each: Callable[[int], None] | None = None,
+    model: ir.Model, samples: DataSource, wanted: Mapping[str, int | None]
 ) -> Statistics:
     """Observe values over all samples, in memory that does not grow with their number.
 
@@ -156,7 +155,6 @@ def collect(
         model: Canonical model.
         samples: Of the model's inputs.
         wanted: Value name -> channel axis, or ``None``.
-        each: Told the number of samples seen so far.
 
     Raises:
         InputError: The model does not run, or there are no samples.
@@ -167,8 +165,6 @@ def collect(
         for name, observer in observers.items():
             observer.update(found[name])
         count += 1
-        if each is not None:
-            each(count)
     if count == 0:
         raise InputError("no calibration samples", hint="give more with --calib")
     values = {name: observer.result() for name, observer in observers.items()}

@@ -82,7 +82,7 @@ class Expected:
 
 
 def expect(
-    source: bytes,
+    source: bytes | Path,
     canonical: ir.Model,
     samples: Sequence[Arrays],
     trace: bool,
@@ -91,7 +91,7 @@ def expect(
     """Run the source model (and, to trace, the canonical one) in ONNX Runtime.
 
     Args:
-        source: Serialized source model.
+        source: Serialized source model, or its file.
         canonical: The model that is lowered.
         samples: Input name -> array, at least one.
         trace: Whether ``values`` is wanted.

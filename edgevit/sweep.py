@@ -20,6 +20,7 @@ from typing import Any
 from edgevit import registry
 from edgevit.bundle import open_bundle
 from edgevit.errors import BackendMissingError, EdgevitError, InputError, UsageError
+from edgevit.front import front_of, text_of_front
 from edgevit.progress import Progress
 from edgevit.report import table
 from edgevit.simulate import CALIBRATION
@@ -45,6 +46,7 @@ class Sweep:
         workers: Processes of the local cluster.
         scheduler: Address of a running one; ``None`` starts a local cluster.
         seed: Of the noise.
+        setups: Set-ups on which the points of a bundle are costed.
     """
 
     subject: Path
@@ -55,6 +57,7 @@ class Sweep:
     workers: int = 2
     scheduler: str | None = None
     seed: int = 0
+    setups: tuple[str, ...] = ()
 
 
 def tasks_of(what: Sweep) -> list[dict[str, Any]]:
@@ -65,6 +68,8 @@ def tasks_of(what: Sweep) -> list[dict[str, Any]]:
     """
     if what.subject.is_dir():
         return _bundle_tasks(what)
+    if what.setups:
+        raise UsageError("--setup costs the frames of a bundle, not of a model")
     unknown = [key for key in what.axes if key not in COMPILE_AXES]
     if unknown:
         raise UsageError(
@@ -168,12 +173,17 @@ def sweep(what: Sweep, progress: Progress) -> dict[str, Any]:
         with progress.step(f"{len(missing)} of {len(tasks)} tasks"), _cluster(what) as client:
             done.update(_collect(client, missing, what.output))
     results = [done[t["key"]] for t in tasks]
-    return {
+    rows = _summed(results) if what.subject.is_dir() else results
+    found: dict[str, Any] = {
         "tasks": len(tasks),
         "resumed": resumed,
         "output": str(what.output),
-        "rows": _summed(results) if what.subject.is_dir() else results,
+        "rows": rows,
     }
+    if what.setups:
+        subject, _, _ = _opened(*(tasks[0][k] for k in ("subject", "data", "total")))
+        found["front"] = front_of(subject, rows, what.setups)
+    return found
 
 
 def _collect(
@@ -267,6 +277,8 @@ def text_of_sweep(found: Mapping[str, Any]) -> str:
     else:
         cells = [(json.dumps(r["options"]), _outcome(r)) for r in rows]
         lines.append(table(("options", "outcome"), cells))
+    if "front" in found:
+        lines = [text_of_front(found["front"]), "", *lines]
     return "\n".join(lines)
 
 

@@ -18,7 +18,16 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from edgevit import registry
 from edgevit.errors import UsageError
 
-__all__ = ["Figure", "PlacementRule", "QuantScheme", "Target", "load_target", "parse_target"]
+__all__ = [
+    "Figure",
+    "LayerKind",
+    "LayerRule",
+    "PlacementRule",
+    "QuantScheme",
+    "Target",
+    "load_target",
+    "parse_target",
+]
 
 
 class _Strict(BaseModel):
@@ -67,32 +76,76 @@ class Tolerance(_Strict):
     top1_agreement: float | None = None
 
 
+LayerKind = Literal[
+    "linear", "pointwise", "patches", "depthwise", "grouped", "spatial", "transposed"
+]
+
+
+class LayerRule(_Strict):
+    """Where integers pay on an engine: the first rule that matches a layer decides.
+
+    Attributes:
+        name: Shown in reports.
+        precisions: In which the rule holds; empty: in all.
+        kinds: Of layers (``edgevit.layer_rules``); empty: every kind.
+        intensity_below: Matches layers with fewer multiplications for each number that is
+            read and written, ``K N / (K + N)``; 0: any.
+        inputs_below: Matches convolutions whose groups read fewer channels; 0: any.
+        rows_from: Matches layers that are applied to at least this many positions.
+        run: ``float``: the layer is not quantized; ``integers``: it is, and its result is
+            float; ``codes``: its result is quantized too.
+        source: What was measured.
+    """
+
+    name: str
+    precisions: tuple[str, ...] = ()
+    kinds: tuple[LayerKind, ...] = ()
+    intensity_below: float = 0.0
+    inputs_below: int = 0
+    rows_from: int = 0
+    run: Literal["float", "integers", "codes"]
+    source: str
+
+
 class QuantScheme(_Strict):
     """How a precision is quantized for an engine (docs/adr/0009-quantization.md).
 
     Attributes:
         weights: Stored dtype of weight codes.
         weight_bits: Fewer bits than the dtype has; 0: all of them.
+        conv_weight_bits: The same of convolutions alone; 0: as ``weight_bits`` says.
         activations: Stored dtype of activation codes; empty: activations stay float.
         activation_bits: Fewer bits than the dtype has; 0: all of them.
         scheme: Of activations.
         block: Weights that share a scale along the contracted axis; 0: per output channel.
+        least_scale: The least scale of weights that the artifact can hold: float16 has all its
+            bits from 2**-14 on. Weights that would need a smaller one get this one.
         operators: Canonical operators with constant weights that are quantized.
         depthwise: Whether convolutions with one input channel a filter are quantized.
         outputs: Those of them whose integer kernel needs an integer result.
+        layers: Exceptions from ``operators``, ``depthwise`` and ``outputs``: those of the
+            device file that hold in this precision.
         source: Where the choice comes from.
     """
 
     weights: Literal["int4", "int8"] = "int8"
     weight_bits: int = 0
+    conv_weight_bits: int = 0
     activations: Literal["", "int8", "uint8", "int16"] = ""
     activation_bits: int = 0
     scheme: Literal["symmetric", "asymmetric"] = "asymmetric"
     block: int = 0
+    least_scale: float = 0.0
     operators: tuple[str, ...] = ("Conv", "MatMul")
     depthwise: bool = True
     outputs: tuple[str, ...] = ()
+    layers: tuple[LayerRule, ...] = ()
     source: str
+
+    def bits_of(self, op_type: str) -> int:
+        """Bits of an operator's weight codes."""
+        own = self.conv_weight_bits if op_type == "Conv" else 0
+        return own or self.weight_bits or {"int4": 4, "int8": 8}[self.weights]
 
 
 class Target(_Strict):
@@ -117,6 +170,7 @@ class Target(_Strict):
         tolerance: Gates by precision.
         figures: Numbers for the cost model, by name; a file that extends another has its own.
         placement: Rules, first match decides.
+        layers: Where integers pay, rules of which the first match decides.
         options: Backend options (set by overrides such as ``os=18``).
     """
 
@@ -138,6 +192,7 @@ class Target(_Strict):
     tolerance: dict[str, Tolerance]
     figures: dict[str, Figure] = {}
     placement: tuple[PlacementRule, ...] = ()
+    layers: tuple[LayerRule, ...] = ()
     overridable: dict[str, tuple[str, ...]] = {}
     options: dict[str, str] = {}
 

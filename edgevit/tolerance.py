@@ -365,6 +365,10 @@ _RULES: dict[str, _Rule] = {
     "MatMul": _matmul,
     "Conv": _convolution,
     "ConvTranspose": _convolution,
+    # Functions of our own whose bodies are these products.
+    "OpticalLinear": _matmul,
+    "OpticalConv": _convolution,
+    "SharedConv": _convolution,
     "Attention": _attention,
     "Softmax": _softmax,
     "LayerNormalization": _normalization,

@@ -13,18 +13,18 @@ import onnx_ir as ir
 from edgevit.edits import Edit, FoldChannels, KeepFloat, QuantizeActivation, QuantizeWeight
 from edgevit.errors import UsageError
 from edgevit.passes.apply_quantizers import apply
-from edgevit.passes.bridge_weights import importance
+from edgevit.passes.bridge_weights import WAYS, importance
 from edgevit.passes.channel_layers import ChannelLayer, channel_layers
 from edgevit.passes.compensate import in_scheme
 from edgevit.passes.facts import operand
-from edgevit.passes.fold_channels import fold_all
+from edgevit.passes.fold_channels import fold_all, notes_of
 from edgevit.passes.joint_choice import Choice, choose, groups_of
 from edgevit.passes.joint_search import Format
 from edgevit.passes.layer_rows import gather
 from edgevit.passes.output_weights import Probe
 from edgevit.passes.quantizable import quantizable
 from edgevit.passes.quantize import Quantize, excluded, scheme_of
-from edgevit.pipeline import CalibratedPass, Context, Outcome
+from edgevit.pipeline import CalibratedPass, Context, Note, Outcome
 from edgevit.quantization import QParams, Scheme
 from edgevit.statistics import stream
 from edgevit.target import QuantScheme
@@ -46,8 +46,9 @@ class BridgeQuant(CalibratedPass):
     1. Bridges come from the graph (``edgevit.bridges``). The weight h of a channel at an exit
        is the curvature of the divergence of the network's outputs, by forward passes of the
        tail only; carried back from the exit to a layer inside by forward passes of the piece
-       in between (``output_weights``).
-    2. Elsewhere h is 1; with ``hessian=forward`` it is measured for every layer.
+       in between (``output_weights``). With ``curvature=gradient`` both are measured by
+       backward passes (``edgevit.torchgraph.curvature``, extra ``[torch]``).
+    2. Elsewhere h is 1; with ``hessian=layers`` it is measured for every layer.
     3. Channel granularity is a change of channels that is folded exactly into what makes and
        what reads the tensor (``channel_folds``), or, with ``explicit``, a ``Mul`` of its own:
        what is quantized stays one scale for the tensor, as every engine wants it.
@@ -59,11 +60,12 @@ class BridgeQuant(CalibratedPass):
         activations: Bits of activation codes; 0: the device's scheme decides.
         rounds: Alternating rounds over weight and input.
         rows: Rows of each layer's input that are looked at, over all samples.
-        hessian: ``bridges`` (case 1), ``forward`` (case 2) or ``none``.
+        hessian: ``bridges`` (case 1), ``layers`` (case 2) or ``none``.
+        curvature: How h is measured, ``forward`` or ``gradient``.
         probes: Samples for h.
         granularity: Whether channel granularity is tried.
         explicit: Case 3.
-        scheme: ``both``, or the device's only.
+        scheme: ``both``, the ``device``'s only, or one by name.
         exclude: Patterns of layer names that stay float, separated by ``|``.
     """
 
@@ -75,6 +77,7 @@ class BridgeQuant(CalibratedPass):
     rounds: int = 3
     rows: int = 256
     hessian: str = "bridges"
+    curvature: str = "forward"
     probes: int = 4
     granularity: bool = True
     explicit: bool = False
@@ -93,7 +96,7 @@ class BridgeQuant(CalibratedPass):
         found = stream(model, samples=samples, values=wanted)
         seen = gather(layers, found, self.rows, len(samples), context.seed)
         probe = Probe(self.probes, seed=context.seed)
-        weights = importance(model, layers, samples, probe, self.hessian)
+        weights = importance(model, layers, samples, probe, self.hessian, self.curvature)
         groups = groups_of(model, layers, seen, weights, self.explicit)
         rng = np.random.default_rng(context.seed)
         form, high = self._form(given), self._high(given)
@@ -110,12 +113,25 @@ class BridgeQuant(CalibratedPass):
         changes = fold_all(model, folds, self.name)
         rest = apply(model, [e for e in edits if not isinstance(e, FoldChannels)], self.name)
         both = (*changes, *rest.changes)
-        return Outcome(model, bool(both), both, rest.refusals)
+        notes = (Note("", self._importance()), *notes_of(folds))
+        return Outcome(model, bool(both), both, rest.refusals, notes if both else ())
+
+    def _importance(self) -> str:
+        """How channels were weighed, for the report."""
+        if self.hessian == "none":
+            return "every output channel counts the same"
+        where = {"bridges": "at exits of bridge blocks", "layers": "at every layer's output"}
+        how = {"forward": "forward passes only", "gradient": "gradients through torch"}
+        return (
+            f"importance of output channels: curvature of the output's divergence "
+            f"{where[self.hessian]}, by {how[self.curvature]}"
+        )
 
     def _check(self) -> None:
         for field, known in (
-            ("hessian", ("bridges", "forward", "none")),
-            ("scheme", ("both", "device")),
+            ("hessian", ("bridges", "layers", "none")),
+            ("curvature", WAYS),
+            ("scheme", ("both", "device", "symmetric", "asymmetric")),
         ):
             if getattr(self, field) not in known:
                 raise UsageError(
@@ -125,17 +141,18 @@ class BridgeQuant(CalibratedPass):
 
     def _form(self, given: QuantScheme) -> Format:
         bits = self.activations or given.activation_bits or None
-        both = self.scheme == "both" and given.scheme == "asymmetric"
-        schemes: tuple[Scheme, ...] = (given.scheme,)
-        if both:
-            schemes = ("asymmetric", "symmetric")
-        return Format(given.activations, bits, schemes)
+        return Format(given.activations, bits, self._schemes(given.scheme))
+
+    def _schemes(self, device: Scheme) -> tuple[Scheme, ...]:
+        """What is tried; a device of symmetric codes alone has nothing to choose from."""
+        if device == "symmetric" or self.scheme == "device":
+            return (device,)
+        tried: tuple[Scheme, ...] = ("asymmetric", "symmetric")
+        return tried if self.scheme == "both" else tuple(s for s in tried if s == self.scheme)
 
     def _high(self, given: QuantScheme) -> int:
         """Largest weight code."""
-        bits = (
-            max(self.weights, 0) or given.weight_bits or {"int4": 4, "int8": 8}[given.weights]
-        )
+        bits = max(self.weights, 0) or given.bits_of("MatMul")
         return int(2 ** (bits - 1) - 1)
 
     def _layers(self, model: ir.Model, given: QuantScheme) -> Iterator[ChannelLayer]:
@@ -202,7 +219,7 @@ def _weight(
     layer: ChannelLayer, choice: Choice, name: str, given: QuantScheme
 ) -> QuantizeWeight:
     scale, high = choice.scales[name], choice.high
-    line = scale.reshape(-1)
+    line = np.maximum(scale.reshape(-1), scale.dtype.type(given.least_scale))
     axis = 0 if layer.is_conv else 1
     params = QParams(line, np.zeros(line.shape, np.int32), given.weights, -high, high, axis)
     return QuantizeWeight(str(operand(layer.node, 1).name), params, (_key(layer),))

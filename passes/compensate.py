@@ -11,12 +11,13 @@ import onnx_ir as ir
 
 from edgevit.edits import Edit, QuantizeWeight, ReplaceConstant
 from edgevit.errors import UsageError
+from edgevit.layer_rules import float_reason
 from edgevit.passes.apply_quantizers import apply
 from edgevit.passes.channel_layers import ChannelLayer, channel_layers
 from edgevit.passes.facts import Array, operand
 from edgevit.passes.quantizable import quantizable
 from edgevit.passes.quantize import excluded, scheme_of
-from edgevit.passes.reconstruct_weights import Reconstruction, Settings, reconstruct
+from edgevit.passes.reconstruct_weights import Reconstruction, Settings, held, reconstruct
 from edgevit.passes.second_moments import Moments, float_input, moments
 from edgevit.pipeline import CalibratedPass, Context, Outcome
 from edgevit.quantization import QParams
@@ -83,7 +84,7 @@ class Compensate(CalibratedPass):
         return apply(model, edits, self.name)
 
     def _settings(self, scheme: QuantScheme) -> Settings:
-        bits = self.weights or scheme.weight_bits or {"int4": 4, "int8": 8}[scheme.weights]
+        bits = self.weights or scheme.bits_of("MatMul")
         if not 2 <= bits <= 8:
             raise UsageError(f"{self.name}: weights expects 2 to 8 bits, found {bits}")
         if self.widen < 0:
@@ -110,13 +111,14 @@ class Compensate(CalibratedPass):
         settings: Settings,
         scheme: QuantScheme,
     ) -> Iterator[Edit]:
-        found = {x.name: _rebuilt(x, seen[x.name], settings) for x in layers}
+        found = {x.name: self._rebuilt(x, seen[x.name], settings, scheme) for x in layers}
         wide = _worst(layers, found, settings.bits, self.widen)
         for layer in layers:
             made, dtype = found[layer.name], scheme.weights
             if layer.name in wide:
                 eight = replace(settings, bits=8, blocks=0)
                 made, dtype = reconstruct(layer, seen[layer.name], eight), "int8"
+            made = held(made, scheme.least_scale)
             key = (str(layer.node.outputs[0].name),)
             codes = layer.from_matrix(made.codes).astype(np.int32)
             params = _params(layer, made, dtype)
@@ -127,6 +129,15 @@ class Compensate(CalibratedPass):
             name = str(operand(holder, 2 if layer.is_conv else 1).name)
             bias = (layer.bias.astype(np.float64) + made.shift).astype(layer.bias.dtype)
             yield ReplaceConstant(name, bias, (str(holder.outputs[0].name),))
+
+    def _rebuilt(
+        self, layer: ChannelLayer, seen: Moments, settings: Settings, scheme: QuantScheme
+    ) -> Reconstruction:
+        """Blocks are for linear layers: a filter's inputs are few."""
+        if layer.is_conv:
+            bits = self.weights or scheme.bits_of("Conv")
+            settings = replace(settings, bits=bits, blocks=0)
+        return reconstruct(layer, seen, settings)
 
 
 @dataclass(frozen=True)
@@ -147,12 +158,7 @@ class CorrectBias(Compensate):
 
 def in_scheme(layer: ChannelLayer, scheme: QuantScheme) -> bool:
     """Whether an engine's scheme has integers for a layer."""
-    return layer.node.op_type in scheme.operators and (scheme.depthwise or layer.group == 1)
-
-
-def _rebuilt(layer: ChannelLayer, seen: Moments, settings: Settings) -> Reconstruction:
-    """Blocks are for linear layers: a filter's inputs are few."""
-    return reconstruct(layer, seen, replace(settings, blocks=0) if layer.is_conv else settings)
+    return float_reason(layer.node, layer.weight.shape, scheme) is None
 
 
 def _worst(

@@ -69,6 +69,7 @@ class ConvShare(NodePass):
 
     The exact limit of ConvShareViT (arXiv 2504.11517): a valid convolution with a kernel as
     large as the input is one inner product, ``y[t, j] = sum over e of x[t, e] W[e, j]``.
+    The cheap form, few smaller kernels, is ``trained-convshare``.
 
     1. ``W`` is a float constant of rank 2; x has rank 2 at least.
     """

@@ -14,10 +14,10 @@ from edgevit.errors import InternalError
 from edgevit.passes.channel_folds import FoldSite, apply_fold, find_site
 from edgevit.passes.channel_layers import ChannelLayer, channel_layers, layer_of
 from edgevit.passes.facts import Array
-from edgevit.pipeline import CalibratedPass, Change, Effect, Outcome, Refusal
+from edgevit.pipeline import CalibratedPass, Change, Effect, Note, Outcome, Refusal
 from edgevit.rewrite import Refused
 
-__all__ = ["FoldPass", "Place", "fold_all", "gain_db", "places", "weight_power"]
+__all__ = ["FoldPass", "Place", "fold_all", "gain_db", "notes_of", "places", "weight_power"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class FoldPass(CalibratedPass):
         if len(folds) != len(edits):
             raise InternalError(f"{self.name}: the plan holds other edits than folds")
         changes = fold_all(model, folds, self.name)
-        return Outcome(model, bool(changes), changes, self.refusals(model))
+        return Outcome(model, bool(changes), changes, self.refusals(model), notes_of(folds))
 
     def refusals(self, model: ir.Model) -> tuple[Refusal, ...]:
         """What the pass leaves alone, and why. Default: nothing to say."""
@@ -83,6 +83,15 @@ def fold_all(model: ir.Model, folds: Sequence[FoldChannels], rule: str) -> tuple
             raise InternalError(f"{rule}: layer {fold.layer!r} has no place for a fold")
         apply_fold(model.graph, site, fold, rule)
     return tuple(Change(rule, f.layer, f.detail) for f in folds)
+
+
+def notes_of(folds: Sequence[FoldChannels]) -> tuple[Note, ...]:
+    """For the report: what each layer that reads a changed activation gains."""
+    return tuple(
+        Note(reader, fold.detail, gain)
+        for fold in folds
+        for reader, gain in zip(fold.readers, fold.gains_db, strict=True)
+    )
 
 
 def weight_power(site: FoldSite) -> Array:

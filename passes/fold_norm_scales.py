@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 import onnx_ir as ir
 
+from edgevit.channel_observer import ChannelObserver
 from edgevit.edits import Edit, FoldChannels
 from edgevit.errors import UsageError
 from edgevit.passes.channel_folds import FoldSite
-from edgevit.passes.channel_ranges import ChannelRange, channel_ranges
+from edgevit.passes.channel_ranges import ChannelRange
 from edgevit.passes.facts import Array
 from edgevit.passes.fold_channels import FoldPass, Place, gain_db, places
+from edgevit.passes.fold_gains import look, with_gains
+from edgevit.passes.layer_rows import Seen
 from edgevit.pipeline import Context, Refusal
-from edgevit.statistics import stream
+from edgevit.ranges import channel_spans
 
 __all__ = ["FoldNormScales", "norm_scales"]
 
@@ -43,26 +46,46 @@ class FoldNormScales(FoldPass):
     Attributes:
         collapse: ``mean`` or ``median`` of the channels' steps and zero points.
         bits: Width of the codes the zero points are meant for.
+        percentile: Share of a channel's elements that its range keeps on each side, in
+            percent; below 100 outliers do not stretch it (Ranjan and Savakis, "LRP-QViT",
+            arXiv 2401.11243, clips before the fold).
     """
 
     name: ClassVar[str] = "fold-norm-scales"
 
     collapse: str = "mean"
     bits: int = 8
+    percentile: float = 100.0
 
     def plan(self, model: ir.Model, context: Context) -> tuple[Edit, ...]:
         """Choose ``r`` and ``o`` of every norm from the ranges of its channels."""
+        self._check()
+        found = [p for p in places(model, False) if isinstance(p, Place) and p.site.norm]
+        if not found:
+            return ()
+        watched = {
+            str(p.site.value.name): ChannelObserver(p.site.axis)
+            for p in found
+            if self.percentile < 100.0
+        }
+        seen = look(model, found, context, str(self), watched)
+        ranges = {**seen.ranges, **{n: self._clipped(n, seen, o) for n, o in watched.items()}}
+        edits = ((p, self._edit(p, ranges[str(p.site.value.name)])) for p in found)
+        return tuple(with_gains(edit, p, seen, self.bits) for p, edit in edits)
+
+    def _check(self) -> None:
         if self.collapse not in _COLLAPSE:
             raise UsageError(
                 f"{self.name}: collapse expects mean or median, found {self.collapse!r}"
             )
-        found = [p for p in places(model, False) if isinstance(p, Place) and p.site.norm]
-        axes = {str(p.site.value.name): p.site.axis for p in found}
-        if not found:
-            return ()
-        samples = context.data(str(self))
-        ranges = channel_ranges(stream(model, samples=samples, values=list(axes)), axes)
-        return tuple(self._edit(p, ranges[str(p.site.value.name)]) for p in found)
+        if not 50.0 < self.percentile <= 100.0:
+            raise UsageError(
+                f"{self.name}: percentile expects 50 to 100, found {self.percentile}"
+            )
+
+    def _clipped(self, name: str, seen: Seen, observer: ChannelObserver) -> ChannelRange:
+        span = channel_spans(observer.result(), self.percentile)
+        return replace(seen.ranges[name], low=span.low, high=span.high)
 
     def refusals(self, model: ir.Model) -> tuple[Refusal, ...]:
         """Norms that something else than layers reads."""

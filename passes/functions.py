@@ -86,10 +86,34 @@ def _optical_conv() -> ir.Function:
     return ir.Function(DOMAIN, "OpticalConv", graph=graph, attributes=formal)
 
 
+def _shared_conv() -> ir.Function:
+    """``SharedConv(x, K, b)``: pictures of tokens that all meet the kernels ``K`` alike.
+
+    Attributes: ``tile`` ``[T, c, h, w]``, the pictures of the T tokens in ``x``; ``pads``, as
+    of ``Conv``. The result is ``[T, n, h', w']``.
+    """
+    x, k, b = (ir.Value(name=n) for n in ("x", "k", "b"))
+    handed = ir.RefAttr("value_ints", "tile", ir.AttributeType.INTS)
+    shape = ir.Node("", "Constant", [], [handed], outputs=[ir.Value(name="shape")])
+    pictures = ir.Node("", "Reshape", [x, *shape.outputs], outputs=[ir.Value(name="pictures")])
+    pads = ir.RefAttr("pads", "pads", ir.AttributeType.INTS)
+    y = ir.Node("", "Conv", [*pictures.outputs, k, b], [pads], outputs=[ir.Value(name="y")])
+    graph = ir.Graph(
+        [x, k, b],
+        y.outputs,
+        nodes=[shape, pictures, y],
+        opset_imports={"": _OPSET},
+        name="SharedConv",
+    )
+    formal = [ir.Attr(name, ir.AttributeType.INTS, None) for name in ("tile", "pads")]
+    return ir.Function(DOMAIN, "SharedConv", graph=graph, attributes=formal)
+
+
 FUNCTIONS = {
     "LogQuantize": _log_quantize,
     "OpticalConv": _optical_conv,
     "OpticalLinear": _optical_linear,
+    "SharedConv": _shared_conv,
     "Silu": _silu,
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -160,7 +160,9 @@ def choose(
     if fold is not None:
         gain = 10 * np.log10(max(state.error, 1e-30) / max(states[0].error, 1e-30))
         detail = f"channel granularity: error of the outputs {gain:+.1f} dB"
-        fold = FoldChannels(fold.layer, fold.scale, fold.offset, fold.explicit, detail)
+        names = tuple(reader.name for reader in group.readers)
+        gains = (round(-float(gain), 2),) * len(names)
+        fold = replace(fold, detail=detail, readers=names, gains_db=gains)
     return Choice(group, fold, state.inputs, state.scales, high, state.error)
 
 

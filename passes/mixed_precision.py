@@ -16,7 +16,7 @@ from edgevit.errors import UsageError
 from edgevit.estimate import NEEDED, Load, latency_ms
 from edgevit.passes.allocate_bits import Option, allocate
 from edgevit.passes.apply_quantizers import apply
-from edgevit.passes.bridge_weights import curvatures
+from edgevit.passes.bridge_weights import WAYS, curvatures, gradient_curvatures
 from edgevit.passes.channel_layers import ChannelLayer, channel_layers
 from edgevit.passes.facts import Array
 from edgevit.passes.layer_losses import (
@@ -46,7 +46,8 @@ class MixedPrecision(CalibratedPass):
        (MPTQ-ViT, arXiv 2401.14895, ranks layers by what they do to the result).
     2. ``rank=relevance``: a relevance of each layer, measured once, times its error at the
        width (LRP-QViT, arXiv 2401.11243, ranks by relevance; there it is propagated backward,
-       here it is the curvature of the output's divergence along the layer's output).
+       here it is the curvature of the output's divergence along the layer's output: of all
+       channels together by forward passes, of each by gradients).
 
     Attributes:
         bits: Widths that may be chosen, separated by ``|``.
@@ -55,6 +56,7 @@ class MixedPrecision(CalibratedPass):
             both widths), or ``latency`` (the device's roofline with narrower numbers; an
             estimate that knows no integer kernels).
         rank: Case 1 or 2.
+        curvature: How case 2 measures it, ``forward`` or ``gradient`` (extra ``[torch]``).
         samples: Calibration samples on which losses are measured.
         exclude: Patterns of layer names that stay float, separated by ``|``.
     """
@@ -66,6 +68,7 @@ class MixedPrecision(CalibratedPass):
     budget: float = 0.75
     measure: str = "bytes"
     rank: str = "greedy"
+    curvature: str = "forward"
     samples: int = 4
     exclude: str = ""
 
@@ -93,7 +96,11 @@ class MixedPrecision(CalibratedPass):
         return apply(model, edits, self.name)
 
     def _widths(self) -> list[int]:
-        for field, known in (("measure", tuple(_UNITS)), ("rank", ("greedy", "relevance"))):
+        for field, known in (
+            ("measure", tuple(_UNITS)),
+            ("rank", ("greedy", "relevance")),
+            ("curvature", WAYS),
+        ):
             if getattr(self, field) not in known:
                 raise UsageError(
                     f"pass {self.name!r}: {field} is {getattr(self, field)!r}",
@@ -137,39 +144,53 @@ class MixedPrecision(CalibratedPass):
     ) -> dict[str, dict[int, float]]:
         widths = list(parts)
         found = {}
+        given = self._gradients(model, layers, context)
         for layer in layers:
-            wanted = tail_reads(model, layer)
+            wanted = tail_reads(model, layer) if layer.name not in given else _ends(layer)
             source = stream(model, samples=context.data(str(self)), values=wanted)
             seen = list(islice(source, self.samples))
             plans = [parts[b][layer.name] for b in widths]
             if self.rank == "greedy":
                 losses = [x.divergence for x in layer_losses(model, layer, plans, seen)]
             else:
-                losses = _relevant(model, layer, plans, seen, context.seed)
+                worth = given.get(layer.name)
+                if worth is None:
+                    probe = Probe(len(seen), 1, context.seed)
+                    worth = curvatures(model, layer.out, seen, probe)
+                losses = _weighed(layer, plans, seen, worth)
             found[layer.name] = dict(zip(widths, losses, strict=True))
         return found
 
+    def _gradients(
+        self, model: ir.Model, layers: Sequence[ChannelLayer], context: Context
+    ) -> dict[str, Array]:
+        """Layer name -> curvature of every channel, where gradients measure it."""
+        if self.rank != "relevance" or self.curvature != "gradient":
+            return {}
+        probe = Probe(self.samples, seed=context.seed)
+        return gradient_curvatures(model, layers, context.data(str(self)), probe)
 
-def _relevant(
-    model: ir.Model,
+
+def _ends(layer: ChannelLayer) -> list[str]:
+    return list(dict.fromkeys((str(layer.x.name), layer.name)))
+
+
+def _weighed(
     layer: ChannelLayer,
     plans: Sequence[LayerEdits],
     seen: Sequence[Mapping[str, Array]],
-    seed: int,
+    worth: Array,
 ) -> list[float]:
-    """Half the curvature along a layer's output, times its mean square error."""
-    relevance = curvatures(model, layer.out, seen, Probe(len(seen), 1, seed)).mean()
+    """Half the squared error of a layer's output, each channel times its curvature.
+
+    Of a sample: summed over positions, mean over samples.
+    """
+    axis = 1 if layer.is_conv else -1
     errors = []
     for plan in plans:
-        off = [
-            float(
-                np.square(
-                    layer_output(layer, s[str(layer.x.name)], plan) - s[layer.name]
-                ).sum()
-            )
-            for s in seen
-        ]
-        errors.append(0.5 * float(relevance) * float(np.mean(off)))
+        off = [layer_output(layer, s[str(layer.x.name)], plan) - s[layer.name] for s in seen]
+        squares = [np.square(np.moveaxis(x, axis, -1)).reshape(-1, len(worth)) for x in off]
+        errors.append(0.5 * float(np.mean([(x @ worth).sum() for x in squares])))
     return errors
 
 

@@ -97,16 +97,18 @@ def _transposed(
     found: dict[str, Any],
     mode: str,
 ) -> dict[str, Any]:
-    extra = tuple(attr(node, "output_padding", (0,) * len(sizes)))
+    extra = list(attr(node, "output_padding", (0,) * len(sizes)))
     if mode == "NOTSET" and "output_shape" not in node.attributes:
         pads = tuple(attr(node, "pads", (0, 0) * len(sizes)))
-        return {"pads": pads, "output_padding": extra}
+        return {"pads": pads, "output_padding": tuple(extra)}
     begins, ends = [], []
     for i, (size, wanted) in enumerate(zip(sizes, out, strict=True)):
         reach = found["dilations"][i] * (found["kernel_shape"][i] - 1) + 1
         total = found["strides"][i] * (size - 1) + extra[i] + reach - wanted
+        # More than the windows reach is wanted: zeros behind them, nothing to cut.
+        extra[i], total = extra[i] + max(-total, 0), max(total, 0)
         # The ConvTranspose text of the ONNX standard: SAME_UPPER puts the odd one last.
         half = total // 2 if mode == "SAME_UPPER" else total - total // 2
         begins.append(half)
         ends.append(total - half)
-    return {"pads": (*begins, *ends), "output_padding": extra}
+    return {"pads": (*begins, *ends), "output_padding": tuple(extra)}

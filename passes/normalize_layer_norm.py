@@ -1,4 +1,4 @@
-"""Existing LayerNormalization nodes in the canonical form."""
+"""Existing LayerNormalization and RMSNormalization nodes in the canonical form."""
 
 from __future__ import annotations
 
@@ -30,11 +30,15 @@ class _Facts:
         return self.flat[-1]
 
 
+# Operator -> how many parameters its canonical form has: a scale, and a bias.
+_PARAMETERS = {"LayerNormalization": 2, "RMSNormalization": 1}
+
+
 class CanonicalLayerNorm(Rule):
     """``LayerNormalization(x, g[, b], axis=a)`` -> one axis, a bias, explicit attributes."""
 
     name = "canonical-layer-norm"
-    root_ops = frozenset({"LayerNormalization"})
+    root_ops = frozenset(_PARAMETERS)
 
     def find(self, model: ir.Model, node: ir.Node) -> Match | Refused | None:
         """Any that is not canonical yet."""
@@ -50,7 +54,7 @@ class CanonicalLayerNorm(Rule):
         explicit = "epsilon" in node.attributes
         last = shape_of(x)[-1:]
         affine = [static(v) for v in node.inputs[1:]]
-        vectors = affine == [last, last]
+        vectors = affine == [last] * _PARAMETERS[node.op_type]
         if axis == rank - 1 and explicit and vectors and len(node.outputs) == 1:
             return None
         return closed_match(node.outputs[0], [node], {"x": x, "node": node})
@@ -86,13 +90,10 @@ class CanonicalLayerNorm(Rule):
             "axis": len(facts.flat) - 1,
             "epsilon": node.attributes.get_float("epsilon", 1e-5),
         }
-        y = op.op(
-            "LayerNormalization",
-            [source, scale, _vector(op, bias, 0.0, facts, dtype_of(x))],
-            attributes,
-            shape=facts.flat,
-            dtype=x.dtype,
-        )
+        operands = [source, scale]
+        if _PARAMETERS[node.op_type] == 2:
+            operands.append(_vector(op, bias, 0.0, facts, dtype_of(x)))
+        y = op.op(node.op_type, operands, attributes, shape=facts.flat, dtype=x.dtype)
         if facts.flat == shape:
             return y
         return op.op("Reshape", [y, op.constant(np.asarray(shape, np.int64))], shape=shape)
@@ -119,10 +120,10 @@ def _fits(small: tuple[int, ...], large: tuple[int, ...]) -> bool:
 
 @dataclass(frozen=True)
 class NormalizeLayerNorm(RewritePass):
-    """Bring existing ``LayerNormalization`` nodes to the canonical form.
+    """Bring existing ``LayerNormalization`` and ``RMSNormalization`` to the canonical form.
 
     ``LayerNormalization(x, g, axis=2)`` of rank 4  ->  ``Reshape``, over the last axis with a
-    bias of zeros, ``Reshape``
+    bias of zeros, ``Reshape``; ``RMSNormalization`` alike, without a bias
 
     Conditions:
 

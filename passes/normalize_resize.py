@@ -26,6 +26,8 @@ class NormalizeResize(NodePass):
     1. ``roi`` is read by ``tf_crop_and_resize`` only: refused there, left out elsewhere.
     2. Sizes that are whole multiples of the input's become scales, which are then exact.
     3. ``axes`` are spread over all dimensions; an equal shape and scales of one are a no-op.
+    4. A kept aspect ratio has one scale for all axes, which is written out if the sizes that
+       it gives are those that the rounding of the ratio gave.
     """
 
     name: ClassVar[str] = "normalize-resize"
@@ -42,14 +44,36 @@ class NormalizeResize(NodePass):
         scales, sizes = constant(given(node, 2)), constant(given(node, 3))
         if scales is None and sizes is None:
             return Refused("scales and sizes are not constant")
-        full = _scales(node, scales, shape, target)
+        policy = attr(node, "keep_aspect_ratio_policy", "stretch")
+        kept_ratio = policy != "stretch" and sizes is not None
+        if kept_ratio and sizes is not None:  # case 4
+            full = _ratio(node, sizes, shape, target, policy)
+            if full is None:
+                return Refused(f"{policy} gives sizes that no scale gives exactly")
+        else:
+            full = _scales(node, scales, shape, target)
         if full is not None and (full == 1).all():  # case 3
             return x
         if _is_plain(node, full):
             return None
-        tail = [None, op.constant(full)] if full is not None else [None, None, given(node, 3)]
+        if full is not None:
+            tail = [None, op.constant(full)]
+        else:  # the policy is to stretch: the sizes asked for are those of the result
+            tail = [None, None, op.constant(np.array(target, np.int64))]
         kept = attrs(node, axes=None, keep_aspect_ratio_policy="stretch")
         return op.op("Resize", [x, *tail], kept, shape=target, dtype=x.dtype)
+
+
+def _ratio(
+    node: ir.Node, sizes: Array, shape: tuple[int, ...], target: tuple[int, ...], policy: str
+) -> Array | None:
+    """The one scale of the resized axes; ``None`` if no float gives the result's sizes."""
+    axes = [a % len(shape) for a in attr(node, "axes", range(len(shape)))]
+    each = [float(s) / shape[a] for a, s in zip(axes, sizes.reshape(-1), strict=True)]
+    full = np.ones(len(shape), np.float32)
+    full[axes] = min(each) if policy == "not_larger" else max(each)
+    made = tuple(int(np.floor(np.float32(n) * s)) for n, s in zip(shape, full, strict=True))
+    return full if made == target else None
 
 
 def _scales(

@@ -5,6 +5,7 @@ an error of an inner value O is ``dO^T H dO / 2``, and for independent errors of
 elements only the diagonal counts. Along a random-sign direction s within channel c,
 ``E[s^T H s] = sum_i H_ii`` over the channel (Hutchinson's estimator), and two forward passes
 give the curvature: ``(L(O + e s) + L(O - e s)) / e^2``, since L is zero and flat at e = 0.
+``edgevit.torchgraph.curvature`` measures the same diagonal with gradients.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from edgevit.reference_stream import run_stream
 __all__ = [
     "Loss",
     "Probe",
+    "at_logits",
     "curvature",
     "divergence",
     "forward_weights",
@@ -73,6 +75,16 @@ def divergence(p: Array, q: Array) -> float:
 def output_loss(true: Array, found: Array) -> float:
     """Divergence of the distributions that two outputs of the network stand for."""
     return divergence(probabilities(true), probabilities(found))
+
+
+def at_logits(found: Sequence[Array]) -> Array:
+    """Mean ``H_ii`` of every channel at the output itself: ``p (1 - p)``, float64 ``[C]``.
+
+    The second derivative of the divergence by a logit (Bishop, Pattern Recognition and
+    Machine Learning, eq. 4.110). The channels are the answers, the last axis.
+    """
+    rows = np.concatenate([probabilities(y).reshape(-1, y.shape[-1]) for y in found])
+    return np.asarray((rows * (1 - rows)).mean(axis=0))
 
 
 def weighted_loss(weights: Array, axis: int) -> Loss:

@@ -12,7 +12,8 @@ import onnx_ir as ir
 
 from edgevit.edits import Edit, KeepFloat, QuantizeActivation, QuantizeWeight
 from edgevit.errors import UsageError
-from edgevit.model import constant
+from edgevit.layer_rules import float_reason, writes_codes
+from edgevit.model import constant, shape_of
 from edgevit.observers import TensorStatistics
 from edgevit.passes.apply_quantizers import apply
 from edgevit.passes.elementwise import only_reader
@@ -111,7 +112,7 @@ class Quantize(CalibratedPass):
         given = scheme_of(context)
         changes: dict[str, object] = {}
         if self.weights > 0:
-            changes["weight_bits"] = self.weights
+            changes |= {"weight_bits": self.weights, "conv_weight_bits": 0}
         if self.activations > 0:
             changes["activation_bits"] = self.activations
         if self.activations < 0:
@@ -138,10 +139,9 @@ class Quantize(CalibratedPass):
 
     def _reason(self, layer: Quantizable, scheme: QuantScheme) -> str | None:
         """Why a layer stays float; ``None`` if it does not."""
-        if layer.node.op_type not in scheme.operators:
-            return f"{layer.node.op_type} is not quantized here: {scheme.source}"
-        if layer.grouped and not scheme.depthwise:
-            return f"a convolution of several groups: {scheme.source}"
+        reason = float_reason(layer.node, shape_of(layer.weight), scheme)
+        if reason is not None:
+            return reason
         pattern = excluded(layer, self.exclude)
         return None if pattern is None else f"excluded by {pattern!r}"
 
@@ -206,9 +206,10 @@ def scheme_of(context: Context) -> QuantScheme:
     target, precision = context.target, context.precision
     if target is not None:
         special = f"{precision}:{target.options.get('cpu', '')}"
-        precision = special if special in target.quantization else precision
-    if target is not None and precision in target.quantization:
-        return target.quantization[precision]
+        special = special if special in target.quantization else precision
+        if special in target.quantization:
+            rules = (r for r in target.layers if not r.precisions or precision in r.precisions)
+            return target.quantization[special].model_copy(update={"layers": tuple(rules)})
     name = "no target" if target is None else target.name
     known = [] if target is None else sorted(target.quantization)
     raise UsageError(
@@ -234,7 +235,8 @@ def _wanted(layers: Sequence[Quantizable], scheme: QuantScheme) -> dict[str, tup
         if not _dequantized(layer.x):
             name = str(layer.x.name)
             found[name] = (*found.get(name, ()), layer.key)
-        if layer.node.op_type in scheme.outputs and not _quantized(layer.result):
+        codes = writes_codes(layer.node, shape_of(layer.weight), scheme)
+        if codes and not _quantized(layer.result):
             everywhere.add(str(layer.result.name))
             found.setdefault(str(layer.result.name), ())
     return {name: () if name in everywhere else found[name] for name in found}

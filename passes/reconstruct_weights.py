@@ -9,7 +9,7 @@ bias: Nagel et al., arXiv 1906.04721, section 4.2 (bias correction).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -30,7 +30,7 @@ _CENTERED = 0.9
 # Rows of one sample depend on each other: directions that data has not seen are not free.
 _SCARCE = 20.0
 
-__all__ = ["Reconstruction", "Settings", "reconstruct"]
+__all__ = ["Reconstruction", "Settings", "held", "reconstruct"]
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,15 @@ def reconstruct(layer: ChannelLayer, seen: Moments, settings: Settings) -> Recon
     before = expected_error(weight, nearest(weight, plain), plain, hessian).sum() / power
     after = expected_error(target, codes, grid, hessian).sum() / power
     return Reconstruction(codes, grid, shift.reshape(-1), float(before), float(after))
+
+
+def held(made: Reconstruction, least: float) -> Reconstruction:
+    """The same weights where no scale is below ``least``: see ``QuantScheme.least_scale``."""
+    if (made.grid.scale >= least).all():
+        return made
+    grid = replace(made.grid, scale=np.maximum(made.grid.scale, least))
+    weight = made.codes * made.grid.columns(made.codes.shape[2])
+    return replace(made, codes=nearest(weight, grid), grid=grid)
 
 
 def _normal_equations(seen: Moments, centered: bool) -> tuple[Array, Array]:

@@ -11,11 +11,11 @@ import onnx_ir as ir
 from edgevit.edits import Edit, FoldChannels
 from edgevit.errors import UsageError
 from edgevit.passes.channel_folds import FoldSite
-from edgevit.passes.channel_ranges import ChannelRange, channel_ranges
+from edgevit.passes.channel_ranges import ChannelRange
 from edgevit.passes.facts import Array
 from edgevit.passes.fold_channels import FoldPass, Place, gain_db, places
+from edgevit.passes.fold_gains import look, with_gains
 from edgevit.pipeline import Context
-from edgevit.statistics import stream
 
 __all__ = ["SmoothQuant", "smoothing"]
 
@@ -57,11 +57,9 @@ class SmoothQuant(FoldPass):
         found = [p for p in places(model, self.explicit) if isinstance(p, Place)]
         if not found:
             return ()
-        axes = {str(p.site.value.name): p.site.axis for p in found}
-        samples = context.data(str(self))
-        ranges = channel_ranges(stream(model, samples=samples, values=list(axes)), axes)
-        edits = (self._edit(p, ranges[str(p.site.value.name)]) for p in found)
-        return tuple(edit for edit in edits if edit is not None)
+        seen = look(model, found, context, str(self))
+        edits = ((p, self._edit(p, seen.ranges[str(p.site.value.name)])) for p in found)
+        return tuple(with_gains(edit, p, seen, 8) for p, edit in edits if edit is not None)
 
     def _edit(self, place: Place, seen: ChannelRange) -> FoldChannels | None:
         site = place.site

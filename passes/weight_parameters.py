@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,15 +26,25 @@ def weight_parameters(
     Args:
         array: The weight.
         layer: Says which axis is which.
-        scheme: Dtype, bits, block.
+        scheme: Dtype, bits, block, least scale.
         per_tensor: One scale for all of it.
         search: Choose each scale by least square error, else by the largest magnitude.
     """
-    bits = scheme.weight_bits or None
+    found = _parameters(array, layer, scheme, per_tensor, search)
+    if (found.scale >= scheme.least_scale).all():
+        return found
+    least = found.scale.dtype.type(scheme.least_scale)
+    return replace(found, scale=np.maximum(found.scale, least))
+
+
+def _parameters(
+    array: Array, layer: Quantizable, scheme: QuantScheme, per_tensor: bool, search: bool
+) -> QParams:
+    bits = scheme.bits_of(layer.node.op_type)
     if per_tensor:
         return _of_rows(array.reshape(1, -1), scheme.weights, bits, search, None)
     if scheme.block and layer.node.op_type == "MatMul":
-        return _blockwise(array, layer.contracted_axis, scheme, search)
+        return _blockwise(array, layer.contracted_axis, scheme, bits, search)
     axis = layer.channel_axis
     if layer.node.op_type == "ConvTranspose" and layer.grouped:
         # Output channels of a group share the axis with those of the others: one scale.
@@ -42,9 +53,7 @@ def weight_parameters(
     return _of_rows(rows, scheme.weights, bits, search, axis)
 
 
-def _of_rows(
-    rows: Array, dtype: str, bits: int | None, search: bool, axis: int | None
-) -> QParams:
+def _of_rows(rows: Array, dtype: str, bits: int, search: bool, axis: int | None) -> QParams:
     """One scale a row (per tensor: one row)."""
     peaks = np.abs(rows).max(axis=1).astype(np.float64)
     if search:
@@ -67,16 +76,16 @@ def _best_shares(rows: Array, peaks: Array, high: int) -> Array:
     return chosen
 
 
-def _blockwise(array: Array, axis: int, scheme: QuantScheme, search: bool) -> QParams:
+def _blockwise(
+    array: Array, axis: int, scheme: QuantScheme, bits: int, search: bool
+) -> QParams:
     """One scale for each block along the contracted axis and each output channel."""
     length = array.shape[axis]
     block = next(b for b in range(min(scheme.block, length), 0, -1) if length % b == 0)
     count = length // block
     split = array.reshape(*array.shape[:axis], count, block, *array.shape[axis + 1 :])
     rows = np.moveaxis(split, axis + 1, -1)
-    made = _of_rows(
-        rows.reshape(-1, block), scheme.weights, scheme.weight_bits or None, search, 0
-    )
+    made = _of_rows(rows.reshape(-1, block), scheme.weights, bits, search, 0)
     shape = rows.shape[:-1]
     return QParams(
         made.scale.reshape(shape),

@@ -20,6 +20,7 @@ import numpy as np
 from edgevit import registry
 from edgevit.bundle import TensorInfo
 from edgevit.errors import EdgevitError, InputError, probe_package
+from edgevit.runtimes.openvino import compiled_model
 from edgevit.runtimes.ort import onnxruntime
 from edgevit.runtimes.session import load
 
@@ -110,6 +111,25 @@ class _TfliteSubject:
             self._interpreter.get_tensor(index)
 
 
+class _OpenVINOSubject:
+    """A bare OpenVINO ``.xml``, whoever wrote it, compiled as our engine compiles."""
+
+    engine = "openvino"
+
+    def __init__(self, path: Path, threads: int) -> None:
+        self.version = probe_package(self.engine, "openvino", "openvino").version
+        self._compiled = compiled_model(path, threads)
+        self._feeds = [
+            _draw(tuple(port.get_shape()), np.dtype(port.get_element_type().to_dtype()).name)
+            for port in self._compiled.inputs
+        ]
+
+    def run(self) -> None:
+        found = self._compiled(self._feeds)
+        for port in self._compiled.outputs:
+            np.array(found[port])  # as our executor hands it out
+
+
 class _BundleSubject:
     """A bundle through its own runtime, as a device would run it."""
 
@@ -161,6 +181,8 @@ def _open(path: Path, threads: int, shapes: dict[str, tuple[int, ...]]) -> Any:
         return _BundleSubject(path, threads, shapes)
     if path.suffix == ".tflite":
         return _TfliteSubject(path, threads)
+    if path.suffix == ".xml":
+        return _OpenVINOSubject(path, threads)
     return _OnnxSubject(path, threads, shapes)
 
 

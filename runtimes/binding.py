@@ -9,7 +9,7 @@ import numpy as np
 from edgevit.bundle import Binding
 from edgevit.errors import ArtifactError, InputError
 
-__all__ = ["from_artifact", "to_artifact"]
+__all__ = ["check_fits", "from_artifact", "to_artifact"]
 
 Array = np.ndarray[Any, Any]
 
@@ -27,13 +27,19 @@ def to_artifact(binding: Binding, array: Array) -> Array:
     turned = array if binding.perm is None else array.transpose(binding.perm)
     dtype = np.dtype(binding.artifact_dtype)
     if array.dtype != dtype:
-        _check_fits(binding, array, dtype)
+        check_fits(binding, array, dtype)
     with np.errstate(over="ignore"):  # checked above
         converted = turned.reshape(binding.artifact_shape).astype(dtype)
     return np.ascontiguousarray(converted).reshape(binding.artifact_shape)
 
 
-def _check_fits(binding: Binding, array: Array, dtype: np.dtype[Any]) -> None:
+def check_fits(binding: Binding, array: Array, dtype: np.dtype[Any]) -> None:
+    """Whether all finite numbers of ``array`` are within the range of ``dtype``.
+
+    Raises:
+        InputError: One is not.
+        ArtifactError: Floats are to become integers.
+    """
     if dtype.kind in "iu" and array.dtype.kind == "f":
         raise ArtifactError(
             f"tensor {binding.name!r}: the artifact takes {dtype}, the source gives "

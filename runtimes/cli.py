@@ -51,7 +51,8 @@ def run_bundle(
         described = [_describe(session, path, found) for path, found in runs]
     if output is not None:
         _write(output, [found for _, found in runs])
-    text = "\n".join(_text(d) for d in described)
+    told = zip(described, runs, strict=True)
+    text = "\n".join(_text(d, _first(found)) for d, (_, found) in told)
     return {"outputs": described}, text
 
 
@@ -104,7 +105,7 @@ def _load(path: Path) -> dict[str, Array]:
 
 
 def _describe(session: Session, path: Path, found: Mapping[str, Array]) -> dict[str, Any]:
-    first = next(iter(found))
+    first = _first(found)
     described: dict[str, Any] = {
         "input": str(path),
         "tensors": [
@@ -114,10 +115,15 @@ def _describe(session: Session, path: Path, found: Mapping[str, Array]) -> dict[
     }
     if session.head is not None:
         described["head"] = session.head.kind
-        described["answers"] = [_answer(a) for a in session.head.apply(found[first])]
+        described["answers"] = [_answer(a) for a in session.head.apply(first)]
     else:
-        described["values"] = [_finite(v) for v in found[first].ravel()[:SHOWN]]
+        described["values"] = [_finite(v) for v in first.ravel()[:SHOWN]]
     return described
+
+
+def _first(found: Mapping[str, Array]) -> Array:
+    """The first output, which a head reads and of which some values are shown."""
+    return next(iter(found.values()))
 
 
 def _finite(value: Any) -> float | None:
@@ -138,7 +144,8 @@ def _answer(answer: Any) -> Any:
     return {"covered": float(np.mean(answer)), "shape": list(answer.shape)}
 
 
-def _text(described: Mapping[str, Any]) -> str:
+def _text(described: Mapping[str, Any], first: Array) -> str:
+    """For people: unlike JSON, text has NaN and infinity."""
     head = described.get("head")
     if head == "ctc":
         words = "  ".join(
@@ -151,7 +158,7 @@ def _text(described: Mapping[str, Any]) -> str:
     if head == "mask":
         return f"{described['input']}: mask covers {described['answers'][0]['covered']:.1%}"
     tensors = ", ".join(f"{t['name']} {t['dtype']} {t['shape']}" for t in described["tensors"])
-    values = " ".join("-" if v is None else f"{v:.5g}" for v in described["values"])
+    values = " ".join(f"{float(v):.5g}" for v in first.ravel()[:SHOWN])
     return f"{described['input']}: {tensors}\n  first values: {values}"
 
 

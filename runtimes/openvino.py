@@ -12,7 +12,7 @@ from edgevit.bundle import Part
 from edgevit.errors import ArtifactError, Availability, InputError, probe_package
 from edgevit.runtimes.engine import Arrays, Closing
 
-__all__ = ["OpenVINOEngine", "OpenVINOExecutor"]
+__all__ = ["OpenVINOEngine", "OpenVINOExecutor", "compiled_model"]
 
 # On CPUs with bfloat16 units the default would round what the artifact computes in float32.
 _CONFIG = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
@@ -70,16 +70,25 @@ class OpenVINOEngine:
             BackendMissingError: ``openvino`` is not installed.
             ArtifactError: OpenVINO cannot read or compile the file.
         """
-        self.probe().require()
-        core = importlib.import_module("openvino").Core()
-        config: dict[str, Any] = dict(_CONFIG)
-        if threads is not None:
-            config["INFERENCE_NUM_THREADS"] = threads
-        try:
-            compiled = core.compile_model(core.read_model(str(artifact)), "CPU", config)
-        except RuntimeError as e:
-            raise ArtifactError(f"OpenVINO refuses {artifact}: {_first_line(e)}") from e
-        return OpenVINOExecutor(compiled)
+        return OpenVINOExecutor(compiled_model(artifact, threads))
+
+
+def compiled_model(artifact: Path, threads: int | None) -> Any:
+    """A file that OpenVINO reads, compiled for the CPU as ``OpenVINOEngine`` does.
+
+    Raises:
+        BackendMissingError: ``openvino`` is not installed.
+        ArtifactError: OpenVINO cannot read or compile the file.
+    """
+    OpenVINOEngine().probe().require()
+    core = importlib.import_module("openvino").Core()
+    config: dict[str, Any] = dict(_CONFIG)
+    if threads is not None:
+        config["INFERENCE_NUM_THREADS"] = threads
+    try:
+        return core.compile_model(core.read_model(str(artifact)), "CPU", config)
+    except RuntimeError as e:
+        raise ArtifactError(f"OpenVINO refuses {artifact}: {_first_line(e)}") from e
 
 
 def _name(port: Any) -> str:

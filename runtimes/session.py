@@ -23,11 +23,15 @@ from edgevit.errors import ArtifactError, InputError, UsageError
 from edgevit.parity import Figure, Gate, compare, worst_of
 from edgevit.preprocess import Preprocess
 from edgevit.registry import nearest
+from edgevit.runtimes.binding import check_fits
 from edgevit.runtimes.chain import Chain
 from edgevit.runtimes.engine import Arrays, Closing, Engine
 from edgevit.runtimes.heads import Head, parse_head
 
 __all__ = ["SelfCheckResult", "Session", "TensorInfo", "load"]
+
+# Engines whose programs hold float16 behind float32 inputs, in all precisions but fp32.
+_HALF_INSIDE = frozenset({"coreml"})
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,8 @@ class Session(Closing):
         if self._closed:
             raise InputError("this session is closed", hint="load the bundle again")
         index = pick(self.manifest.entries, feeds)
+        if self.manifest.precision != "fp32":
+            _check_half(self.manifest.entries[index], feeds)
         return self._chain(index).run(feeds)
 
     def self_check(self) -> SelfCheckResult:
@@ -227,6 +233,17 @@ def pick(entries: tuple[Entry, ...], feeds: Mapping[str, Any]) -> int:
             raise InputError(f"input {info.name!r}: expected shape {expected}, found {shape}")
     found = ", ".join(f"{i.name}={feeds[i.name].shape}" for i in entries[0].inputs)
     raise InputError(f"no entry of the bundle takes these shapes together: {found}")
+
+
+def _check_half(entry: Entry, feeds: Mapping[str, Any]) -> None:
+    """Programs whose floats are float16 inside take float32, and would say infinity."""
+    for part in entry.parts:
+        if part.engine not in _HALF_INSIDE:
+            continue
+        for binding in part.inputs:
+            array = feeds.get(binding.name)
+            if array is not None and array.dtype.kind == "f":
+                check_fits(binding, array, np.dtype(np.float16))
 
 
 def _shape(entry: Entry, name: str) -> tuple[int, ...]:

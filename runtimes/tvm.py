@@ -145,6 +145,7 @@ class TVMEngine:
         plan = _plan(stem.with_name(f"{stem.name}.plan.json"))
         _check_processor(plan)
         params = _params(stem.with_name(f"{stem.name}.params"), plan["params"])
+        _check_size(artifact, plan["code"])  # the loader maps what is missing, and dies of it
         _threads(threads)
         return TVMExecutor(_code(artifact), plan, params, part)
 
@@ -244,12 +245,19 @@ def _features() -> set[str]:
 
 def _params(path: Path, size: int) -> Array:
     """The parameters, mapped: pages that no call reads are never loaded."""
+    _check_size(path, size)
+    if not size:
+        return _aligned(1)
     try:
-        found = path.stat().st_size
-        if found != size:
-            raise ArtifactError(f"{path}: expected {size} bytes, found {found}")
-        if not size:
-            return _aligned(1)
         return np.memmap(path, np.uint8, mode="c", shape=(size,))
     except OSError as e:
         raise ArtifactError(f"{path}: cannot be read: {e.strerror}") from e
+
+
+def _check_size(path: Path, size: int) -> None:
+    try:
+        found = path.stat().st_size
+    except OSError as e:
+        raise ArtifactError(f"{path}: cannot be read: {e.strerror}") from e
+    if found != size:
+        raise ArtifactError(f"{path}: expected {size} bytes, found {found}")

@@ -15,9 +15,11 @@ import numpy as np
 from edgevit.sim4f.effects import IDEAL, Effects, converted
 from edgevit.sim4f.errors import ParameterError, unknown_full_scale
 from edgevit.sim4f.gather import Gather
+from edgevit.sim4f.joint_fast import JointFields
 from edgevit.sim4f.matching import Match, match
 from edgevit.sim4f.moves import apply, index_of
 from edgevit.sim4f.perturb import MaskErrors, taper
+from edgevit.sim4f.prepared import Prepared
 from edgevit.sim4f.program import Optical, sizes
 from edgevit.sim4f.readout import Counter, count_quickly, estimate
 from edgevit.sim4f.signs import PartName, part_of
@@ -36,6 +38,11 @@ class Labels:
     columns: str
     summed: str
 
+    @property
+    def kept(self) -> str:
+        """Axes of the product."""
+        return self.batch + self.rows + self.columns
+
 
 @dataclass(frozen=True, eq=False)
 class Plan:
@@ -45,13 +52,13 @@ class Plan:
         displayed: Tensor -> ``[batch, rows, length]``.
         masked: Kernel -> ``[batch, length, columns]``.
         read: Product -> ``[sums, *output]``; the first axis is added up.
-        made: Shape of the product.
-        taps: Signed kernel coordinates ``[*kernel operand]`` along y and x, for misplacement.
+        terms: Labels of the sums, in order.
     """
 
     displayed: Gather
     masked: Gather
     read: Gather
+    terms: str
 
 
 def plan(step: Optical, shapes: Mapping[str, Sequence[int]], apart: bool) -> Plan:
@@ -92,8 +99,9 @@ def plan(step: Optical, shapes: Mapping[str, Sequence[int]], apart: bool) -> Pla
         (labels.batch, labels.columns, labels.summed),
         size,
     )
-    read = _read(step, labels, size, rows, columns)
-    return Plan(Gather.of(x), Gather.of(k.transpose(0, 2, 1)), Gather.of(read))
+    terms = "".join(s for s in labels.kept if s not in step.read.labels)
+    read = _read(step, labels, size, rows, columns, terms)
+    return Plan(Gather.of(x), Gather.of(k.transpose(0, 2, 1)), Gather.of(read), terms)
 
 
 def _labels(step: Optical, apart: bool) -> Labels:
@@ -137,19 +145,22 @@ def _count(labels: str, size: Mapping[str, int]) -> int:
 
 
 def _read(
-    step: Optical, labels: Labels, size: Mapping[str, int], rows: Match, columns: Match
+    step: Optical,
+    labels: Labels,
+    size: Mapping[str, int],
+    rows: Match,
+    columns: Match,
+    terms: str,
 ) -> Array:
     """Where each output element is in the product; terms that are added come first."""
     down, across = len(rows.inputs), len(columns.inputs)
     classes = (len(rows.kernels), len(columns.kernels))
-    kept = labels.batch + labels.rows + labels.columns
     first = labels.batch + labels.rows
     shape = (*(size[s] for s in first), down, across)
     shape = (*shape, *(size[s] for s in labels.columns), *classes)
     made = np.arange(int(np.prod(shape))).reshape(shape)
     place = {s: i for i, s in enumerate(first)}
     place |= {s: len(first) + 2 + i for i, s in enumerate(labels.columns)}
-    terms = "".join(s for s in kept if s not in step.read.labels)
     order = [place[s] for s in terms + step.read.labels]
     order += [len(first), len(first) + 1, made.ndim - 2, made.ndim - 1]
     distinct = (rows.row[:, None], columns.row[None, :])
@@ -168,6 +179,7 @@ class FastProduct:
         rng: Needed if there is noise.
         full_scales: Step name -> largest field expected; found anew in each run if absent,
             as an ideal automatic exposure would.
+        prepared: Of other products of the same program and weights, to be shared.
 
     Raises:
         ParameterError: An effect without a closed form.
@@ -179,6 +191,7 @@ class FastProduct:
         effects: Effects = IDEAL,
         rng: np.random.Generator | None = None,
         full_scales: Mapping[str, float] | None = None,
+        prepared: Prepared | None = None,
     ) -> None:
         if effects.aberration:
             raise ParameterError(
@@ -190,10 +203,9 @@ class FastProduct:
         self._count: Counter = count_quickly(self._rng)
         self._full = dict(full_scales or {})
         self._plans: dict[str, Plan] = {}
-        self._alike: dict[object, Plan] = {}
-        self._kernels: dict[tuple[str, PartName], Array] = {}
-        self._tapers: dict[str, Array] = {}
-        self._errors = MaskErrors(effects)
+        self._ready = prepared if prepared is not None else Prepared()
+        self._errors = MaskErrors(effects, self._ready)
+        self._joint: dict[str, JointFields] = {}
 
     def __call__(self, step: Optical, x: Array, kernel: Array) -> Array:
         """The output tensor of a step, without its bias.
@@ -209,6 +221,8 @@ class FastProduct:
         alone = x.ndim == len(self._shapes[step.source])
         shown = converted(x[None] if alone else x, self._effects.display_bits)
         masks = kernel[None] if alone or step.static else kernel
+        if any(step.joint):
+            masks = converted(masks, self._effects.display_bits)
         fields = _Fields(self._field, step, self._plan(step), shown, masks)
         full = self._full_scale(step, fields)
         found = estimate(step.signs, fields, full, self._effects, self._count)
@@ -229,7 +243,8 @@ class FastProduct:
 
     def _plan(self, step: Optical) -> Plan:
         if step.name not in self._plans:
-            apart = self._effects.counts or not step.signs.linear
+            noisy = self._effects.counts or self._errors.present or any(step.joint)
+            apart = noisy or not step.signs.linear
             self._plans[step.name] = self._shared_plan(step, apart)
         return self._plans[step.name]
 
@@ -237,14 +252,15 @@ class FastProduct:
         """The plan of a step; layers that are laid out alike have the same one."""
         shapes = (tuple(self._shapes[step.source]), tuple(self._shapes[step.kernel]))
         alike = replace(step, name="", source="x", kernel="k", bias="", static=False)
-        key = (alike, *shapes)
-        if key not in self._alike:
+        key = (alike, apart, *shapes)
+        if key not in self._ready.plans:
             try:
                 named = dict(zip("xk", shapes, strict=True))
-                self._alike[key] = plan(alike, named, apart)
+                self._ready.plans[key] = plan(alike, named, apart)
             except ValueError as e:
                 raise ParameterError(f"step {step.name!r}: {e}") from e
-        return self._alike[key]
+        found: Plan = self._ready.plans[key]
+        return found
 
     def _field(
         self,
@@ -256,28 +272,52 @@ class FastProduct:
         masked: PartName,
     ) -> Array:
         """Fields at the read pixels, ``[samples, terms, *output]``."""
-        left = ready.displayed(part_of(x, displayed))
-        right = self._kernel(step, ready, kernel, masked)
-        seen = ready.read(_multiplied(left, right))
+        seen = self._seen(step, ready, x, kernel, displayed, masked)
+        if any(step.joint):
+            add = self._joint_fields(step, ready)
+            return add(part_of(x, displayed), part_of(kernel, masked), seen, self._rng)
         return self._errors.added(step, self._shapes, x, kernel[0], seen, self._rng)
 
+    def _seen(
+        self,
+        step: Optical,
+        ready: Plan,
+        x: Array,
+        kernel: Array,
+        displayed: PartName,
+        masked: PartName,
+    ) -> Array:
+        """What is read, before errors of the mask's levels."""
+        left = ready.displayed(part_of(x, displayed))
+        right = self._kernel(step, ready, kernel, masked)
+        return ready.read(_multiplied(left, right))
+
+    def _joint_fields(self, step: Optical, ready: Plan) -> JointFields:
+        if step.name not in self._joint:
+            made = JointFields(step, self._shapes, self._effects, ready.terms)
+            self._joint[step.name] = made
+        return self._joint[step.name]
+
     def _kernel(self, step: Optical, ready: Plan, kernel: Array, masked: PartName) -> Array:
-        key = (step.name, masked)
-        if key in self._kernels:
-            return self._kernels[key]
+        key = (step.name, masked, self._effects.shift, ready.terms)
+        if key in self._ready.kernels:
+            return self._ready.kernels[key]
         found = ready.masked(self._displaced(step, part_of(kernel, masked)))
         if step.static:
-            self._kernels[key] = np.ascontiguousarray(found)
+            self._ready.kernels[key] = np.ascontiguousarray(found)
         return found
 
     def _displaced(self, step: Optical, kernels: Array) -> Array:
         """Kernels as the mask shows them where it stands."""
-        if not any(self._effects.shift):
+        shift = self._effects.shift
+        if not any(shift) or any(step.joint):
             return kernels
-        if step.name not in self._tapers:
-            shape = self._shapes[step.kernel]
-            self._tapers[step.name] = taper(step, shape, self._effects.shift)
-        return np.asarray(kernels * self._tapers[step.name], kernels.dtype)
+        factor = self._ready.tapers.get((step.name, shift))
+        if factor is None:
+            factor = taper(step, self._shapes[step.kernel], shift).astype(kernels.dtype)
+            if not step.static:
+                self._ready.tapers[step.name, shift] = factor
+        return np.asarray(kernels * factor)
 
 
 def _multiplied(left: Array, right: Array) -> Array:

@@ -20,17 +20,25 @@ from edgevit.sim4f.errors import ParameterError
 from edgevit.sim4f.modulator import Modulator
 from edgevit.sim4f.moves import apply, index_of, moved_shape
 from edgevit.sim4f.place import impulse_response
+from edgevit.sim4f.prepared import Prepared
 from edgevit.sim4f.program import Lattice, Optical
 
-__all__ = ["MaskErrors", "centered", "level_error", "taper"]
+__all__ = ["MaskErrors", "centered", "centered_at", "level_error", "peak", "taper"]
 
 Array = np.ndarray[Any, Any]
+# Masks of a step from which its driver is set up; their peaks differ by a few percent.
+MASKS_SEEN = 16
 
 
 def centered(lattice: Lattice, pixels: int) -> Array:
     """Signed distance of each element from the origin on a torus of ``pixels``."""
+    return centered_at(lattice.coordinates(), pixels)
+
+
+def centered_at(at: Array, pixels: int) -> Array:
+    """Signed distance of coordinates from the origin on a torus of ``pixels``."""
     half = pixels // 2
-    return (lattice.coordinates() + half) % pixels - half
+    return (at + half) % pixels - half
 
 
 def taper(step: Optical, shape: Sequence[int], shift: tuple[float, float]) -> Array:
@@ -75,9 +83,14 @@ def level_error(mask: Modulator) -> float:
 class MaskErrors:
     """Adds the error of a mask's levels to fields; keeps the spectra's peaks."""
 
-    def __init__(self, effects: Effects) -> None:
+    def __init__(self, effects: Effects, prepared: Prepared) -> None:
         self._sigma = level_error(effects.mask) if effects.mask.kind != "ideal" else 0.0
-        self._peaks: dict[str, float] = {}
+        self._ready = prepared
+
+    @property
+    def present(self) -> bool:
+        """Masks have errors, each its own: sums of several masks' products add them up."""
+        return self._sigma > 0
 
     def added(
         self,
@@ -102,25 +115,26 @@ class MaskErrors:
             return field
         light = np.square(x, dtype=np.float64).sum(axis=tuple(range(1, x.ndim)))
         light /= _entries(step, shapes[step.source]) * step.plane[0] * step.plane[1]
-        spread = self._sigma * self._peak(step, kernel) * np.sqrt(light)
+        spread = self._sigma * peak(step, kernel, self._ready) * np.sqrt(light)
         noise = normals(rng, field.size).reshape(len(field), -1)
         noise *= spread.astype(np.float32)[:, None]
         return field + noise.reshape(field.shape)
 
-    def _peak(self, step: Optical, kernel: Array) -> float:
-        """Root mean square over masks of the largest modulus of the transfer function.
 
-        Found once: for a computed kernel in the first run, as a driver with a fixed full
-        scale is set up once.
-        """
-        if step.name in self._peaks:
-            return self._peaks[step.name]
-        moved = apply(step.masked.moves, kernel)
+def peak(step: Optical, kernel: Array, prepared: Prepared) -> float:
+    """Root mean square over masks of the largest modulus of the transfer function.
+
+    Found once, from ``MASKS_SEEN`` masks at most: for a computed kernel from an example, as a
+    driver with a fixed full scale is set up once.
+    """
+    peaks = prepared.peaks
+    if step.name not in peaks:
+        moved = apply(step.masked.moves, prepared.examples.get(step.name, kernel))
         masks = moved.reshape(-1, *moved.shape[-2:])
-        tops = [np.abs(_spectrum(step, one)).max() for one in masks]
-        found = float(np.sqrt(np.mean(np.square(tops))))
-        self._peaks[step.name] = found
-        return found
+        some = masks[:: -(-len(masks) // MASKS_SEEN)]
+        tops = [np.abs(_spectrum(step, one)).max() for one in some]
+        peaks[step.name] = float(np.sqrt(np.mean(np.square(tops))))
+    return peaks[step.name]
 
 
 def _entries(step: Optical, shape: Sequence[int]) -> int:

@@ -104,6 +104,8 @@ class Optical:
         signs: Exposures of each frame.
         bias: Stored weight added electronically, broadcast to the output; ``""`` if none.
         macs: Multiply-accumulates of the layer, for reports.
+        joint: Of a joint transform correlator: by how many rows and columns the kernel is
+            displayed apart from the tensor, see ``joint``; zeros: the kernel is a mask.
     """
 
     name: str
@@ -119,6 +121,7 @@ class Optical:
     signs: Signs
     bias: str
     macs: int
+    joint: tuple[int, int] = (0, 0)
 
     @property
     def summed(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from edgevit.sim4f.joint import weakened
 from edgevit.sim4f.perturb import centered
 from edgevit.sim4f.program import Optical
 
@@ -21,11 +22,13 @@ def misplacement_error(step: Optical, shift: tuple[float, float]) -> float:
         step: Its kernel lattice decides.
         shift: Displacement along y and x, in mask pixels.
     """
+    if any(step.joint):
+        return float(np.sqrt(np.mean(np.abs(1 - weakened(step, shift).real) ** 2)))
     turns = [
         e * centered(lattice, n) / n
         for e, lattice, n in zip(
             shift, (step.masked.rows, step.masked.columns), step.plane, strict=True
         )
     ]
-    weakened = np.cos(2 * np.pi * (turns[0][:, None] + turns[1][None, :]))
-    return float(np.sqrt(np.mean((1 - weakened) ** 2)))
+    kept = np.cos(2 * np.pi * (turns[0][:, None] + turns[1][None, :]))
+    return float(np.sqrt(np.mean((1 - kept) ** 2)))

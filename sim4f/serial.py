@@ -22,7 +22,7 @@ from edgevit.sim4f.signs import Exposure, Signs
 
 __all__ = ["SCHEMA", "from_json", "to_json"]
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 def to_json(program: Program) -> bytes:
@@ -78,6 +78,7 @@ def _read_step(data: dict[str, Any]) -> Optical | Electronic:
         **{
             **data,
             "plane": (int(data["plane"][0]), int(data["plane"][1])),
+            "joint": (int(data["joint"][0]), int(data["joint"][1])),
             "displayed": _operand(data["displayed"]),
             "masked": _operand(data["masked"]),
             "read": _read(data["read"]),

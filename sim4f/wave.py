@@ -16,6 +16,7 @@ import numpy as np
 from edgevit.sim4f.effects import IDEAL, Effects, converted
 from edgevit.sim4f.errors import unknown_full_scale
 from edgevit.sim4f.grid import Grid, to_origin
+from edgevit.sim4f.joint_wave import JointOptics
 from edgevit.sim4f.modulator import passive, realize
 from edgevit.sim4f.moves import apply
 from edgevit.sim4f.place import impulse_response, input_plane, read_pixels
@@ -23,39 +24,13 @@ from edgevit.sim4f.program import Optical, frames, sizes
 from edgevit.sim4f.pupil import aberration
 from edgevit.sim4f.readout import Counter, FieldOf, count_exactly, estimate
 from edgevit.sim4f.signs import PartName, part_of
+from edgevit.sim4f.spectra import half_spectrum, read_half
 
-__all__ = ["WaveProduct", "half_spectrum", "read_half"]
+__all__ = ["WaveProduct", "lens_phases", "mask_ramp"]
 
 Array = np.ndarray[Any, Any]
 # Spectra of input planes that are kept for the next mask, in bytes.
 KEPT = 1 << 28
-
-
-def half_spectrum(plane: Array, workers: int = 1) -> Array:
-    """Half spectrum of a real plane, ``[R // 2 + 1, C]``; dark columns are not transformed."""
-    import scipy.fft
-
-    lit = np.flatnonzero(plane.any(axis=0))
-    down = np.zeros((plane.shape[0] // 2 + 1, plane.shape[1]), _complex(plane))
-    if lit.size:
-        down[:, lit] = scipy.fft.rfft(plane[:, lit], axis=0, workers=workers)
-    return np.asarray(scipy.fft.fft(down, axis=1, workers=workers, overwrite_x=True))
-
-
-def read_half(
-    spectrum: Array, plane: tuple[int, int], rows: Array, columns: Array, workers: int = 1
-) -> Array:
-    """The field at ``rows`` and ``columns`` of the plane with this half spectrum."""
-    import scipy.fft
-
-    across = scipy.fft.ifft(spectrum, axis=1, workers=workers, overwrite_x=True)
-    distinct, back = np.unique(columns, return_inverse=True)
-    lines = scipy.fft.irfft(across[:, distinct], n=plane[0], axis=0, workers=workers)
-    return np.asarray(lines[rows][:, back.reshape(-1)])
-
-
-def _complex(plane: Array) -> Any:
-    return np.complex64 if plane.dtype == np.float32 else np.complex128
 
 
 class WaveProduct:
@@ -99,6 +74,8 @@ class WaveProduct:
             np.asarray(x[None] if alone else x, self._dtype), self._effects.display_bits
         )
         masked = np.asarray(kernel[None] if alone or step.static else kernel, self._dtype)
+        if any(step.joint):
+            masked = converted(masked, self._effects.display_bits)
         pairs = {(e.displayed, e.masked) for e in step.signs.exposures}
         fields = {p: self._fields(step, shown, masked, *p) for p in sorted(pairs)}
         full = self._full_scale(step, fields, len(shown))
@@ -135,20 +112,30 @@ class WaveProduct:
         """
         shown = [apply(step.displayed.moves, part_of(one, displayed)) for one in x]
         taps = [apply(step.masked.moves, part_of(one, masked)) for one in kernel]
-        optics = _Optics(step, self._effects, self._workers)
+        optics: _Optics | JointOptics
+        tops, others = ([1.0] * len(each) for each in (shown, taps))
+        if any(step.joint):
+            optics = JointOptics(step, self._effects, self._workers, self._count)
+            tops, others = ([_largest(one) for one in each] for each in (shown, taps))
+        else:
+            optics = _Optics(step, self._effects, self._workers)
         own = range(len(shown)) if len(taps) > 1 else [0] * len(shown)
         return [
             np.stack(
                 [
                     optics.field(
-                        (i, *f.displayed), shown[i][f.displayed],
-                        (k, *f.masked), taps[k][f.masked],
-                    )
+                        (i, *f.displayed), shown[i][f.displayed] / tops[i],
+                        (k, *f.masked), taps[k][f.masked] / others[k],
+                    ) * (tops[i] * others[k])
                     for i, k in enumerate(own)
                 ]
             )
             for f in frames(step, self._shapes)
         ]  # fmt: skip
+
+
+def _largest(values: Array) -> float:
+    return float(np.abs(values).max(initial=0)) or 1.0
 
 
 def _getter(fields: Mapping[tuple[PartName, PartName], Array]) -> FieldOf:
@@ -209,22 +196,13 @@ class _Optics:
         """What the modulator shows, and the factor by which it is too dim."""
         if self._real:
             return self._transform(response), 1.0
-        spectrum = self._transform(response * self._ramp(response.dtype))
-        lenses = _lenses(self._step.plane, self._effects.aberration, spectrum.dtype)
+        ramp = mask_ramp(self._effects.shift, self._step.plane, response.dtype)
+        spectrum = self._transform(response * ramp)
+        lenses = lens_phases(self._step.plane, self._effects.aberration, spectrum.dtype)
         if self._effects.mask.kind == "ideal" or not spectrum.any():
             return spectrum * lenses, 1.0
         wanted, top = passive(spectrum)
         return realize(self._effects.mask, wanted) * lenses, top
-
-    def _ramp(self, dtype: Any) -> Array:
-        """Shift theorem: a displaced mask turns the phase of its impulse response."""
-        if not any(self._effects.shift):
-            return np.ones((1, 1), dtype)
-        sides = zip(self._effects.shift, self._step.plane, strict=True)
-        turns = [e * _around(n) / n for e, n in sides]
-        ramp = np.exp(2j * np.pi * (turns[0][:, None] + turns[1][None, :]))
-        kind = np.complex64 if dtype == np.float32 else np.complex128
-        return np.asarray(ramp, kind)
 
     def _read_whole(self, spectrum: Array) -> Array:
         import scipy.fft
@@ -234,8 +212,25 @@ class _Optics:
         return np.asarray(lines[self._rows])
 
 
+def mask_ramp(shift: tuple[float, float], plane: tuple[int, int], dtype: Any) -> Array:
+    """Factor of an impulse response whose mask is displaced: shift theorem.
+
+    Args:
+        shift: Along y and x, in mask pixels.
+        plane: Rows and columns.
+        dtype: Of the response.
+    """
+    if not any(shift):
+        return np.ones((1, 1), dtype)
+    turns = [e * _around(n) / n for e, n in zip(shift, plane, strict=True)]
+    ramp = np.exp(2j * np.pi * (turns[0][:, None] + turns[1][None, :]))
+    return np.asarray(ramp, np.complex64 if dtype == np.float32 else np.complex128)
+
+
 @lru_cache(maxsize=2)
-def _lenses(plane: tuple[int, int], terms: tuple[tuple[int, float], ...], dtype: Any) -> Array:
+def lens_phases(
+    plane: tuple[int, int], terms: tuple[tuple[int, float], ...], dtype: Any
+) -> Array:
     """Phase factor of the lenses in the mask's plane, zero frequency first."""
     if not terms:
         return np.ones((1, 1), dtype)

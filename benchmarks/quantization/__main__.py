@@ -1,81 +1,97 @@
-"""Measure quantized artifacts.
+"""Measure quantized artifacts next to those of the public quantizers.
 
-    python -m benchmarks.quantization [CASE ...] [--count N] [--jobs N] [--only LABEL ...]
+    python -m benchmarks.quantization [CASE ...] [--count N] [--only LABEL ...]
+                                       [--seconds S] [--resume] [--print]
 
-Prints a Markdown table for each model; what was measured is kept in ``build/quantization``.
+Prints Markdown tables; what was measured is kept in ``build/quantization`` and used again
+only if model, form and code are the same, or on ``--resume``. ``--print`` measures nothing.
+A row whose images take longer than ``--seconds`` of processor time ends at a full hundred of
+them, 300 or more; the table says at how many.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
+import logging
 import platform
 import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
 
-import onnxruntime
-
-from benchmarks.quantization.cases import Case, choose
-from benchmarks.quantization.recipes import OURS, Ours
-from benchmarks.quantization.run import Cell, calibration_file, cell
-from benchmarks.quantization.table import rows
+from benchmarks.peers import machine
+from benchmarks.quantization.cases import CASES, Case, choose
+from benchmarks.quantization.cells import Cell, read
+from benchmarks.quantization.recipes import FORMS, SOURCE, Form, Ours
+from benchmarks.quantization.run import LOCK, calibration_file, cell
+from benchmarks.quantization.table import ahead, rows
 
 __all__: list[str] = []
+
+_LOG = logging.getLogger(__name__)
+_PINNED = ("onnxruntime", "openvino", "nncf", "ai-edge-litert", "litert-quantizer")
 
 
 def main() -> None:
     """Run what is missing, then print."""
+    options = _arguments()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    forms = [f for f in FORMS if f is SOURCE or _wanted(f, options.only)]
+    print(f"{machine()}; one thread a run; {_versions()}, Python {platform.python_version()}")
+    for case in choose(options.cases):
+        count = options.count or case.tests
+        found = (
+            [(f, c) for f in forms if (c := read(case.name, f.label, count)) is not None]
+            if options.print
+            else _measured(case, forms, count, options)
+        )
+        if any(form is SOURCE for form, _ in found):
+            _print(case, count, found)
+
+
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Accuracy of quantized artifacts.")
-    parser.add_argument("cases", nargs="*")
+    known = ", ".join(case.name for case in CASES)
+    parser.add_argument("cases", nargs="*", help=f"beginnings of {known}")
     parser.add_argument("--count", type=int, help="test images; default: the published number")
-    parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--only", action="append", help="labels that start with this")
-    options = parser.parse_args()
-    cases = choose(options.cases)
-    wanted = [o for o in OURS if _wanted(o, options.only)]
-    for case in cases:
-        calibration_file(case)
-        list(case.images("test", options.count or case.tests))
-    work: list[tuple[Case, Ours | None, int]] = [
-        (case, ours, options.count or case.tests) for case in cases for ours in (None, *wanted)
-    ]
-    lock, shares = threading.Lock(), _shares(options.jobs)
-
-    def settle() -> None:
-        # On Linux this holds for the calling thread and the processes that it starts.
-        with lock:
-            os.sched_setaffinity(0, shares.pop())
-
-    with ThreadPoolExecutor(options.jobs, initializer=settle) as pool:
-        found = list(pool.map(lambda w: cell(*w), work))
-    _print(cases, work, found)
-
-
-def _shares(jobs: int) -> list[list[int]]:
-    """The cores of this process, divided among jobs so that none waits for another's."""
-    cores = sorted(os.sched_getaffinity(0))
-    return [cores[i::jobs] or cores for i in range(jobs)]
-
-
-def _wanted(ours: Ours, only: list[str] | None) -> bool:
-    return only is None or any(f"{ours.target} {ours.label}".startswith(o) for o in only)
-
-
-def _print(
-    cases: tuple[Case, ...], work: list[tuple[Case, Ours | None, int]], found: list[Cell]
-) -> None:
-    cpu = platform.processor() or platform.machine()
-    print(
-        f"ONNX Runtime {onnxruntime.__version__}, Python {platform.python_version()}, {cpu}, "
-        f"{os.cpu_count()} cores, one thread a run"
+    parser.add_argument(
+        "--seconds", type=float, default=300.0, help="processor time after which a row ends"
     )
-    for case in cases:
-        cells = [c for (one, _, _), c in zip(work, found, strict=True) if one is case]
-        count = next(n for one, _, n in work if one is case)
-        print(f"\n### {case.name}, {count} images\n")
-        print("\n".join(rows(cells, case.labels(count))))
+    parser.add_argument("--resume", action="store_true", help="keep cells of other code")
+    parser.add_argument("--print", action="store_true", help="print what is kept")
+    return parser.parse_args()
+
+
+def _wanted(form: Form, only: list[str] | None) -> bool:
+    if only is None:
+        return not (isinstance(form, Ours) and form.extra)
+    return any(form.label.startswith(o) for o in only)
+
+
+def _measured(
+    case: Case, forms: list[Form], count: int, options: argparse.Namespace
+) -> list[tuple[Form, Cell]]:
+    calibration_file(case)
+    list(case.images("test", count))
+    found = []
+    for form in forms:
+        one = cell(case, form, count, options.seconds, options.resume)
+        _LOG.info(
+            "%s, %s: %s", case.name, form.label, one.error or f"{len(one.answers)} images"
+        )
+        found.append((form, one))
+    return found
+
+
+def _print(case: Case, count: int, found: list[tuple[Form, Cell]]) -> None:
+    labels = case.labels(count)
+    print(f"\n### {case.name}\n")
+    print("\n".join([*rows(found, labels), "", *ahead(found, labels)]))
     sys.stdout.flush()
+
+
+def _versions() -> str:
+    """Of the peers, from the lock: they live in an environment of their own."""
+    pins = dict(line.split("==") for line in LOCK.read_text().splitlines() if "==" in line)
+    return ", ".join(f"{name} {pins[name]}" for name in _PINNED)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from PIL import Image
 from benchmarks.corpus.fashion import load_full
 from benchmarks.corpus.fashion import preprocess as small
 from benchmarks.corpus.packages import fetch_model
+from benchmarks.corpus.probe import SIZE, probe_model
 from benchmarks.corpus.recognizer import characters, collapse
 from benchmarks.corpus.store import CACHE, FIXTURES, CorpusUnavailableError, write_atomic
 from benchmarks.corpus.text_images import default_source, generate
@@ -172,6 +173,7 @@ CASES = (
     Case("fashion_vit", _fixture("fashion_vit_ts"), _small_images, _garments, _best, 10000),
     _recognizer("ppocrv4_rec"),
     _recognizer("ppocrv6_rec_small"),
+    Case("vit_s_probe", probe_model, _large_images(SIZE), _garments, _best, tests=1000),
     _garment_case("mobilevit_xxs", 256),
     _garment_case("mobilevitv2_050", 256),
     _garment_case("efficientformerv2_s0", 224),

@@ -1,55 +1,38 @@
-"""One cell: compile or quantize, answer the test images, keep what was measured as JSON."""
+"""One cell: make the artifact, answer the test images, keep what was measured."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
-import resource
-import subprocess
 import sys
-import time
-from dataclasses import dataclass
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from benchmarks.corpus.store import ROOT
+from benchmarks.corpus.store import ROOT, CorpusUnavailableError, sha256
 from benchmarks.quantization.cases import CALIBRATION, Case
-from benchmarks.quantization.recipes import Ours
+from benchmarks.quantization.cells import BUILD, Cell, file_name, read, write
+from benchmarks.quantization.recipes import Form, Ours, Peer
+from benchmarks.quantization.timing import Timed, timed
+from benchmarks.zoo_code import code_digest
 
-__all__ = ["Cell", "calibration_file", "cell", "measure"]
+__all__ = [
+    "PEERS",
+    "artifact",
+    "calibration_file",
+    "cell",
+    "code_of",
+    "compile_command",
+    "float_tflite",
+]
 
-BUILD = ROOT / "build" / "quantization"
-TIMEOUT_S = 3600
-_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What was measured of one artifact.
-
-    Attributes:
-        case: Name of the model.
-        label: Precision and form; ``fp32`` for the source.
-        error: Why there is nothing else; empty if there is.
-        answers: One for each test image.
-        bytes: Size of the artifact's files.
-        quantize_s: Seconds of quantizing (for ours: the whole compile).
-        peak_mb: Peak memory of that, children included.
-        run_s: Seconds of all runs, one thread.
-        parity: Whole-network figures of the compile.
-    """
-
-    case: str
-    label: str
-    error: str = ""
-    answers: tuple[Any, ...] = ()
-    bytes: int = 0
-    quantize_s: float = 0.0
-    peak_mb: float = 0.0
-    run_s: float = 0.0
-    parity: str = ""
+PEERS = ROOT / ".venv-peers"  # make peers-env
+LOCK = ROOT / "requirements" / "quantization-peers.lock"
+TIMEOUT_S = 1800
+LEAST = 300  # images that every cell answers
+_QUANTIZERS = Path(__file__).with_name("quantizers.py")
 
 
 def calibration_file(case: Case) -> Path:
@@ -68,67 +51,88 @@ def calibration_file(case: Case) -> Path:
     return path
 
 
-def cell(case: Case, ours: Ours | None, count: int) -> Cell:
-    """Measure one recipe of ours, or the source in float32; kept between runs."""
-    label = "fp32" if ours is None else f"{ours.target} {ours.label}"
-    kept = BUILD / "cells" / f"{case.name}-{label.replace(' ', '-')}-{count}.json"
-    if kept.is_file():
-        data = json.loads(kept.read_text())
-        return Cell(**{**data, "answers": tuple(data["answers"])})
-    found = _made(case, ours, label, count)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    kept.write_text(json.dumps(vars(found)))
+def code_of(case: Case, form: Form) -> str:
+    """Digest of what determines a cell: form, model, and versions of the code."""
+    engines = [version(name) for name in ("onnxruntime", "ai-edge-litert")]
+    parts = [repr(form), sha256(case.find()), *engines]
+    if isinstance(form, Ours):
+        parts += [code_digest()]
+    elif isinstance(form, Peer):
+        parts += [sha256(LOCK), sha256(_QUANTIZERS)]
+        parts += [sha256(float_tflite(case))] if form.reads_tflite else []
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+
+
+def cell(case: Case, form: Form, count: int, seconds: float, resume: bool) -> Cell:
+    """Measure one form; what is kept is used if the same code made it, or on ``resume``.
+
+    Answering stops after ``seconds`` of processor time, on a full hundred of images.
+    """
+    kept = read(case.name, form.label, count)
+    if kept is not None and resume:
+        return kept
+    code = code_of(case, form)
+    if kept is not None and kept.code == code:
+        return kept
+    try:
+        made, subject = _artifact(Cell(case.name, form.label, code), case, form)
+        command = _worker(made, case, form, subject, (count, LEAST, seconds))
+        found = _answered(made, command)
+    except (RuntimeError, TimeoutError) as e:
+        found = Cell(case.name, form.label, code, error=str(e))
+    write(found, count)
     return found
 
 
-def _made(case: Case, ours: Ours | None, label: str, count: int) -> Cell:
-    try:
-        if ours is None:
-            return measure(
-                Cell(case.name, label, bytes=case.find().stat().st_size), case, count
-            )
-        return _compiled(case, ours, label, count)
-    except (RuntimeError, subprocess.TimeoutExpired) as e:
-        return Cell(case.name, label, error=str(e))
+def artifact(case: Case, form: Form) -> Path:
+    """The file or bundle of a form, made now.
+
+    Raises:
+        RuntimeError: The quantizer fails; the message is its last line.
+        TimeoutError: It takes too long.
+    """
+    return _artifact(Cell(case.name, form.label), case, form)[1]
 
 
-def _compiled(case: Case, ours: Ours, label: str, count: int) -> Cell:
-    bundle = BUILD / "bundles" / f"{case.name}-{label.replace(' ', '-')}.edgevit"
+def _artifact(begun: Cell, case: Case, form: Form) -> tuple[Cell, Path]:
+    if isinstance(form, Ours):
+        return _compiled(begun, case, form)
+    if isinstance(form, Peer):
+        return _quantized(begun, case, form)
+    return replace(begun, bytes=case.find().stat().st_size), case.find()
+
+
+def _compiled(begun: Cell, case: Case, ours: Ours) -> tuple[Cell, Path]:
+    bundle = BUILD / "bundles" / f"{file_name(case.name, ours.label)}.edgevit"
+    bundle.parent.mkdir(parents=True, exist_ok=True)
+    command = compile_command(case, ours.target, ours.precision, bundle)
+    # All 64 samples calibrate; without --inputs the last fifth would be kept out.
+    command += ["--calib", str(calibration_file(case)), "--inputs", str(_one_sample(case))]
+    command += ["--passes", ours.passes] if ours.passes else []
+    done = _timed(command, begun)
+    said = json.loads(done.output)
+    files = [f for f in said["result"]["files"] if _is_artifact(f["path"])]
+    size = sum(f["bytes"] for f in files)
+    return _with_cost(begun, size, done), bundle
+
+
+def compile_command(case: Case, target: str, precision: str, bundle: Path) -> list[str]:
+    """Our compiler, quantizing and lowering only: the accuracy is what is measured here."""
     command = [sys.executable, "-m", "edgevit", "compile", str(case.find()), "--json", "-q"]
-    command += ["--target", ours.target, "--precision", ours.precision, "--overwrite"]
-    command += ["--calib", str(calibration_file(case)), "-o", str(bundle)]
-    command += ["--recipe", str(_without_budget())]
-    if ours.passes:
-        command += ["--passes", ours.passes]
+    command += ["--target", target, "--precision", precision, "--no-verify", "--overwrite"]
+    command += ["-o", str(bundle)]
     for name, shape in case.shapes.items():
         command += ["--shape", f"{name}={','.join(map(str, shape))}"]
-    bundle.parent.mkdir(parents=True, exist_ok=True)
-    done, seconds, peak = _timed(command)
-    try:
-        said = json.loads(done)
-    except json.JSONDecodeError as e:
-        raise RuntimeError(f"edgevit compile said {done[-200:]!r}") from e
-    if said["status"] != "ok":
-        raise RuntimeError(said["error"]["message"])
-    files = [f for f in said["result"]["files"] if _is_artifact(f["path"])]
-    begun = Cell(
-        case.name,
-        label,
-        bytes=sum(f["bytes"] for f in files),
-        quantize_s=seconds,
-        peak_mb=peak,
-        parity=json.dumps(said["result"]["parity"]),
-    )
-    return measure(begun, case, count, bundle)
+    return command
 
 
-def _without_budget() -> Path:
-    """A recipe without a limit on the whole network: here that is what is measured.
-
-    What single nodes compute is judged all the same.
-    """
-    path = BUILD / "recipe.toml"
-    path.write_text("schema = 1\n[budget]\nsqnr_db = -100.0\n")
+def _one_sample(case: Case) -> Path:
+    """Nothing is verified, but a sample for it is still read."""
+    path = BUILD / "calibration" / f"{case.name}-one.npz"
+    if not path.is_file():
+        with np.load(calibration_file(case)) as data:
+            first = {name: data[name][:1] for name in data.files}
+        np.savez(path, **first)
     return path
 
 
@@ -136,62 +140,89 @@ def _is_artifact(path: str) -> bool:
     return not path.startswith(("selfcheck", "debug_map", "report", "edits", "manifest"))
 
 
-def _timed(command: list[str]) -> tuple[str, float, float]:
-    """Output, seconds, and peak resident memory in MB of a command and its children.
-
-    The peak is the largest sum over the process tree, sampled: parent and reference child
-    live at the same time.
-    """
-    start = time.perf_counter()
-    peak = 0
-    with subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, **_ONE_THREAD},
-    ) as child:
-        while child.poll() is None:
-            peak = max(peak, _resident(child.pid))
-            time.sleep(0.2)
-        output = child.stdout.read() if child.stdout is not None else ""
-    return output, time.perf_counter() - start, peak / 1e6
+def _quantized(begun: Cell, case: Case, peer: Peer) -> tuple[Cell, Path]:
+    if not (PEERS / "bin" / "python").exists():
+        raise CorpusUnavailableError(PEERS.name, reason="run make peers-env")
+    out = BUILD / "peers" / f"{file_name(case.name, peer.label)}{peer.suffix}"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    model = float_tflite(case) if peer.reads_tflite else case.find()
+    command = [str(PEERS / "bin" / "python"), "-m", "benchmarks.quantization.quantizers"]
+    command += [peer.tool, str(model), str(calibration_file(case)), str(out)]
+    done = _timed(command, begun)
+    beside = out.with_suffix(".bin")  # the weights of OpenVINO's .xml
+    weights = beside.stat().st_size if peer.suffix == ".xml" else 0
+    return _with_cost(begun, out.stat().st_size + weights, done), out
 
 
-def _resident(pid: int) -> int:
-    """Resident bytes of a process and its descendants, from Linux's /proc; 0 once gone."""
-    proc = Path("/proc") / str(pid)
+def float_tflite(case: Case) -> Path:
+    """The float32 ``.tflite`` that litert-quantizer reads: ours, made once by each code."""
+    path = BUILD / "float" / f"{case.name}-{code_digest()}.tflite"
+    if not path.is_file():
+        bundle = path.with_name(f"{case.name}.edgevit")
+        bundle.parent.mkdir(parents=True, exist_ok=True)
+        _timed(compile_command(case, "linux-x86", "fp32", bundle), Cell(case.name, "float"))
+        (made,) = bundle.glob("*.tflite")
+        made.replace(path)
+    return path
+
+
+def _timed(command: list[str], begun: Cell) -> Timed:
+    folder = BUILD / "streams" / file_name(begun.case, begun.label)
+    done = timed(command, folder, TIMEOUT_S)
+    if done.status:
+        raise RuntimeError(f"fails: {_reason(done.output, done.errors, done.status)}")
+    return done
+
+
+def _reason(output: str, errors: str, status: int) -> str:
+    """The message of our JSON, or the last line of a traceback, or the status."""
     try:
-        pages = int((proc / "statm").read_text().split()[1])
-        threads = list((proc / "task").iterdir())
-        children = [c for t in threads for c in (t / "children").read_text().split()]
-    except (OSError, IndexError):
-        return 0
-    return pages * resource.getpagesize() + sum(_resident(int(c)) for c in children)
+        return str(json.loads(output)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        last = [line for line in errors.splitlines() if line.strip()][-1:]
+        return last[0].strip() if last else f"status {status}"
 
 
-def measure(begun: Cell, case: Case, count: int, subject: Path | None = None) -> Cell:
+def _with_cost(begun: Cell, size: int, done: Timed) -> Cell:
+    return replace(
+        begun,
+        bytes=size,
+        quantize_s=done.seconds,
+        quantize_cpu_s=done.cpu_s,
+        peak_mb=done.peak_mb,
+    )
+
+
+def _interpreter(form: Form) -> str:
+    """Python with the engine: the peers' environment has all of them but the evaluator."""
+    if isinstance(form, Peer) or form.engine == "OpenVINO":
+        return str(PEERS / "bin" / "python")
+    return sys.executable
+
+
+def _worker(
+    begun: Cell, case: Case, form: Form, subject: Path, limits: tuple[float, ...]
+) -> list[str]:
+    command = [_interpreter(form), "-m", "benchmarks.quantization.worker", str(subject)]
+    return [*command, case.name, *map(str, limits), str(_answers(begun))]
+
+
+def _answers(begun: Cell) -> Path:
+    return BUILD / "answers" / f"{file_name(begun.case, begun.label)}.json"
+
+
+def _answered(begun: Cell, command: list[str]) -> Cell:
     """Answer the test images in a worker.
 
     Raises:
         RuntimeError: The worker failed; the message is its last line.
+        TimeoutError: It took too long.
     """
-    out = BUILD / "answers" / f"{case.name}-{begun.label.replace(' ', '-')}-{count}.json"
+    out = _answers(begun)
     out.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "benchmarks.quantization.worker"]
-    done = subprocess.run(
-        [*command, str(subject or case.find()), case.name, str(count), str(out)],
-        env={**os.environ, **_ONE_THREAD},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=TIMEOUT_S,
-    )
-    if done.returncode:
-        tail = done.stderr.strip().splitlines()[-1:] or [f"status {done.returncode}"]
-        raise RuntimeError(f"{begun.label}: {tail[0]}")
-    data = json.loads(out.read_text())
-    merged = {**vars(begun), "answers": tuple(data["answers"]), "run_s": data["seconds"]}
-    return Cell(**merged)
+    out.unlink(missing_ok=True)
+    done = timed(command, BUILD / "streams" / f"{out.stem}-worker", TIMEOUT_S)
+    if done.status:
+        raise RuntimeError(f"does not run: {_reason('', done.errors, done.status)}")
+    data = json.loads(out.read_text(encoding="utf-8"))
+    return replace(begun, answers=tuple(data["answers"]), run_s=data["seconds"])

@@ -108,13 +108,13 @@ def attention(ctx: Arranged, node: ir.Node) -> None:
     query, key, value = (v for v in node.inputs[:3] if v is not None)
     heads = shape_of(query)[1]
     scale = ctx.scalar(floats(node, "scale", float("nan")))
-    q = ctx.temp(out, "query", "mul", x=ctx.read(query, HEADS), y=scale)
+    q = ctx.temp(out, "query", "mul", x=_operand(ctx, query, HEADS), y=scale)
     masks = _masks(ctx, node, heads)
     results = []
     sides = (
         _parts(ctx, out, "queries", q, 1, heads),
-        _parts(ctx, out, "keys", ctx.read(key, KEYS), 3, heads),
-        _parts(ctx, out, "values", ctx.read(value, HEADS), 1, heads),
+        _parts(ctx, out, "keys", _operand(ctx, key, KEYS), 3, heads),
+        _parts(ctx, out, "values", _operand(ctx, value, HEADS), 1, heads),
     )
     for head, (qi, ki, vi) in enumerate(zip(*sides, strict=True)):
         scores = _einsum(ctx, out, "scores", ki, qi)
@@ -124,6 +124,14 @@ def attention(ctx: Arranged, node: ir.Node) -> None:
         results.append(_einsum(ctx, out, "head", vi, weights))
     joined = _join(ctx, out, results)
     ctx.bind_in(out, joined, HEADS)
+
+
+def _operand(ctx: Arranged, value: ir.Value, layout: Layout) -> Any:
+    """Queries, keys or values; constant ones (learned prompts) are stored as they are read."""
+    array = constant(value)
+    if array is None:
+        return ctx.read(value, layout)
+    return ctx.const(layout.arrange(array, array.shape), str(value.name))
 
 
 def _join(ctx: Arranged, out: ir.Value, results: list[Any]) -> Any:

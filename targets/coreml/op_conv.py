@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgevit.model import shape_of
+from edgevit.model import dtype_of, shape_of
 from edgevit.targets.coreml.context import Context
 from edgevit.targets.coreml.rule import Rule, fixed, i32, ints
 
@@ -130,6 +130,9 @@ def _pool(ctx: Context, node: ir.Node) -> None:
 
 
 def _refuse_pool(node: ir.Node) -> str | None:
+    x = node.inputs[0]
+    if x is not None and dtype_of(x).kind != "f":
+        return f"a pool of {dtype_of(x).name} does not exist in ML programs"
     if len(node.outputs) > 1:
         return "the indices output of a pool does not exist in ML programs"
     if node.attributes.get_int("ceil_mode", 0):

@@ -136,13 +136,15 @@ def _fused_attention(ctx: Context, node: ir.Node, query: Any, scale: float) -> N
 
 
 def _refuse_attention(node: ir.Node) -> str | None:
+    if len(node.inputs) > 4:
+        return "past or present keys and values are not lowered"
+    if any(out.name for out in node.outputs[1:]):
+        return "only the first output of Attention is lowered"
     for key in ("is_causal", "softcap", "q_num_heads", "kv_num_heads"):
         if key in node.attributes and node.attributes[key].value:
             return f"attribute {key} is not canonical (docs/canonical.md)"
     if "scale" not in node.attributes:
         return "attribute scale is not explicit"
-    if len(node.inputs) > 4 or len(node.outputs) != 1:
-        return "past or present keys and values are not lowered"
     if any(v is None or len(shape_of(v)) != 4 for v in node.inputs[:3]):
         return "query, key and value must have rank 4"
     if len({shape_of(v)[1] for v in node.inputs[:3] if v is not None}) != 1:

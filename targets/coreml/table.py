@@ -53,7 +53,7 @@ def key(node: ir.Node) -> str:
 def _tensors(node: ir.Node, rule: Rule) -> list[ir.Value]:
     """Inputs that become tensors of the program (not numbers of an operation), and outputs."""
     read = [v for v in node.inputs[: rule.numbers] if v is not None]
-    return [*read, *node.outputs]
+    return [*read, *(out for out in node.outputs if out.name)]
 
 
 def _tensor_reason(value: ir.Value, max_rank: int) -> str | None:

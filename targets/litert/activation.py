@@ -30,6 +30,7 @@ _ANY = Rule("elementwise")
 _HUGE = 3e38  # times any normal float32 it leaves [-1, 1]
 _TINY = 1e-20  # below it erf(x) is 0 within float32's absolute accuracy
 _SQRT2 = 2.0**0.5
+_ERF_END = 8.0  # erf(8 / sqrt(2)) is 1 - 1e-15
 
 
 def _unary(op: str, options: Callable[[], Any] | None = None) -> Callable[..., None]:
@@ -126,12 +127,16 @@ def _sign(ctx: Context, group: Group) -> None:
 
 
 def _erf(ctx: Context, group: Group) -> None:
-    """erf(x) = sign(x) (2 gelu(a) / a - 1) with a = sqrt(2) |x|, from GELU's definition."""
+    """erf(x) = sign(x) (2 gelu(a) / a - 1) with a = sqrt(2) |x|, from GELU's definition.
+
+    Beyond ``_ERF_END`` it is 1 to the last digit: there infinity / infinity would be NaN.
+    """
     tensor, shape = unary_operand(ctx, data_of(group.head))
     size = ctx.emit("ABS", [tensor], shape, options=schema.AbsOptionsT())
     scaled = ctx.emit("MUL", [size, scalar(ctx, _SQRT2)], shape, options=_mul())
     extrema = schema.MaximumMinimumOptionsT
-    safe = ctx.emit("MAXIMUM", [scaled, scalar(ctx, _TINY)], shape, options=extrema())
+    lowest = ctx.emit("MAXIMUM", [scaled, scalar(ctx, _TINY)], shape, options=extrema())
+    safe = ctx.emit("MINIMUM", [lowest, scalar(ctx, _ERF_END)], shape, options=extrema())
     curve = ctx.emit("GELU", [safe], shape, options=schema.GeluOptionsT(False))
     ratio = ctx.emit("DIV", [curve, safe], shape, options=schema.DivOptionsT())
     double = ctx.emit("ADD", [ratio, ratio], shape, options=_add())

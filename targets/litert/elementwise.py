@@ -128,6 +128,11 @@ def _dtypes(*allowed: str) -> Check:
 _NUMBERS = _dtypes("float32", "int32", "int64")
 
 
+def _one_dtype(node: ir.Node) -> str | None:
+    kinds = [dtype_of(v).name for v in _values(node)]
+    return None if len(set(kinds)) == 1 else f"dtypes {', '.join(kinds)} must agree"
+
+
 def _where(ctx: Context, group: Group) -> None:
     tensors, shape = operands(ctx, _values(group.head))
     ctx.result("SELECT_V2", tensors, options=schema.SelectV2OptionsT(), shape=shape)
@@ -189,7 +194,7 @@ OPS: Mapping[str, Op] = {
     "Sub": Op(_binary("SUB", schema.SubOptionsT), _ANY, _ARITHMETIC),
     "Mul": Op(_binary("MUL", schema.MulOptionsT), _ANY, _ARITHMETIC),
     "Div": Op(_binary("DIV", schema.DivOptionsT), _ANY, _truncating),
-    "Pow": Op(_binary("POW", schema.PowOptionsT), _ANY, floats),
+    "Pow": Op(_binary("POW", schema.PowOptionsT), _ANY, all_of(floats, _one_dtype)),
     "Max": Op(_binary("MAXIMUM", _EXTREMA), _ANY, _ARITHMETIC),
     "Min": Op(_binary("MINIMUM", _EXTREMA), _ANY, _ARITHMETIC),
     "Equal": Op(_binary("EQUAL", schema.EqualOptionsT), _ANY, _COMPARED),

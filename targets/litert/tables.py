@@ -78,7 +78,7 @@ def refusal(node: ir.Node) -> str | None:
     op = OPS.get(key(node))
     if op is None:
         return f"operator {key(node)} has no lowering to TFLite"
-    for value in (*node.inputs, *node.outputs):
+    for value in (*node.inputs, *(out for out in node.outputs if out.name)):
         found = None if value is None else _value_refusal(node, value)
         if found is not None:
             return found
@@ -89,8 +89,8 @@ def _value_refusal(node: ir.Node, value: ir.Value) -> str | None:
     dtype = dtype_of(value).name
     if dtype not in DTYPES:
         return f"value {value.name!r} has dtype {dtype}, which is not lowered"
-    # An absent roi or scales of Resize is an empty constant that nothing reads.
-    unread = node.op_type == "Resize" and value.const_value is not None
+    # No tensor is made of an absent roi or scales of Resize, nor of the shape of a scalar.
+    unread = node.op_type in ("Resize", "Reshape") and value.const_value is not None
     if 0 in shape_of(value) and not unread:
         return f"value {value.name!r} of shape {shape_of(value)} has no elements"
     return None

@@ -12,15 +12,18 @@ from typing import Any, ClassVar
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import InlinePass
+from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass
 
 from edgevit.backend import Arithmetic, Lowered, LowerOptions
 from edgevit.bundle import Binding, Part
 from edgevit.errors import Availability, probe_packages
+from edgevit.manifest import DTYPES
 from edgevit.model import constant, dtype_of, shape_of
 from edgevit.target import Target
 from edgevit.targets.onnx.groups import feed_codes, inside_integer_group, requantized
 from edgevit.targets.onnx.integer_conv import integer_convolutions
+from edgevit.targets.onnx.integer_linear import dynamic_products, integer_products
+from edgevit.targets.onnx.unsigned import unsigned_weights
 
 __all__ = ["OnnxBackend"]
 
@@ -35,7 +38,7 @@ class OnnxBackend:
 
     name: ClassVar[str] = "onnx"
     precisions: ClassVar[frozenset[str]] = frozenset(
-        {"fp32", "fp16", "w8", "w4", "w8a8", "w4a8", "w6a6", "w4a4", "mixed"}
+        {"fp32", "fp16", "w8", "w4", "w8a8", "w8a8-dyn", "w4a8", "w6a6", "w4a4", "mixed"}
     )
 
     def probe(self) -> Availability:
@@ -44,15 +47,18 @@ class OnnxBackend:
 
     def unsupported(self, node: ir.Node, target: Target, precision: str) -> str | None:
         """Every ONNX operator and every ``ai.edgevit`` function runs in ONNX Runtime."""
-        if node.domain in ("", "ai.onnx", "ai.edgevit"):
-            return None
-        return f"operators of domain {node.domain!r} are not part of ONNX"
+        if node.domain not in ("", "ai.onnx", "ai.edgevit"):
+            return f"operators of domain {node.domain!r} are not part of ONNX"
+        for out in node.outputs:
+            if out.name and dtype_of(out).name not in DTYPES:
+                return f"value {out.name!r} is {dtype_of(out).name}, which bundles do not hold"
+        return None
 
     def arithmetic(self, precision: str) -> Arithmetic:
         """``fp16`` stores weights in float16 and computes in float32."""
         if precision == "fp16":
             return Arithmetic(weights="float16", narrow_from=HALF_FROM)
-        return Arithmetic()
+        return Arithmetic(dynamic=precision == "w8a8-dyn")
 
     def lower(self, model: ir.Model, target: Target, options: LowerOptions) -> Lowered:
         """Serialize ``model`` deterministically; both ``io`` forms are the source's own."""
@@ -68,7 +74,9 @@ class OnnxBackend:
         engine = target.engine if target.backend == self.name else "ort"
         if grouped and engine == "ort":
             model = model.clone()
-            integer_convolutions(model)
+            dynamic = options.precision == "w8a8-dyn"
+            portable = target.options.get("cpu") == "any"
+            _integer_forms(model, dynamic=dynamic, portable=portable)
             graph = model.graph
         if engine != "ort":  # others know no functions
             model = model.clone()
@@ -130,6 +138,23 @@ class OnnxBackend:
         model.graph.outputs.extend(made[b.artifact] for b in lowered.values)
         part = dataclasses.replace(lowered.part, outputs=lowered.values)
         return Lowered({part.artifact: _serialize(model)}, part, lowered.values)
+
+
+def _integer_forms(model: ir.Model, *, dynamic: bool, portable: bool) -> None:
+    """What ONNX Runtime runs in integer kernels, in place.
+
+    Args:
+        model: The quantized graph.
+        dynamic: Activations are quantized as the model runs.
+        portable: No sum of products may saturate on a processor without VNNI.
+    """
+    if dynamic:
+        dynamic_products(model)
+    integer_products(model)
+    integer_convolutions(model)
+    if portable:
+        unsigned_weights(model)
+    RemoveUnusedNodesPass()(model)
 
 
 def _halve(model: ir.Model) -> None:

@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from edgevit.errors import UsageError
-from edgevit.sim4f import cost
+from edgevit.sim4f import bounds, cost
 from edgevit.sim4f.errors import OpticsError
 from edgevit.sim4f.moves import moved_shape
 from edgevit.sim4f.program import Optical, Program, frame_count
 from edgevit.sim4f.setup import Setup, setup, setup_names
 
-__all__ = ["Account", "account", "setup_of", "work"]
+__all__ = ["Account", "Digital", "account", "compared", "setup_of", "timing_of", "work"]
 
 Shapes = Mapping[str, Sequence[int]]
+CONSUMERS = tuple(f.name for f in fields(cost.Energy))
+
+
+# Bits of an input that binary pixels show one after another, each a frame.
+BIT_PLANES = 8
+
+
+@dataclass(frozen=True)
+class Digital:
+    """The same network in electronics, measured.
+
+    Attributes:
+        seconds: Of one inference, median.
+        electronic_s: Of what stays electronic in the optical bundle.
+        what: Machine, engine and threads of the measurement.
+    """
+
+    seconds: float
+    electronic_s: float
+    what: str
 
 
 @dataclass(frozen=True)
@@ -25,14 +46,18 @@ class Account:
     Attributes:
         headline: What is hypothetical or was not read in a source.
         warnings: Differences between the program's planes and the set-up's.
-        frames: Camera frames, sign frames included.
+        frames: Camera frames, sign frames and bit-planes included.
         masks: Masks written; those of computed kernels anew for every inference.
-        seconds: Of one inference: masks, frames, exposure, read-out, link.
+        seconds: Of the optics for one inference: masks, frames, exposure, read-out, link.
+        mask_seconds: Of that, writing masks.
         joules: Of one inference by consumer; electronics apart.
         silent: Consumers without a figure, counted as zero.
-        break_even_hz: Frame rate at which the optics alone take ``reference_s``.
-        reference_s: Measured digital latency; ``None`` if not given.
         limit: The longest stage of a frame.
+        digital: What it is compared with; ``None`` if nothing was measured.
+        break_even_hz: Frame rate at which the frames alone take as long; ``None`` without.
+        break_even_whole_hz: The same with masks and electronics; ``None`` without, or if no
+            frame rate suffices.
+        amdahl: Speed-up if optics took no time at all; ``None`` without.
     """
 
     headline: str
@@ -40,34 +65,45 @@ class Account:
     frames: int
     masks: int
     seconds: float
+    mask_seconds: float
     joules: Mapping[str, float]
     silent: tuple[str, ...]
-    break_even_hz: float | None
-    reference_s: float | None
     limit: str
+    digital: Digital | None
+    break_even_hz: float | None
+    break_even_whole_hz: float | None
+    amdahl: float | None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         return asdict(self)
 
 
-def work(step: Optical, shapes: Shapes) -> cost.Work:
-    """Frames with the sign factor, masks, and pixels of one optical step."""
-    exposures = len(step.signs.exposures)
-    frames = frame_count(step, shapes) * exposures
-    masks = 1
-    for size in moved_shape(step.masked.moves, shapes[step.kernel])[:-2]:
-        masks *= size
+def work(step: Optical, shapes: Shapes, planes: int = 1) -> cost.Work:
+    """Frames, masks, and pixels of one optical step.
+
+    Args:
+        step: The step.
+        shapes: Of its tensors.
+        planes: Bit-planes in which an input is shown.
+    """
+    once = frame_count(step, shapes)
+    frames = once * len(step.signs.exposures) * planes
+    masks = math.prod(moved_shape(step.masked.moves, shapes[step.kernel])[:-2])
     # Parts of a kernel are masks of their own.
     masks *= len({e.masked for e in step.signs.exposures})
     pixels = step.plane[0] * step.plane[1]
-    read = len(step.read.rows) * len(step.read.columns)
+    read = frames * len(step.read.rows) * len(step.read.columns)
+    if any(step.joint):
+        # A first exposure of the whole plane; what it holds is then displayed.
+        first = once * len({(e.displayed, e.masked) for e in step.signs.exposures}) * planes
+        masks, frames, read = first, frames + first, read + first * pixels
     return cost.Work(
         frames=frames,
         masks=masks,
         pixels_in=frames * pixels,
         pixels_mask=masks * pixels,
-        pixels_out=frames * read,
+        pixels_out=read,
         macs=step.macs,
     )
 
@@ -85,48 +121,66 @@ def setup_of(name: str) -> Setup:
 
 
 def account(
-    program: Program, chosen: Setup, reference_s: float | None, pipelined: bool = True
+    program: Program, chosen: Setup, digital: Digital | None, pipelined: bool = True
 ) -> Account:
     """Cost of one inference.
 
     Args:
         program: The frame program.
         chosen: The set-up; its planes should be those of the program.
-        reference_s: Measured seconds of the same network in electronics.
+        digital: The same network in electronics.
         pipelined: Whether the stages of a frame overlap.
     """
-    steps = program.optical
-    works = [work(step, program.shapes) for step in steps]
-    seconds, joules, limit = 0.0, 0.0, ""
-    consumers: dict[str, float] = {}
-    longest = -1.0
-    for step, one in zip(steps, works, strict=True):
-        rows = min(len(step.read.rows), chosen.parts["camera"].shape[0])
-        bits = int(chosen.parts["camera"].si("bits"))
-        read = len(step.read.rows) * len(step.read.columns)
-        timing = cost.stages(
-            chosen, rows_read=rows, bytes_per_frame=read * bits / 8, pipelined=pipelined
-        )
-        spent = cost.energy(one, chosen, timing, joule_per_mac=0.0)
-        took = cost.latency(one, timing)
-        seconds, joules = seconds + took, joules + spent.total
-        if took > longest:
-            longest, limit = took, timing.limit
-        for name, value in asdict(spent).items():
-            consumers[name] = consumers.get(name, 0.0) + value
+    planes = BIT_PLANES if chosen.parts["input"].technology == "binary" else 1
+    works = [work(step, program.shapes, planes) for step in program.optical]
+    timings = [timing_of(step, chosen, pipelined) for step in program.optical]
+    spent = [
+        cost.energy(one, chosen, timing, joule_per_mac=0.0)
+        for one, timing in zip(works, timings, strict=True)
+    ]
+    took = [cost.latency(one, timing) for one, timing in zip(works, timings, strict=True)]
+    longest = max(range(len(took)), key=took.__getitem__, default=None)
     frames = sum(w.frames for w in works)
+    masks = sum(w.masks * t.mask for w, t in zip(works, timings, strict=True))
+    joules = {f: sum(getattr(one, f) for one in spent) for f in CONSUMERS}
     return Account(
         headline=chosen.headline(),
         warnings=_warnings(program, chosen),
         frames=frames,
         masks=sum(w.masks for w in works),
-        seconds=seconds,
-        joules={**consumers, "total": joules},
+        seconds=sum(took),
+        mask_seconds=masks,
+        joules={**joules, "total": sum(joules.values())},
         silent=cost.absent_powers(chosen),
-        break_even_hz=None if reference_s is None else frames / reference_s,
-        reference_s=reference_s,
-        limit=limit,
+        limit="" if longest is None else timings[longest].limit,
+        digital=digital,
+        **compared(frames, masks, digital),
     )
+
+
+def compared(frames: int, masks: float, digital: Digital | None) -> dict[str, float | None]:
+    """Break-even rates and Amdahl's bound of ``frames`` and ``masks`` seconds of writing."""
+    if digital is None or not frames:
+        return dict.fromkeys(("break_even_hz", "break_even_whole_hz", "amdahl"))
+    stays = min(1.0, digital.electronic_s / digital.seconds)
+    bound = bounds.amdahl(1 - stays)
+    return {
+        "break_even_hz": bounds.break_even_rate(frames, digital.seconds, 0.0),
+        "break_even_whole_hz": bounds.break_even_rate(
+            frames, digital.seconds, masks + digital.electronic_s
+        ),
+        "amdahl": bound if math.isfinite(bound) else None,
+    }
+
+
+def timing_of(step: Optical, chosen: Setup, pipelined: bool = True) -> cost.Stages:
+    """Stages of a frame of a step; what is not read is not transferred."""
+    camera = chosen.parts["camera"]
+    # The first exposure of a joint transform is of the whole plane; all are timed like it.
+    area = step.plane if any(step.joint) else (len(step.read.rows), len(step.read.columns))
+    rows, read = min(area[0], camera.shape[0]), area[0] * area[1]
+    carried = read * int(camera.si("bits")) / 8
+    return cost.stages(chosen, rows_read=rows, bytes_per_frame=carried, pipelined=pipelined)
 
 
 def _warnings(program: Program, chosen: Setup) -> tuple[str, ...]:
@@ -142,7 +196,13 @@ def _warnings(program: Program, chosen: Setup) -> tuple[str, ...]:
             )
     if chosen.parts["input"].technology == "binary":
         found.append(
-            f"input of {chosen.name} is binary: each frame counts once, though inputs of b "
-            f"bits need b bit-planes"
+            f"input of {chosen.name} is binary: inputs of {BIT_PLANES} bits are shown as "
+            f"{BIT_PLANES} bit-planes, a frame each"
+        )
+    phase = [p for p in ("input", "mask") if chosen.parts[p].technology == "phase"]
+    if phase:
+        found.append(
+            f"{' and '.join(phase)} of {chosen.name} change the phase only: complex values by "
+            f"double phase take two pixels each, which the plane's size does not count"
         )
     return (*found, *(str(f) for f in chosen.findings() if not f.holds))

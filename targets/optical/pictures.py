@@ -42,6 +42,11 @@ def planes(
         raise UsageError(
             f"layer {layer!r}: expected 0 <= frame < {len(every)}, found {number}"
         )
+    if any(step.joint):
+        raise UsageError(
+            f"layer {layer!r} is a joint transform, of which no pictures are made",
+            hint="compile with attention=mask",
+        )
     frame = every[number]
     shown = apply(step.displayed.moves, converted(x[None], bits)[0])[frame.displayed]
     taps = apply(step.masked.moves, kernel)[frame.masked]

@@ -11,6 +11,7 @@ from edgevit.sim4f.moves import reshape, slice_, transpose
 from edgevit.sim4f.program import Optical
 from edgevit.sim4f.sensitivity import misplacement_error
 from edgevit.sim4f.signs import Signs
+from edgevit.targets.optical.joint import JOINT, fewer_groups, joint_transform
 from edgevit.targets.optical.layer import Layer, Window
 from edgevit.targets.optical.shared import as_tiles, shared_frames, shared_kernel, tile_of
 from edgevit.targets.optical.tiles import Tiling, channel_tile, fold_tokens, tilings
@@ -28,6 +29,7 @@ class Goal:
 
     Attributes:
         mappings: Which may be used.
+        dynamic: Which may be used for products of two computed tensors.
         frame_cost: Of a frame: its time or energy, in any unit.
         mask_cost: Of writing a mask, in the same unit.
         floor_db: Least signal-to-noise ratio that misplacement may leave; -inf for any.
@@ -35,6 +37,7 @@ class Goal:
     """
 
     mappings: tuple[str, ...] = MAPPINGS
+    dynamic: tuple[str, ...] = MAPPINGS
     frame_cost: float = 1.0
     mask_cost: float = 1e-3
     floor_db: float = -math.inf
@@ -66,7 +69,7 @@ def choose(layer: Layer, plane: tuple[int, int], signs: Signs, goal: Goal) -> Op
             has the inequality of the best one.
     """
     found = sorted(
-        candidates(layer, plane, goal.mappings),
+        candidates(layer, plane, goal.mappings if layer.static else goal.dynamic),
         key=lambda c: c.frames * goal.frame_cost + c.masks * goal.mask_cost,
     )
     best = -math.inf
@@ -99,7 +102,8 @@ def candidates(
     """
     found: list[Candidate] = []
     reasons: list[UnsupportedModelError] = []
-    for make in (_one_shot, _valid_tile, _channel_tile, _shared):
+    makers = [_one_shot, _valid_tile, _channel_tile, _shared]
+    for make in [_joint] if allowed == (JOINT,) else makers:
         try:
             found += [c for c in make(layer, plane) if c.mapping in allowed]
         except UnsupportedModelError as e:
@@ -149,6 +153,25 @@ def _one_shot(layer: Layer, plane: tuple[int, int]) -> Iterator[Candidate]:
     for chunks in range(least, min(linear.tokens, least + MOST_CHUNKS) + 1):
         folded = fold_tokens(linear, math.ceil(linear.tokens / chunks), 1)
         yield from _tiled(folded, plane, "one-shot")
+
+
+def _joint(layer: Layer, plane: tuple[int, int]) -> Iterator[Candidate]:
+    """Tokens as a column, as for ``one-shot``, with room for the kernel below."""
+    least = math.ceil(layer.tokens / plane[0])
+    for chunks in range(least, min(layer.tokens, least + MOST_CHUNKS) + 1):
+        folded = fold_tokens(layer, math.ceil(layer.tokens / chunks), 1)
+        for tiling in tilings(folded, plane):
+            fit = fewer_groups(tiling, folded, plane)
+            if fit is not None:
+                # Every frame's power spectrum is displayed anew.
+                frames = fit.frames(folded)
+                yield Candidate(JOINT, frames, frames, _joint_builder(folded, plane, fit))
+
+
+def _joint_builder(
+    layer: Layer, plane: tuple[int, int], tiling: Tiling
+) -> Callable[[Signs], Optical]:
+    return lambda signs: joint_transform(layer, plane, tiling, signs)
 
 
 def _valid_tile(layer: Layer, plane: tuple[int, int]) -> Iterator[Candidate]:

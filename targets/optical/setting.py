@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from edgevit.errors import UsageError
 from edgevit.sim4f.signs import SCHEMES, Signs
 from edgevit.target import Target
+from edgevit.targets.optical.joint import JOINT
 from edgevit.targets.optical.planner import MAPPINGS, Goal
 
 __all__ = ["Setting", "setting"]
@@ -37,11 +38,13 @@ def setting(target: Target) -> Setting:
     options = target.options
     plane = _plane(options["plane"]) if "plane" in options else _figures(target)
     mapping = options.get("mapping", "auto")
+    allowed = MAPPINGS if mapping == "auto" else (mapping,)
     return Setting(
         plane,
         SCHEMES[options.get("signs", "homodyne")],
         Goal(
-            mappings=MAPPINGS if mapping == "auto" else (mapping,),
+            mappings=allowed,
+            dynamic=(JOINT,) if options.get("attention") == "joint" else allowed,
             frame_cost=1.0,
             mask_cost=_cost(options.get("goal", "latency")),
             floor_db=float(options.get("floor", "-inf")),

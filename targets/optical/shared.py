@@ -79,7 +79,7 @@ def _middle(window: Window) -> int:
 def _tiles(layer: Layer, plane: Plane) -> tuple[int, int]:
     for axis, window, have in zip("yx", (layer.rows, layer.columns), plane, strict=True):
         if window.pitch > have:
-            raise too_large(layer, f"tile pitch along {axis}", window.pitch, have)
+            raise too_large(layer.name, f"tile pitch along {axis}", window.pitch, have)
     down, right = plane[0] // layer.rows.pitch, plane[1] // layer.columns.pitch
     right = min(right, layer.batch)
     return min(down, math.ceil(layer.batch / right)), right

@@ -121,14 +121,36 @@ def _conv(node: ir.Node) -> Layer | None:
     assert w is not None
     if constant(w) is None or len(shape_of(x)) != 4 or constant(x) is not None:
         return None
-    n, c, h, width = shape_of(x)
+    strides, pads, dilations = (_ints(node, k) for k in ("strides", "pads", "dilations"))
+    return _convolution(node, shape_of(x), strides, pads, dilations)
+
+
+def _shared(node: ir.Node) -> Layer | None:
+    """``SharedConv``: the pictures of tokens are the batch."""
+    if constant(node.inputs[0]) is not None or constant(node.inputs[1]) is None:
+        return None
+    return _convolution(node, _ints(node, "tile"), (1, 1), _ints(node, "pads"), (1, 1))
+
+
+def _ints(node: ir.Node, key: str) -> list[int]:
+    return [int(v) for v in node.attributes[key].as_ints()]
+
+
+def _convolution(
+    node: ir.Node,
+    pictures: Sequence[int],
+    strides: Sequence[int],
+    pads: Sequence[int],
+    dilations: Sequence[int],
+) -> Layer:
+    """A convolution of ``pictures`` ``[n, c, h, w]``."""
+    x, w = node.inputs[0], node.inputs[1]
+    assert x is not None
+    assert w is not None
+    n, c, h, width = pictures
     o, i, ky, kx = shape_of(w)
     g = c // i
     out = shape_of(node.outputs[0])
-    strides, pads, dilations = (
-        [int(v) for v in node.attributes[key].as_ints()]
-        for key in ("strides", "pads", "dilations")
-    )
     windows = [
         Window(size, taps, stride, dilation, before, outs)
         for size, taps, stride, dilation, before, outs in zip(
@@ -170,4 +192,5 @@ _LAYERS = {
     # Functions whose bodies are the same operators.
     ("ai.edgevit", "OpticalLinear"): _matmul,
     ("ai.edgevit", "OpticalConv"): _conv,
+    ("ai.edgevit", "SharedConv"): _shared,
 }

@@ -21,10 +21,12 @@ from edgevit.sim4f.effects import Effects
 from edgevit.sim4f.errors import OpticsError, require
 from edgevit.sim4f.fast import FastProduct
 from edgevit.sim4f.modulator import Modulator
+from edgevit.sim4f.moves import moved_shape
+from edgevit.sim4f.prepared import Prepared
 from edgevit.sim4f.program import Optical, frame_count
 from edgevit.sim4f.wave import WaveProduct
 
-__all__ = ["Outcome", "Point", "Subject", "effects_of", "evaluate", "open_subject"]
+__all__ = ["Levels", "Outcome", "Point", "Subject", "effects_of", "evaluate", "open_subject"]
 
 Array = np.ndarray[Any, Any]
 PathName = Literal["fast", "wave"]
@@ -89,18 +91,43 @@ class Outcome:
         return Outcome(self.right + other.right, self.samples + other.samples)
 
 
+@dataclass(frozen=True)
+class Levels:
+    """Sizes of a step's tensors over the calibration samples, on the ideal device.
+
+    Attributes:
+        full: Largest product in modulus.
+        rms: Root mean square of the products.
+        top: Largest displayed element in modulus.
+        shown: Root mean square of the displayed elements that are not zero.
+        light: Mean over input planes of the sum of squares.
+    """
+
+    full: float
+    rms: float
+    top: float
+    shown: float
+    light: float
+
+
 @dataclass
 class Subject:
-    """An opened bundle with its calibrated full scales."""
+    """An opened bundle with its calibrated full scales, and what its devices share."""
 
     executor: Any
     output: str
-    full: dict[str, float] = field(default_factory=dict)
+    levels: dict[str, Levels] = field(default_factory=dict)
+    prepared: Prepared = field(default_factory=Prepared)
 
     @property
     def program(self) -> Any:
         """The frame program."""
         return self.executor.program
+
+    @property
+    def full(self) -> dict[str, float]:
+        """Full scale of each step."""
+        return {name: levels.full for name, levels in self.levels.items()}
 
     @cached_property
     def at_once(self) -> int:
@@ -165,17 +192,52 @@ def open_subject(bundle: Path, threads: int = 1) -> Subject:
 
 
 def calibrate(subject: Subject, samples: Sequence[Mapping[str, Array]]) -> None:
-    """Full scales: the largest product of each step over samples, on the ideal device."""
-    largest: dict[str, float] = {}
+    """Measure each step's levels over samples, on the ideal device.
+
+    The mask's driver is set up for computed kernels of the first sample.
+    """
+    seen: dict[str, list[Levels]] = {}
+    shapes, examples = subject.program.shapes, subject.prepared.examples
 
     def watch(step: Optical, x: Array, kernel: Array, product: Array) -> None:
-        top = float(np.abs(product).max(initial=0))
-        largest[step.name] = max(largest.get(step.name, 0.0), top)
+        seen.setdefault(step.name, []).append(_levels(step, shapes, x, product))
+        if not step.static:
+            examples.setdefault(step.name, np.array(kernel[0]))
 
-    product = FastProduct(subject.program.shapes)
-    for sample in samples:
-        subject.executor.run_with(product, sample, watch)
-    subject.full = {name: top or 1.0 for name, top in largest.items()}
+    product = FastProduct(shapes, prepared=subject.prepared)
+    size = subject.at_once
+    for start in range(0, len(samples), size):
+        subject.executor.run_many(product, samples[start : start + size], watch)
+    subject.levels = {name: _joined(found) for name, found in seen.items()}
+
+
+def _levels(step: Optical, shapes: Mapping[str, Any], x: Array, product: Array) -> Levels:
+    """Of some samples; nothing is zero, so that ratios exist."""
+    planes = math.prod(moved_shape(step.displayed.moves, shapes[step.source])[:-2])
+    light = float(np.square(x, dtype=np.float64).sum())
+    lit = max(1, int(np.count_nonzero(x)))
+    return Levels(
+        full=float(np.abs(product).max(initial=0)) or 1.0,
+        rms=math.sqrt(float(np.square(product, dtype=np.float64).mean())) or 1.0,
+        top=float(np.abs(x).max(initial=0)) or 1.0,
+        shown=math.sqrt(light / lit) or 1.0,
+        light=light / (len(x) * planes),
+    )
+
+
+def _joined(found: Sequence[Levels]) -> Levels:
+    """Of all samples: maxima, and means of squares."""
+
+    def rms(name: str) -> float:
+        return math.sqrt(sum(getattr(one, name) ** 2 for one in found) / len(found))
+
+    return Levels(
+        max(one.full for one in found),
+        rms("rms"),
+        max(one.top for one in found),
+        rms("shown"),
+        sum(one.light for one in found) / len(found),
+    )
 
 
 def answers(
@@ -186,10 +248,14 @@ def answers(
     path: PathName = "fast",
 ) -> Iterator[Array]:
     """The first output for each sample, on the device of a point."""
-    maker = {"fast": FastProduct, "wave": WaveProduct}[path]
-    rng = np.random.default_rng(seed)
+    effects, rng = effects_of(point), np.random.default_rng(seed)
+    shapes, full = subject.program.shapes, subject.full
+    product: FastProduct | WaveProduct
     try:
-        product = maker(subject.program.shapes, effects_of(point), rng, subject.full)
+        if path == "fast":
+            product = FastProduct(shapes, effects, rng, full, subject.prepared)
+        else:
+            product = WaveProduct(shapes, effects, rng, full)
     except OpticsError as e:
         raise UsageError(str(e), hint="--path wave") from e
     size = subject.at_once

@@ -52,10 +52,10 @@ class Tiling:
         return math.ceil(layer.outputs / math.prod(self.groups))
 
 
-def too_large(layer: Layer, what: str, need: int, have: int) -> UnsupportedModelError:
+def too_large(layer: str, what: str, need: int, have: int) -> UnsupportedModelError:
     """The error of a layer that does not fit, with the inequality."""
     return UnsupportedModelError(
-        f"layer {layer.name!r} does not fit the plane: expected {what} <= plane, found "
+        f"layer {layer!r} does not fit the plane: expected {what} <= plane, found "
         f"{need} <= {have} px",
         hint="choose a device with larger planes",
     )
@@ -70,7 +70,7 @@ def tilings(layer: Layer, plane: Plane, isolated: bool = False) -> list[Tiling]:
     room = []
     for axis, window, have in zip("yx", (layer.rows, layer.columns), plane, strict=True):
         if window.pitch > have:
-            raise too_large(layer, f"tile pitch along {axis}", window.pitch, have)
+            raise too_large(layer.name, f"tile pitch along {axis}", window.pitch, have)
         room.append(have // window.pitch)
     found = {}
     for down in range(1, min(room[0], layer.inputs) + 1):

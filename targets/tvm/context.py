@@ -97,7 +97,7 @@ class Context:
         """Say where a value is."""
         self.held[value] = held
 
-    def parameter(self, label: str, array: np.ndarray) -> Ref:  # type: ignore[type-arg]
+    def parameter(self, label: str, array: np.ndarray) -> Ref:
         """The pointer to a constant of the lowering."""
         return Ref(self.program.constant(label, np.asarray(array)))
 
@@ -207,7 +207,7 @@ class Context:
         return found
 
 
-def _plain(array: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def _plain(array: np.ndarray) -> np.ndarray:
     return array if array.dtype != np.float64 else array.astype(np.float32)
 
 

@@ -88,13 +88,11 @@ def emit(model: ir.Model, machine: Machine, options: LowerOptions) -> Lowered:
     offsets |= places
     sizes = (arena, len(params))
     path = f"{options.stem}.so"
-    files = {
-        path: shared_object(ctx.program, machine, offsets, sizes),
-        f"{options.stem}{PARAMS}": params,
-        f"{options.stem}{PLAN}": document(
-            ctx.program, machine, inputs, outputs, values, offsets, sizes
-        ),
-    }
+    code = shared_object(ctx.program, machine, offsets, sizes)
+    plan = document(
+        ctx.program, machine, inputs, outputs, values, offsets, (*sizes, len(code))
+    )
+    files = {path: code, f"{options.stem}{PARAMS}": params, f"{options.stem}{PLAN}": plan}
     part = Part(
         engine="tvm",
         artifact=path,

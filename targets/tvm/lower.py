@@ -42,6 +42,19 @@ class TVMBackend:
             return f"precision {precision!r} is not lowered"
         return refusal(node)
 
+    def foreign(self, target: Target) -> str | None:
+        """Code for another architecture, or for instructions that are missing here."""
+        import platform
+
+        from edgevit.targets.tvm.machine import features, machine
+
+        chosen = machine(target.options["mcpu"])
+        here = platform.machine().replace("arm64", "aarch64").lower()
+        if chosen.architecture != here:
+            return f"the code is for {chosen.architecture}, this machine is {here}"
+        missing = sorted(set(chosen.features) - features())
+        return f"the code uses {', '.join(missing)}" if missing else None
+
     def arithmetic(self, precision: str) -> Arithmetic:
         """float32 throughout."""
         return Arithmetic()

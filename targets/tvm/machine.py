@@ -8,7 +8,7 @@ from typing import Any
 
 from edgevit.errors import UsageError
 
-__all__ = ["MACHINES", "Machine", "machine", "native"]
+__all__ = ["MACHINES", "Machine", "features", "machine", "native"]
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def native() -> Machine:
     Raises:
         UsageError: It has none that is known.
     """
-    words = _features()
+    words = features()
     fitting = [m for m in MACHINES.values() if set(m.features) <= words]
     if not fitting:
         raise UsageError(
@@ -108,7 +108,7 @@ def native() -> Machine:
     return max(fitting, key=lambda m: (m.lanes, bool(m.dot)))
 
 
-def _features() -> set[str]:
+def features() -> set[str]:
     """The words that Linux says of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

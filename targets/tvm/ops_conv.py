@@ -47,7 +47,7 @@ def image(ctx: Context, value: ir.Value, pads: Sequence[int], number: float = 0.
     return made
 
 
-def _counts(node: ir.Node) -> np.ndarray | None:  # type: ignore[type-arg]
+def _counts(node: ir.Node) -> np.ndarray | None:
     """1 / number of source elements in each window, where padding is not counted."""
     pads = integers(node, "pads")
     if whole(node, "count_include_pad", 0) or not any(pads):
@@ -58,7 +58,7 @@ def _counts(node: ir.Node) -> np.ndarray | None:  # type: ignore[type-arg]
     windows = np.lib.stride_tricks.sliding_window_view(inside, kernel)
     counts = windows[:: strides[0], :: strides[1]].sum(axis=(2, 3))
     out = shape_of(node.outputs[0])[2:]
-    return (1.0 / counts[: out[0], : out[1]]).astype(np.float32)
+    return np.asarray(1.0 / counts[: out[0], : out[1]], np.float32)
 
 
 def _pool(ctx: Context, node: ir.Node) -> None:
@@ -95,7 +95,7 @@ def _poolable(node: ir.Node) -> str | None:
     return floats(node) if unread else "the indices of the largest elements are used"
 
 
-def _weight(node: ir.Node) -> np.ndarray:  # type: ignore[type-arg]
+def _weight(node: ir.Node) -> np.ndarray:
     array = constant(data_of(node, 1))
     if array is None:
         raise ValueError(f"node {node.name!r}: the weight is not constant")
@@ -117,7 +117,7 @@ def _convolved(
     node: ir.Node,
     data: Held,
     shape: tuple[int, ...],
-    weight: np.ndarray,  # type: ignore[type-arg]
+    weight: np.ndarray,
     strides: tuple[int, int],
     dilations: Sequence[int],
 ) -> None:

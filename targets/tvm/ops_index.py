@@ -19,7 +19,7 @@ from edgevit.targets.tvm.table import Op, attribute, data_of, floats, optional, 
 
 __all__ = ["OPS"]
 
-Matrix = np.ndarray  # type: ignore[type-arg]
+Matrix = np.ndarray
 
 
 def _gather(ctx: Context, node: ir.Node) -> None:

@@ -96,16 +96,17 @@ def _attention(ctx: Context, node: ir.Node) -> None:
     q, k, v = (data_of(node, i) for i in range(3))
     b, h, s, d = shape_of(q)
     shared, t, e = shape_of(v)[1:]
-    held = []
-    lies = []
+    held, lies = [], []
     for value in (q, k, v):
         one, steps = _strides(ctx, ctx.read(value), shape_of(value))
         held.append(one.ref)
-        lies.append(Heads(*steps[:3]))
+        lies.append(Heads(steps[0], steps[1], steps[2]))
     refs, mask = _mask(ctx, optional(node, 3), (b, h, s, t))
     scale = attribute(node, "scale", d**-0.5)
     out = Heads(s * h * e, e, h * e)
-    kernel = Attention(ctx.machine, b, h, shared, s, t, d, e, scale, *lies, out, mask)
+    kernel = Attention(
+        ctx.machine, b, h, shared, s, t, d, e, scale, lies[0], lies[1], lies[2], out, mask
+    )
     name = node.outputs[0].name or ""
     scratch = ctx.new(f"{name}/scratch", kernel.operands[-2].size)
     made = ctx.new(name, b * h * s * e)

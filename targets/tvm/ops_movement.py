@@ -19,7 +19,7 @@ from edgevit.targets.views import Factor, View, squeezed
 __all__ = ["OPS", "axis_part", "natural_order"]
 
 
-def _fixed(value: ir.Value) -> np.ndarray:  # type: ignore[type-arg]
+def _fixed(value: ir.Value) -> np.ndarray:
     array = constant(value)
     if array is None:
         raise ValueError(f"value {value.name!r} is not constant")

@@ -1,4 +1,4 @@
-"""The plan beside the code: where the runtime finds tensors, and which calls make which value."""
+"""The plan beside the code: where tensors are, and which calls make which value."""
 
 from __future__ import annotations
 
@@ -74,9 +74,9 @@ def document(
     outputs: Sequence[Placed],
     values: Sequence[Placed],
     offsets: Mapping[Tensor, int],
-    sizes: tuple[int, int],
+    sizes: tuple[int, int, int],
 ) -> bytes:
-    """The plan as canonical JSON."""
+    """The plan as canonical JSON; ``sizes`` are bytes of arena, parameters and code."""
     wrote = makers(program)
     fed = {p.held.tensor: p.binding.artifact for p in inputs}
     listed = []
@@ -107,6 +107,7 @@ def document(
         "features": list(machine.features),
         "arena": sizes[0],
         "params": sizes[1],
+        "code": sizes[2],
         "steps": len(program.steps),
         "kernels": [s.kernel.label for s in program.steps],
         "inputs": [{"name": p.binding.artifact, **_place(p.held, offsets)} for p in inputs],

@@ -1,4 +1,4 @@
-"""A lowered network: tensors in two blocks of memory, and the calls that fill them in order."""
+"""A lowered network: tensors in two blocks of memory, and the calls that fill them."""
 
 from __future__ import annotations
 

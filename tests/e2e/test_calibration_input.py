@@ -113,3 +113,16 @@ def test_odd_samples_still_make_a_sound_artifact(kind: str, tmp_path: Path) -> N
     assert ran.result["verification"]["first_divergent"] is None
     figure = ran.result["parity"]["sqnr_db"]
     assert figure.get("exact") or figure["value"] > 25
+
+
+def test_a_budget_that_cannot_be_met_names_what_can(call: Any, tmp_path: Path) -> None:
+    np.savez(tmp_path / "c.npz", x=_samples())
+    passes = "mixed-precision{bits=4|8,budget=0.4,samples=2}"
+    options = (*W8A8, "--calib", "c.npz", "--passes", passes, "--json")
+    ran = call("compile", _model(tmp_path), *options)
+    assert ran.code == 1
+    # weights of 8 * 27 and 96 * 4 numbers, in bytes: half of them at 4 bits
+    assert "a budget of 240 bytes cannot be met" in ran.error["message"]
+    assert "best reachable is 300 bytes" in ran.error["message"]
+    assert "raise the budget" in ran.error["hint"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["c.npz", "model.onnx"]

@@ -153,6 +153,16 @@ def test_symbolic_dimensions_need_a_shape(tmp_path: Path, call: Any) -> None:
     assert bound.code == 0
 
 
+def test_a_model_that_hands_its_inputs_back(tmp_path: Path, call: Any) -> None:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [4])
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [x], [x])
+    imports = [helper.make_opsetid("", 18)]
+    onnx.save(helper.make_model(graph, opset_imports=imports), tmp_path / "same.onnx")
+    ran = call("compile", tmp_path / "same.onnx", "--target", "onnx", "--json")
+    assert ran.code == 2
+    assert "same.onnx: every output is an input of the model" in ran.error["message"]
+
+
 def test_unknown_operators_are_named_and_inspect_lists_them_all(
     tmp_path: Path, call: Any
 ) -> None:

@@ -13,6 +13,7 @@ from benchmarks.corpus.store import FIXTURES
 
 MODEL = FIXTURES / "models" / "fashion_hybrid_ts.onnx"
 NAME = "model.edgevit"
+TARGETS = ("onnx", "raspberry-pi-5", "iphone-npu", "linux-x86:backend=tvm")
 
 
 def compile_in(folder: Path, target: str, hash_seed: str) -> dict[str, bytes]:
@@ -41,7 +42,7 @@ def compile_in(folder: Path, target: str, hash_seed: str) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("target", ["onnx", "raspberry-pi-5", "iphone-npu"])
+@pytest.mark.parametrize("target", TARGETS)
 def test_two_processes_write_the_same_bytes(target: str, tmp_path: Path) -> None:
     first = compile_in(tmp_path / "first", target, "1")
     second = compile_in(tmp_path / "another" / "second", target, "2")
@@ -51,7 +52,7 @@ def test_two_processes_write_the_same_bytes(target: str, tmp_path: Path) -> None
     assert differ == []
 
 
-@pytest.mark.parametrize("target", ["onnx", "raspberry-pi-5", "iphone-npu"])
+@pytest.mark.parametrize("target", TARGETS)
 def test_nothing_in_a_bundle_says_where_it_was_made(target: str, tmp_path: Path) -> None:
     found = compile_in(tmp_path, target, "3")
     traces = [str(tmp_path).encode(), os.fsencode(Path.home()), b"edgevit-staging"]

@@ -24,6 +24,9 @@ KERNELS = {
 }
 
 
+SMALL = 4  # the hybrid's convolutions are depthwise, or have few channels
+
+
 def _calibration(path: Path, shape: tuple[int, ...], count: int = 10) -> Path:
     rng = np.random.default_rng(1)
     np.savez(path, x=rng.normal(0, 1, (count, *shape)).astype(np.float32))
@@ -76,16 +79,49 @@ def test_real_samples_verify_the_whole_and_every_value(quantized: Any) -> None:
     assert result["warnings"] == []
 
 
+def test_what_folds_gain_is_in_the_report(tmp_path: Path) -> None:
+    model = _hybrid(tmp_path / "hybrid.onnx")
+    calib = _calibration(tmp_path / "calib.npz", (1, WIDTH, 4, 4))
+    options = ["--target", "onnx", "--precision", "w8a8", "--calib", calib]
+    options += ["--passes", "fold-norm-scales,bridge-quant{rows=32,probes=1},sink-quantizers"]
+    out = tmp_path / "hybrid.edgevit"
+    ran = edgevit("compile", model, *options, "-o", out, "--json", cwd=tmp_path)
+    assert ran.code == 0, ran.err + ran.out
+    passes = {p["spec"]: p["notes"] for p in ran.result["passes"]}
+    gains = {note["node"]: note["gain_db"] for note in passes["fold-norm-scales"]}
+    assert gains  # one for each layer behind a norm
+    assert all(isinstance(gain, float) for gain in gains.values())
+    first = passes["bridge-quant{rows=32,probes=1}"][0]
+    assert "forward passes only" in first["text"]
+    page = tmp_path / "page.html"
+    assert edgevit("report", out, "--html", page, cwd=tmp_path).code == 0
+    text = page.read_text(encoding="utf-8")
+    assert "forward passes only" in text
+    assert all(f"{gain:+.1f}" in text for gain in gains.values())
+
+
+def test_gradients_without_torch_end_with_the_extra_s_name(tmp_path: Path) -> None:
+    model = _hybrid(tmp_path / "hybrid.onnx")
+    calib = _calibration(tmp_path / "calib.npz", (1, WIDTH, 4, 4))
+    options = ["--target", "linux-x86", "--precision", "w8a8", "--calib", calib]
+    options += ["--passes", "bridge-quant{curvature=gradient,rows=8}"]
+    ran = edgevit("compile", model, *options, "--json", cwd=tmp_path)
+    assert ran.code == 3
+    assert "torch is not installed" in ran.error["message"]
+    assert "edgevit[torch]" in ran.error["hint"]
+    assert not list(tmp_path.glob("*.edgevit"))
+
+
 def test_every_declared_operator_runs_on_integers(quantized: Any, tmp_path: Path) -> None:
     model, bundle, result = quantized
     scheme = load_target("onnx").quantization["w8a8"]
     assert set(scheme.operators) == set(KERNELS)
-    kept = {
-        refused["node"]
+    kept = [
+        refused["reason"]
         for p in result["passes"]
         if p["spec"].startswith("quantize")
         for refused in p["refused"]
-    }
+    ]
     (artifact,) = bundle.glob("*.onnx")
     found = Counter(n.op_type for n in optimized(artifact, tmp_path / "o.onnx").graph.node)
     source = onnx.load_model(model).graph
@@ -93,12 +129,13 @@ def test_every_declared_operator_runs_on_integers(quantized: Any, tmp_path: Path
     layers = Counter(
         n.op_type for n in source.node if n.input[1:2] and n.input[1] in constants
     )
-    # The depthwise layer alone stays float, and says so. Query, key and value are one product.
-    assert len(kept) == 1
-    expected = {"Conv": layers["Conv"] - 1, "MatMul": layers["MatMul"] - 2}
+    # Small convolutions stay float, and say why. Query, key and value are one product.
+    assert all(reason.startswith("left float: int8 is slower on") for reason in kept)
+    assert len(kept) == SMALL
+    expected = {"Conv": layers["Conv"] - SMALL, "MatMul": layers["MatMul"] - 2}
     for op in scheme.operators:
         assert sum(found[k] for k in KERNELS[op]) == expected[op], (op, found)
-    assert found["Conv"] + found["FusedConv"] == 1
+    assert found["Conv"] + found["FusedConv"] == SMALL
     assert not found.keys() & {"MatMul", "Gemm", "FusedMatMul"}
 
 

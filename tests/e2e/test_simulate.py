@@ -11,7 +11,8 @@ import pytest
 from edgevit import api
 from edgevit.errors import InputError, UsageError
 from edgevit.progress import SilentProgress
-from edgevit.simulate import Pictures, Study, simulate, text_of_simulation
+from edgevit.simtext import text_of_simulation
+from edgevit.simulate import Pictures, Study, simulate
 from edgevit.studies import parse_axes
 from edgevit.sweep import Sweep, finished, run_task, sweep, tasks_of
 from tests.support.cli import FIXTURES, PREPROCESS, edgevit

@@ -14,13 +14,21 @@ from typing import Any
 import numpy as np
 
 from edgevit.sim4f.correlate import apply, transfer_half
+from edgevit.sim4f.effects import Effects
+from edgevit.sim4f.fast import FastProduct
 from edgevit.sim4f.fourier import four_f, invert, lens_onto
 from edgevit.sim4f.grid import Field, Grid
 from edgevit.sim4f.modulator import Modulator, passive, realize
+from edgevit.sim4f.offload import Accelerator, OffloadedFast, OffloadedWave
 from edgevit.sim4f.pixels import crosstalk, display
+from edgevit.sim4f.program import Lattice, Operand, Optical, Read
 from edgevit.sim4f.propagate import angular_spectrum, fresnel, pad_field
+from edgevit.sim4f.signs import HOMODYNE
+from edgevit.sim4f.wave import WaveProduct
 
 GRID = Grid((48, 57), (6e-6, 5e-6), 532e-9)
+# Rows and columns of the picture, the kernel, and what is read of them.
+SIDES = ((6, 7), (3, 4), (8, 10))
 PLM = (0.0, 0.1, 0.15, 0.4, 0.5, 0.7, 0.8, 1.0)
 
 
@@ -53,6 +61,48 @@ def _shown(modulator: Modulator, wanted: Any, xp: Any) -> Any:
     return realize(modulator, passive(wanted, xp=xp)[0], xp=xp)
 
 
+def paths(at: Accelerator) -> dict[str, float]:
+    """Both paths of a frame program on the accelerator against the host's."""
+    lattices = [(Lattice(0, ((r, 1),)), Lattice(0, ((c, 1),))) for r, c in SIDES]
+    step = Optical(
+        name="y",
+        mapping="test",
+        source="x",
+        kernel="k",
+        static=True,
+        plane=(16, 21),
+        displayed=Operand((), "n", *lattices[0]),
+        masked=Operand((), "m", *lattices[1]),
+        read=Read("nm", *lattices[2], ()),
+        order="mn",
+        signs=HOMODYNE,
+        bias="",
+        macs=0,
+    )
+    rng = np.random.default_rng(2)
+    x, k = rng.standard_normal((2, *SIDES[0])), rng.standard_normal((3, *SIDES[1]))
+    shapes = {"x": x.shape, "k": k.shape}
+    levels = Effects(mask=Modulator("double-phase", 64), shift=(0.2, -0.1))
+    pairs: dict[str, tuple[Any, Any]] = {
+        "fast": (FastProduct(shapes), OffloadedFast(shapes, at)),
+        "wave": (
+            WaveProduct(shapes, dtype=np.float64),
+            OffloadedWave(shapes, at, dtype=np.float64),
+        ),
+        "wave of levels": (
+            WaveProduct(shapes, levels, dtype=np.float64),
+            OffloadedWave(shapes, at, levels, dtype=np.float64),
+        ),
+    }
+    found = {}
+    for name, (host, there) in pairs.items():
+        expected = host(step, x, k)
+        found[name] = float(
+            np.abs(there(step, x, k) - expected).max() / np.abs(expected).max()
+        )
+    return found
+
+
 def main(device: str) -> None:
     """Compare and print."""
     torch: Any = import_module("torch")
@@ -66,6 +116,7 @@ def main(device: str) -> None:
         there = case(xp, torch.asarray(z, device=device), torch.asarray(x, device=device))
         got = there.cpu().numpy()
         found[name] = float(np.abs(got - expected).max() / np.abs(expected).max())
+    found |= paths(Accelerator(xp, device))
     print(json.dumps(found))  # noqa: T201 -- the worker's answer
 
 

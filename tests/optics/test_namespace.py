@@ -27,6 +27,6 @@ def test_torch_agrees_with_numpy() -> None:
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert len(found) == 15
+    assert len(found) == 18
     # Both in double precision; a level that tips would show as a whole step.
     assert {name: error for name, error in found.items() if error > 1e-12} == {}

@@ -45,12 +45,15 @@ PASSES = (
             "quantizers",
             "integer",
             "observers",
+            "channel_observer",
             "ranges",
             "quantizers",
             "statistics",
             "edits",
             "estimate",
+            "layer_rules",
             "parity",
+            "torchgraph",
         )
     }
 )

@@ -40,8 +40,7 @@ def quick(
 
 @pytest.fixture
 def in_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("fold_norm_scales", "smooth_quant"):
-        monkeypatch.setattr(f"edgevit.passes.{module}.stream", quick)
+    monkeypatch.setattr("edgevit.passes.fold_gains.stream", quick)
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,7 @@ def test_statistics_come_from_the_reference() -> None:
     ctx = context(model, rng)
     real = SmoothQuant().plan(model, ctx)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("edgevit.passes.smooth_quant.stream", quick)
+        patch.setattr("edgevit.passes.fold_gains.stream", quick)
         again = SmoothQuant().plan(model, ctx)
     for a, b in zip(real, again, strict=True):
         assert isinstance(a, FoldChannels)
@@ -322,6 +321,8 @@ def test_options_are_checked() -> None:
     model = norm_and_two_readers(np.random.default_rng(0))
     with pytest.raises(UsageError, match="mode"):
         FoldNormScales(collapse="mode").plan(model, Context(None, None, "w8a8"))
+    with pytest.raises(UsageError, match="percentile"):
+        FoldNormScales(percentile=0.5).plan(model, Context(None, None, "w8a8"))
     with pytest.raises(UsageError, match="alpha"):
         SmoothQuant(alpha=2.0).plan(model, Context(None, None, "w8a8"))
     with pytest.raises(UsageError, match="calibration"):

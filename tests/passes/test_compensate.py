@@ -242,6 +242,24 @@ def test_a_layer_in_a_model(bits: int) -> None:
     assert layer_of(next(n for n in copy.graph if n.op_type == "MatMul")) is None
 
 
+def test_scales_that_are_too_small_are_raised_and_their_codes_with_them() -> None:
+    rng = np.random.default_rng(12)
+    model = linear(rng)
+    data = feeds(rng, 2)
+    (free, _) = Compensate(weights=8).plan(model, context(data))
+    assert isinstance(free, QuantizeWeight)
+    least = float(np.sort(free.params.scale)[3])  # three of six channels are below
+    (held, _) = Compensate(weights=8).plan(model, context(data, least_scale=least))
+    assert isinstance(held, QuantizeWeight)
+    assert free.codes is not None
+    assert held.codes is not None
+    np.testing.assert_array_equal(held.params.scale, np.maximum(free.params.scale, least))
+    off = held.codes * held.params.scale - free.codes * free.params.scale
+    assert np.abs(off).max() <= least / 2 * (1 + 1e-6)
+    assert (off[:, free.params.scale >= least] == 0).all()
+    assert (off != 0).any()
+
+
 def test_blocks_share_scales_along_the_inputs() -> None:
     rng = np.random.default_rng(9)
     model = linear(rng)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import re
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
@@ -19,6 +21,7 @@ from edgevit.passes.output_weights import output_loss
 from edgevit.passes.quantize import Quantize
 from edgevit.passes.quantize_selectively import QuantizeSelectively, sensitivity
 from edgevit.pipeline import Context
+from edgevit.target import Figure, Target
 from tests.passes.harness import Array, build, run
 from tests.passes.test_channel_folds import Samples, quick
 from tests.passes.test_compensate import scheme
@@ -117,6 +120,25 @@ def test_the_loss_of_a_layer_is_what_the_graph_shows() -> None:
         assert np.allclose(y, seen[0][layer.name], atol=1e-5)
 
 
+def test_channels_that_matter_get_the_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Curvature as gradients give it, by channel: one channel that matters decides."""
+    monkeypatch.setattr("edgevit.passes.mixed_precision.stream", values)
+    rng = np.random.default_rng(7)
+    model, ctx = small(rng), context(rng)
+    p = MixedPrecision(bits="3|8", budget=0.92, rank="relevance", curvature="gradient")
+    heavy = {}
+    for name, layer in (("W", 6), ("V", 5)):
+        worth = {"a": np.zeros(6), "y": np.zeros(5)}
+        worth["a" if name == "W" else "y"][layer - 1] = 1.0
+        monkeypatch.setattr(
+            "edgevit.passes.mixed_precision.gradient_curvatures", lambda *_, w=worth: w
+        )
+        weights = [e for e in p.plan(model, ctx) if isinstance(e, QuantizeWeight)]
+        heavy[name] = {e.value: e.params.high for e in weights}
+    # the other layer's loss is zero at every width: it takes the cheapest
+    assert heavy == {"W": {"W": 127, "V": 3}, "V": {"W": 3, "V": 127}}
+
+
 @pytest.mark.parametrize("rank", ["greedy", "relevance"])
 def test_widths_meet_the_budget(monkeypatch: pytest.MonkeyPatch, rank: str) -> None:
     monkeypatch.setattr("edgevit.passes.mixed_precision.stream", values)
@@ -134,6 +156,61 @@ def test_widths_meet_the_budget(monkeypatch: pytest.MonkeyPatch, rank: str) -> N
     assert used <= 0.6 * 8 * sum(sizes.values())
     assert p.perform(model, plan).modified
     assert np.isfinite(run(model, next(iter(ctx.data(""))))[0]).all()
+
+
+def _cost(measure: str, layer: str, bits: int) -> float:
+    """By hand: W is [6, 3, 3, 3] at 4 x 4 positions of an 8 x 8 image, V is [6, 5]."""
+    size, macs = {"W": (162, 162 * 16), "V": (30, 30)}[layer]
+    if measure == "bytes":
+        return size * bits / 8
+    if measure == "bit-operations":
+        return macs * bits * bits
+    # read, written, weights and bias; 1 GB/s is one byte a nanosecond
+    numbers = {"W": 192 + 96 + 162 + 6, "V": 6 + 5 + 30}[layer]
+    return max(4 * numbers * bits / 32, 2 * macs / 1e6) / 1e6 + 1e-6
+
+
+@pytest.mark.parametrize("measure", ["bytes", "bit-operations", "latency"])
+def test_every_kind_of_budget_is_met(monkeypatch: pytest.MonkeyPatch, measure: str) -> None:
+    monkeypatch.setattr("edgevit.passes.mixed_precision.stream", values)
+    rng = np.random.default_rng(6)
+    ctx = context(rng)
+    ctx = replace(ctx, target=_slow_memory(ctx.target))
+    p = MixedPrecision(bits="3|5|8", measure=measure, budget=0.55, samples=2)
+    plan = p.plan(small(rng), ctx)
+    bits = {
+        e.value: {3: 3, 15: 5, 127: 8}[e.params.high]
+        for e in plan
+        if isinstance(e, QuantizeWeight)
+    }
+    widest = sum(_cost(measure, layer, 8) for layer in bits)
+    used = sum(_cost(measure, layer, b) for layer, b in bits.items())
+    assert set(bits) == {"W", "V"}
+    assert used <= 0.55 * widest
+    # no layer could be wider by itself
+    for layer, b in bits.items():
+        for wider in (5, 8):
+            more = used - _cost(measure, layer, b) + _cost(measure, layer, wider)
+            assert wider <= b or more > 0.55 * widest
+    least = sum(_cost(measure, layer, 3) for layer in bits) / widest
+    unit = {"bytes": "bytes", "bit-operations": "bit operations", "latency": "ms"}[measure]
+    tight = replace(p, budget=0.9 * least)
+    with pytest.raises(
+        GateError, match=re.escape(f"best reachable is {least * widest:.4g} {unit}")
+    ):
+        tight.plan(small(rng), ctx)
+
+
+def _slow_memory(target: Target | None) -> Target:
+    """1 GB/s, arithmetic for nothing, 1 ns to dispatch: widths decide."""
+    assert target is not None
+    given = dict.fromkeys(("conv", "depthwise", "matmul"), 1e6)
+    given |= {"memory": 1.0, "layout": 1.0, "dispatch": 1e-3, "program": 0.0, "spread": 1.0}
+    figures = {
+        name: Figure(value=value, unit="", source="made up", confidence="estimated")
+        for name, value in given.items()
+    }
+    return target.model_copy(update={"figures": figures})
 
 
 def test_the_worst_layer_stays_float(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,6 +241,7 @@ def test_options_are_checked() -> None:
         MixedPrecision(bits="9"),
         MixedPrecision(measure="joules"),
         MixedPrecision(rank="chance"),
+        MixedPrecision(curvature="guess"),
     ):
         with pytest.raises(UsageError):
             p.plan(small(rng), context(rng))

@@ -199,6 +199,18 @@ def test_existing_norms(node: str, shape: tuple[int, ...], reshapes: int) -> Non
     assert len(new.inputs) == 3
 
 
+@pytest.mark.parametrize(("axis", "shape"), [(0, (2, 5, 24)), (1, (24,)), (-1, (24,))])
+def test_existing_root_mean_squares(axis: int, shape: tuple[int, ...]) -> None:
+    constants = {"g": RNG.normal(size=shape).astype(np.float32)}
+    body = f"y = RMSNormalization<axis={axis}, epsilon=0.001>(x, g)"
+    model = build(SIGNATURE, body, constants)
+    check_same(NormalizeLayerNorm(), model, LIMIT * np.sqrt(10))
+    new = only(model, "RMSNormalization")
+    assert new.attributes.get_int("axis", -1) == len(new.outputs[0].shape or ()) - 1
+    assert len(new.inputs) == 2
+    assert not apply(NormalizeLayerNorm(), model).modified
+
+
 def test_canonical_norm_stays() -> None:
     model = build(SIGNATURE, f"y = {NORM.format(axis=2)}(x, g, b)", CONSTANTS)
     assert not apply(NormalizeLayerNorm(), model).modified

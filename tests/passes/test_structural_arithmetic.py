@@ -37,6 +37,8 @@ CASES = [
          "Abs Add Reciprocal", {"c": f32(-1.0), "o": f32(1.0)}, LIMIT),
     Case("root", "normalize-power", V, "a = Abs(x)\n y = Pow(a, c)", "Abs Sqrt",
          {"c": f32(0.5)}, LIMIT),
+    Case("integer-power", "normalize-power", V, "y = Pow(x, c)", "Cast Pow", {"c": i64(3)},
+         LIMIT),
     Case("min", "normalize-clip", V, "y = Min(x, c)", "Clip", {"c": f32(0.5)}),
     Case("relu", "normalize-clip", V, "y = Max(x, c)", "Relu", {"c": f32(0.0)}),
     Case("open", "normalize-clip", V, "y = Clip(x, , c)", "Clip", {"c": f32(0.5)}),

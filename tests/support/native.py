@@ -39,7 +39,7 @@ def kernels(machine: Machine, jobs: Sequence[tuple[Any, Sequence[Array]]]) -> No
     import tvm
     from tvm.ir import Call, GlobalVar
     from tvm.script.ir_builder import IRBuilder
-    from tvm.script.ir_builder import tirx as T  # noqa: N812
+    from tvm.script.ir_builder import tirx as T
 
     from edgevit.targets.tvm.kernels.kernel import function
 

@@ -67,6 +67,17 @@ def test_the_integer_form_computes_the_exact_sums() -> None:
     assert float(np.abs(found * (1 + 1e-5) - expected).max()) > limit
 
 
+def test_its_weights_are_unsigned() -> None:
+    """The kernel's fast form."""
+    model = _model()
+    integer_convolutions(model)
+    node = next(n for n in model.graph if n.op_type == "ConvInteger")
+    weight, zero = (model.graph.initializers[str(node.inputs[i].name)] for i in (1, 3))  # type: ignore[union-attr]
+    assert weight.dtype is zero.dtype is ir.DataType.UINT8
+    assert zero.const_value is not None
+    assert int(zero.const_value.numpy()) == 128
+
+
 def test_the_result_keeps_its_name_shape_and_type() -> None:
     model = _model()
     shape = model.graph.outputs[0].shape

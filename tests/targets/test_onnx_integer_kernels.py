@@ -26,37 +26,66 @@ def _conv(output: bool, relu: bool = False) -> ir.Model:
     return g.model(g.pair(y, (0.1, 128), np.uint8) if output else y)
 
 
-def _linear(output: bool) -> ir.Model:
+def _linear(output: bool, bias: bool = False, rank: int = 3, rounded: bool = True) -> ir.Model:
     g = QuantizedBuilder()
-    x = g.pair(g.input("x", (1, 9, 16)), (0.03, 120), np.uint8)
+    x = g.input("x", (1, 9, 16)[3 - rank :])
+    x = g.pair(x, (0.03, 120), np.uint8) if rounded else x
     y = g.op("MatMul", x, g.stored((16, 12), 1, bits=7))
+    y = g.op("Add", y, g.const(np.ones(12))) if bias else y
     return g.model(g.pair(y, (0.1, 128), np.uint8) if output else y)
 
 
-def _optimized(model: ir.Model, folder: Path) -> Counter[str]:
+def _tiled(window: int, rounded: bool = True) -> ir.Model:
+    g = QuantizedBuilder()
+    x = g.input("x", (1, 8, 8, 8))
+    x = g.pair(x, (0.03, 120), np.uint8) if rounded else x
+    weight = g.stored((16, 8, window, window), 0, bits=7)
+    y = g.op("Conv", x, weight, g.const(np.ones(16)), kernel_shape=[window] * 2,
+             strides=[window] * 2, pads=[0] * 4, dilations=[1, 1], group=1)  # fmt: skip
+    return g.model(g.op("Relu", y))
+
+
+def _optimized(model: ir.Model, precision: str, folder: Path) -> Counter[str]:
     """Operators of the graph that ONNX Runtime runs."""
     lowered = OnnxBackend().lower(
-        model, load_target("onnx"), LowerOptions("w8a8", "source", "m")
+        model, load_target("onnx"), LowerOptions(precision, "source", "m")
     )
     before, after = folder / "m.onnx", folder / "optimized.onnx"
     before.write_bytes(lowered.files["m.onnx"])
     return Counter(node.op_type for node in optimized(before, after).graph.node)
 
 
-@pytest.mark.parametrize(
-    ("model", "kernels"),
-    [
-        (_conv(True), {"QLinearConv"}),
-        (_conv(False), {"ConvInteger"}),
-        (_conv(True, relu=True), {"QLinearConv"}),
-        (_linear(True), {"QLinearMatMul"}),
-        (_linear(False), {"MatMulIntegerToFloat", "DynamicQuantizeMatMul"}),
-    ],
-    ids=["conv", "conv-float-result", "conv-relu", "linear", "linear-float-result"],
-)
-def test_the_layer_is_an_integer_kernel(
-    model: ir.Model, kernels: set[str], tmp_path: Path
-) -> None:
-    found = _optimized(model, tmp_path)
+STATIC = {"MatMulIntegerToFloat"}
+CASES = {
+    "conv": (_conv(True), {"QLinearConv"}),
+    "conv-float-result": (_conv(False), {"ConvInteger"}),
+    "conv-relu": (_conv(True, relu=True), {"QLinearConv"}),
+    "linear": (_linear(True), {"QLinearMatMul"}),
+    "linear-float-result": (_linear(False), STATIC),
+    "linear-bias": (_linear(False, bias=True), STATIC),
+    "linear-bias-codes": (_linear(True, bias=True), STATIC),
+    "linear-matrix": (_linear(False, bias=True, rank=2), STATIC),
+    "pointwise": (_tiled(1), STATIC),
+    "patches": (_tiled(2), STATIC),
+}
+FLOATS = {"Conv", "MatMul", "FusedConv", "Gemm", "FusedGemm"}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_layer_is_an_integer_kernel(case: str, tmp_path: Path) -> None:
+    model, kernels = CASES[case]
+    found = _optimized(model, "w8a8", tmp_path)
     assert sum(found[k] for k in kernels) == 1, found
-    assert not found.keys() & {"Conv", "MatMul", "FusedConv", "Gemm"}
+    assert not found.keys() & FLOATS
+
+
+@pytest.mark.parametrize(
+    "model",
+    [_linear(False, True, 3, False), _linear(False, True, 2, False), _tiled(1, False),
+     _tiled(2, False)],
+    ids=["linear", "matrix", "pointwise", "patches"],
+)  # fmt: skip
+def test_activations_are_quantized_as_the_model_runs(model: ir.Model, tmp_path: Path) -> None:
+    found = _optimized(model, "w8a8-dyn", tmp_path)
+    assert found["DynamicQuantizeMatMul"] == 1, found
+    assert not found.keys() & (FLOATS | {"Add", "DequantizeLinear"})

@@ -184,7 +184,7 @@ def test_unknown_engines_and_counts(tmp_path: Path) -> None:
         subjects_of([path], ["tvmm"], [{}]),
     ):
         pass
-    assert caught.value.hint == "known: ort, litert, coreml"
+    assert caught.value.hint == "known: ort, litert, coreml, tvm"
     for threads, runs in ((0, 1), (1, 0), (-1, 5)):
         with pytest.raises(UsageError, match="at least one"):
             bench([Subject("m", path)], threads=threads, runs=runs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import tracemalloc
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edgevit.bundle import TensorInfo
-from edgevit.calibration import NpzSource, Slice, SyntheticSource, held_out, open_source
+from edgevit.calibration import (
+    Counted,
+    NpzSource,
+    Slice,
+    SyntheticSource,
+    held_out,
+    open_source,
+)
 from edgevit.errors import InputError, UsageError
 from edgevit.preprocess import Preprocess
 
@@ -44,6 +52,31 @@ def test_an_npz_gives_its_samples_in_order(tmp_path: Path) -> None:
     for _ in range(2):  # re-iterable
         for sample, expected in zip(source, data, strict=True):
             np.testing.assert_array_equal(sample["x"], expected)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_any_layout_of_the_file_gives_the_same_samples(tmp_path: Path, save: Any) -> None:
+    data = _samples()
+    for name, array in (("c", data), ("fortran", np.asfortranarray(data))):
+        save(tmp_path / f"{name}.npz", x=array)
+        found = [s["x"] for s in NpzSource(tmp_path / f"{name}.npz", (X,))]
+        np.testing.assert_array_equal(np.stack(found), data)
+        assert all(x.flags.writeable for x in found)
+
+
+def test_an_npz_is_read_sample_by_sample(tmp_path: Path) -> None:
+    sample, count = (1, 1 << 16), 32  # 256 KiB each, 8 MiB in all
+    info = TensorInfo(name="x", dtype="float32", shape=sample)
+    np.savez(tmp_path / "d.npz", x=np.ones((count, *sample), np.float32))
+    source = NpzSource(tmp_path / "d.npz", (info,))
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in source) == len(source) == count
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # The one given out, and the next three times over while its bytes are put together.
+    assert peak < 5 * (256 << 10)
 
 
 @pytest.mark.parametrize(
@@ -158,6 +191,18 @@ def test_a_folder_that_does_not_fit(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"no image")
     with pytest.raises(InputError, match=r"a\.png"):
         list(open_source(str(tmp_path), (PICTURE,), GRAY, 0))
+
+
+def test_a_counted_source_is_its_base_and_tells_how_far_it_is() -> None:
+    base = SyntheticSource((X,), 3, 0)
+    told: list[tuple[int, int]] = []
+    source = Counted(base, lambda done, total: told.append((done, total)))
+    assert (source.digest(), source.name, source.synthetic) == (base.digest(), base.name, True)
+    assert len(source) == 3
+    told.clear()
+    same = [a["x"].tobytes() == b["x"].tobytes() for a, b in zip(source, base, strict=True)]
+    assert same == [True] * 3
+    assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
 
 
 def test_what_does_not_exist(tmp_path: Path) -> None:

@@ -64,6 +64,15 @@ def test_attention() -> None:
     assert found.macs == 3 * 10 * 12 * 9
 
 
+def test_attention_of_rank_3_with_grouped_heads_and_a_past() -> None:
+    # 6 query heads on 2 of keys: 6 heads of 10 queries of depth 4 see 12 + 3 keys, width 5.
+    q, k, v = value("q", 1, 10, 24), value("k", 1, 12, 8), value("v", 1, 12, 10)
+    inputs = [q, k, v, value("m", 10, 15), value("pk", 1, 2, 3, 4), value("pv", 1, 2, 3, 5)]
+    heads = {"q_num_heads": 6, "kv_num_heads": 2}
+    found = node_cost(node("Attention", inputs, value("y", 1, 10, 30), **heads))
+    assert found.macs == 6 * 10 * 15 * (4 + 5)
+
+
 def test_element_wise_work_is_not_macs_and_moving_is_no_work() -> None:
     relu = node_cost(node("Relu", [value("x", 2, 3)], value("y", 2, 3)))
     assert (relu.macs, relu.elements, relu.moved_bytes) == (0, 6, 48)

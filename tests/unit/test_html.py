@@ -15,7 +15,13 @@ from PIL import Image
 from edgevit.cli import main
 from edgevit.errors import ArtifactError, BackendMissingError, InputError, UsageError
 from edgevit.html import page, write_page
-from edgevit.manifest import CoverageRecord, FallbackRecord, PassEntry, RefusedEntry
+from edgevit.manifest import (
+    CoverageRecord,
+    FallbackRecord,
+    NoteEntry,
+    PassEntry,
+    RefusedEntry,
+)
 from edgevit.record import (
     BlockRow,
     BridgeRow,
@@ -133,9 +139,22 @@ def test_every_refusal_is_shown_with_its_reason(bundle: Path) -> None:
     assert "No pass refused anything" in Page(page(nothing)).sections["refusals"]
 
 
+def test_notes_about_layers_are_shown_with_their_gain(bundle: Path) -> None:
+    notes = (NoteEntry("", "by forward passes", None), NoteEntry(HOSTILE, "folded", -3.25))
+    noted = make(
+        bundle.with_name("noted.edgevit"), passes=(PassEntry("fold", "exact", 2, (), notes),)
+    )
+    source = page(noted)
+    assert "<script" not in source.lower()
+    text = Page(source).sections["notes"]
+    for expected in ("all", "by forward passes", HOSTILE, "folded", "-3.2"):
+        assert expected in text
+    assert "notes" not in Page(page(bundle)).sections
+
+
 def test_what_falls_back_is_listed(bundle: Path) -> None:
     found = Page(page(bundle))
-    assert "4 of 5 nodes" in found.sections["coverage"]
+    assert "4 of the 5 compute nodes of the source" in found.sections["coverage"]
     assert "no kernel <here>" in found.sections["coverage"]
     assert "ONNX fallback: 1 nodes" in found.sections["blocks"]
 
@@ -386,6 +405,27 @@ def test_every_entry_has_its_own_figures(tmp_path: Path) -> None:
     for text in ("x 1 × 2", "x 4 × 2", "1.5e-07", "2.5e-07"):
         assert text in made.sections["parity"]
     assert "8 ms" in made.sections["cost"]
+    for number, shape in enumerate(("1 × 2", "4 × 2"), 1):
+        assert f"Entry {number}, x {shape}. Error of each value" in made.sections["parity"]
+
+
+def test_every_entry_has_its_own_chart(tmp_path: Path) -> None:
+    shapes = [(1, 2), (4, 2)]
+    rows = tuple(replace(n, ratio=0.123) for n in record().nodes)
+    files = {
+        "report.json": record().to_bytes(),
+        "report.1.json": replace(record(), nodes=rows).to_bytes(),
+    }
+    out = tmp_path / "two.edgevit"
+    one = manifest(tuple(toy_entry(s) for s in shapes)).parity
+    assert one is not None
+    toy_bundle(out, shapes=shapes, files=files, entry_parity=(one, one))
+    text = page(out)
+    # The last name is hostile and comes escaped.
+    assert all(text.count(f"{n.op} {n.name}: 0.123</title>") == 1 for n in rows[:-1])
+    single = page(make(tmp_path / "one.edgevit"))
+    assert ": 0.123</title>" not in single
+    assert "Entry 1" not in single
 
 
 def test_a_bridge_of_no_node_is_an_artifact_error(tmp_path: Path) -> None:

@@ -209,6 +209,16 @@ def _lost_elements(model: onnx.ModelProto) -> None:
     model.graph.output[0].type.tensor_type.ClearField("shape")
 
 
+def _wide_addend(model: onnx.ModelProto) -> None:
+    """A Gemm of [5, 1] and C of [10]: the sum would be [5, 10]."""
+    for name, shape in (("g", (1, 1)), ("h", (10,))):
+        array = np.ones(shape, np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(array, name))
+    model.graph.node[-1].CopyFrom(helper.make_node("MatMul", ["f", "m"], ["z"], "head"))
+    model.graph.node.append(helper.make_node("Gemm", ["z", "g", "h"], ["y"], "gemm", transA=1))
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+
+
 def _bad_text(model: onnx.ModelProto) -> None:
     model.graph.node[0].attribute.append(helper.make_attribute("auto_pad", b"\xff\xfe"))
 
@@ -241,6 +251,7 @@ def _bad_text(model: onnx.ModelProto) -> None:
         (_group, "node 'conv' (Conv): 3 input channels, weight (4, 3, 3, 3) and group 7"),
         (_shape_clash, "contradicts itself"),
         (_lost_elements, "256 elements of shape (1, 4, 8, 8) do not fit into the shape"),
+        (_wide_addend, "C has shape (10,), which does not broadcast to the product's (5, 1)"),
         (_bad_text, "text is not UTF-8"),
     ],
     ids=lambda case: case.__name__.strip("_") if callable(case) else "",

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgevit.channel_observer import CHANNEL_HALF, ChannelObserver, ChannelStatistics
 from edgevit.errors import InputError, UsageError
 from edgevit.observers import HALF, Observer, TensorStatistics
-from edgevit.quantization import Range, fake, parameters
-from edgevit.ranges import activation_parameters
+from edgevit.quantization import QParams, Range, fake, parameters
+from edgevit.ranges import activation_parameters, channel_parameters
 
 Array = np.ndarray[Any, Any]
 
@@ -170,3 +171,83 @@ def test_warnings(caplog: pytest.LogCaptureFixture) -> None:
     assert "one calibration sample" in said
     assert "NaN" in said
     assert "constant" in said
+
+
+def by_channel(arrays: list[Array], axis: int = 1) -> ChannelStatistics:
+    observer = ChannelObserver(axis)
+    for array in arrays:
+        observer.update(array)
+    return observer.result()
+
+
+def uneven(seed: int) -> list[Array]:
+    """Channels of very different size, growing from array to array."""
+    rng = np.random.default_rng(seed)
+    size = np.array([1e-3, 1.0, 50.0, 0.0], np.float32)[:, None]
+    return [
+        (rng.normal(0.5, s, (2, 4, 300)) * size).astype(np.float32) for s in (0.1, 1.0, 7.0)
+    ]
+
+
+def test_each_channel_has_a_histogram_that_widens_by_itself() -> None:
+    arrays = uneven(0)
+    found = by_channel(arrays)
+    rows = np.concatenate(arrays).transpose(1, 0, 2).reshape(4, -1)
+    np.testing.assert_array_equal(found.low, rows.min(axis=1))
+    np.testing.assert_array_equal(found.high, rows.max(axis=1))
+    for c in range(3):
+        edges = np.linspace(-found.reach[c], found.reach[c], 2 * CHANNEL_HALF + 1)
+        expected = np.histogram(rows[c], edges)[0]
+        # Elements within float32 rounding of an edge may fall to its other side.
+        assert np.abs(np.cumsum(found.bins[c]) - np.cumsum(expected)).max() <= 2
+    assert found.bins.sum(axis=1).tolist() == [rows.shape[1]] * 4
+    assert found.channel(3).constant
+
+
+def test_channels_merge_and_take_constant_memory() -> None:
+    arrays = uneven(1)
+    one, two = ChannelObserver(1), ChannelObserver(1)
+    one.update(arrays[2])
+    for array in arrays[:2]:
+        two.update(array)
+    one.merge(two)
+    whole = by_channel(arrays)
+    np.testing.assert_array_equal(one.result().bins, whole.bins)
+    np.testing.assert_array_equal(one.result().low, whole.low)
+    assert whole.bins.nbytes == by_channel(arrays * 10).bins.nbytes
+    with pytest.raises(InputError, match="channels"):
+        one.update(np.zeros((1, 5, 2), np.float32))
+    with pytest.raises(InputError, match="no calibration samples"):
+        ChannelObserver(0).result()
+
+
+def test_nan_and_all_negative_channels() -> None:
+    x = np.array([[[np.nan, 1.0], [-3.0, -2.0], [np.inf, np.nan]]], np.float32)
+    found = by_channel([x])
+    assert (found.broken, found.count.tolist()) == (3, [1, 2, 0])
+    assert (found.low.tolist(), found.high.tolist()) == ([1.0, -3.0, 0.0], [1.0, -2.0, 0.0])
+    made = channel_parameters(found, "minmax", "uint8", "asymmetric")
+    assert made.zero_point.tolist()[:2] == [0, 255]  # zero is in every range
+    assert made.axis == 1
+
+
+@pytest.mark.parametrize("method", ["minmax", "percentile", "mse", "entropy"])
+def test_parameters_of_channels_are_those_of_the_channels_alone(method: str) -> None:
+    """The tensor's observer, with 16 times as many bins, on each channel by itself."""
+    rng = np.random.default_rng(2)
+    x = rng.laplace(0, 1, (1, 3, 20000)) * np.array([0.1, 1.0, 30.0])[:, None]
+    x = x.astype(np.float32)
+    found = channel_parameters(by_channel([x]), method, "uint8", "asymmetric", 4, 99.0)
+    for c in range(3):
+        alone = activation_parameters(
+            seen([x[:, c]]), method, "uint8", "asymmetric", 4, percentile=99.0
+        )
+        errors = [
+            float(np.mean((fake(x[:, c], p) - x[:, c]) ** 2))
+            for p in (alone, QParams(found.scale[c], found.zero_point[c], "uint8", 0, 15))
+        ]
+        # A bin is a 256th of the reach and a step a 15th of the range: a few percent of it.
+        # Entropy is of histograms: with fewer bins it is another number, of the same kind.
+        loose = 3 if method == "entropy" else 1
+        assert np.isclose(errors[0], errors[1], rtol=0.15 * loose)
+        assert np.isclose(float(found.scale[c]), float(alone.scale), rtol=0.1 * loose)

@@ -44,6 +44,18 @@ def test_a_pipe_gets_plain_lines() -> None:
     assert re.fullmatch(r"load +\d+\.\d s\nlower +\d+\.\d s\n", stream.getvalue())
 
 
+def test_a_bar_grows_with_the_parts_of_its_step() -> None:
+    stream = Terminal()
+    chosen = choose(quiet=False, stream=stream)
+    assert isinstance(chosen, BarProgress)
+    with chosen.step("optimize") as tick:
+        tick(3, 8)
+        tick(8, 8)
+    assert "optimize" in stream.getvalue()
+    with choose(quiet=True).step("optimize") as tick:
+        tick(1, 2)  # nobody looks
+
+
 def test_ci_gets_plain_lines_on_a_terminal_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CI", "true")
     assert isinstance(choose(quiet=False, stream=Terminal()), PlainProgress)

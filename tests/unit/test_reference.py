@@ -46,6 +46,20 @@ def test_outputs_and_traces_are_what_the_model_computes() -> None:
     assert not np.array_equal(found.outputs[0]["y"], found.outputs[1]["y"])
 
 
+def test_a_file_is_what_its_bytes_are(tmp_path: Path) -> None:
+    path = tmp_path / "a name.onnx"
+    path.write_bytes(_two_steps())
+    by_path, by_bytes = (run_reference(m, _feeds(1), trace=1) for m in (path, _two_steps()))
+    for one, other in zip(
+        (by_path.outputs[0], by_path.traces[0]),
+        (by_bytes.outputs[0], by_bytes.traces[0]),
+        strict=True,
+    ):
+        assert {n: a.tobytes() for n, a in one.items()} == {
+            n: a.tobytes() for n, a in other.items()
+        }
+
+
 def test_scalars_and_other_dtypes_come_back() -> None:
     g = GraphBuilder()
     x = g.input("x", (4,))

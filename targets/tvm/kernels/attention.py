@@ -135,7 +135,7 @@ class Attention:
         tasks = self.batch * self.heads * self._shares.number
         scratch = packs + tasks * self._rows.size * self._scores
         b, h, g = self.batch, self.heads, self.key_heads
-        mask = ()
+        mask: tuple[Operand, ...] = ()
         if self.mask:
             columns = (self.keys - 1) * self.mask.column + 1
             size = self.mask.heads.extent(b, h, self.queries, columns)
@@ -226,7 +226,7 @@ class _Block:
             if kernel.mask.column:
                 added = load(self.mask, first + column, count)
             else:
-                one = self.mask[first]
+                one = self.mask[first]  # type: ignore[index]
                 added = T.Broadcast(one, count) if count > 1 else one
             return score + joined(added, count, -_INFINITE, lanes)
         if count == lanes:

@@ -63,7 +63,7 @@ class Window:
     def extent(self, channels: int) -> int:
         """Elements from the first one read to the last."""
         last = self.tap(self.kernel[0] - 1, self.kernel[1] - 1) + channels
-        return int(self.corner(self.pixels - 1)) + last
+        return int(self.corner(self.pixels - 1)) + int(last)
 
     def corner(self, pixel: Any) -> Any:
         """Where the window of an output pixel starts in the input."""

@@ -66,6 +66,7 @@ class Row:
 
 
 def spread(scalar: Any, lanes: int) -> Any:
+    """The same number in every lane."""
     return T.Broadcast(scalar, lanes) if lanes > 1 else scalar
 
 

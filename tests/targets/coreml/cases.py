@@ -141,6 +141,14 @@ LINEAR = [
         roundings=6,
     ),
     Case(
+        "Attention_prompts",
+        "(float[1,2,5,4] q) => (float[1,2,5,3] y) { y = Attention<scale = 0.5>(q, k, v) }",
+        ("mul", "matmul", "softmax", "matmul"),
+        {"k": normal(11, 1, 2, 6, 4), "v": normal(12, 1, 2, 6, 3)},
+        reach=24,
+        roundings=6,
+    ),
+    Case(
         "Attention_mask",
         "(float[1,2,5,4] q, float[1,2,6,4] k, float[1,2,6,3] v) => (float[1,2,5,3] y)"
         "{ y = Attention<scale = 0.5>(q, k, v, mask) }",

@@ -103,6 +103,21 @@ REFUSED = [
     ),
     (
         _case(
+            "(uint8[1,2,4,4] x) => (uint8[1,2,4,4] y) { y = MaxPool<kernel_shape = [1,1],"
+            "strides = [1,1], pads = [0,0,0,0]>(x) }",
+        ),
+        "a pool of uint8",
+    ),
+    (
+        _case(
+            "(float[1,2,5,4] q, float[1,2,6,4] k, float[1,2,6,3] v) =>"
+            "(float[1,2,5,3] y, float[1,2,6,4] a, float[1,2,6,3] b)"
+            "{ y, a, b = Attention<scale = 0.5>(q, k, v) }"
+        ),
+        "only the first output of Attention",
+    ),
+    (
+        _case(
             "(float[1,2,4,4] x) => (float[1,2,4,4] y){ y = MaxPool<kernel_shape = [1,1]>(x) }",
         ),
         "attribute strides is not explicit",

@@ -127,6 +127,12 @@ def _repeated(g: GraphBuilder, source: str, dtype: Any = np.float32) -> list[str
     )
 
 
+def _to_scalar(g: GraphBuilder) -> list[str]:
+    """What is left of a reduction over all axes."""
+    rest = g.op("ReduceMax", g.input("x", (2, 3)), g.ints([0, 1]), keepdims=1)
+    return [g.op("Reshape", rest, g.ints([]))]
+
+
 def _scalar(g: GraphBuilder) -> list[str]:
     """An input and a constant without axes."""
     return [g.op("Identity", g.input("x", ())), g.op("Identity", g.const(2.5))]
@@ -143,6 +149,7 @@ def _builds() -> dict[str, Build]:
         "expand-rank-5": seeded(_shaped, "Expand", (1, 2, 1, 3), [2, 2, 2, 4, 3]),
         "tile": seeded(_shaped, "Tile", (2, 1, 3), [1, 3, 2]),
         "identity-scalar": _scalar,
+        "reshape-to-scalar": _to_scalar,
         "reshape": seeded(_shaped, "Reshape", (2, 6), [3, 4]),
         "transpose-rank-6": seeded(_with, "Transpose", (2, 3, 2, 3, 2, 3),
                                    perm=[5, 0, 4, 1, 3, 2]),

@@ -12,6 +12,7 @@ from edgevit.sim4f.effects import Effects
 from edgevit.sim4f.errors import ParameterError
 from edgevit.sim4f.fast import FastProduct
 from edgevit.sim4f.modulator import Modulator
+from edgevit.sim4f.prepared import Prepared
 from edgevit.sim4f.wave import WaveProduct
 from tests.targets.optical.layers import FLOAT32, MAPPED, error, mapped
 
@@ -67,3 +68,20 @@ def test_errors_of_the_mask_follow_each_samples_light() -> None:
     off = np.stack([product(step, x, made.kernel) - exact for _ in range(20)])
     dim, bright = np.moveaxis(off, 1, 0).reshape(2, -1).std(axis=1)
     assert bright / dim == pytest.approx(10, rel=0.05)
+
+
+@pytest.mark.parametrize("name", MAPPED)
+def test_devices_share_what_is_prepared(name: str) -> None:
+    """Whatever ran before with the same preparation: sums merged, apart, or displaced."""
+    made, step = mapped(name)
+    prepared = Prepared()
+    some = (Effects(), Effects(photons=1e4), Effects(shift=(0.3, 0.1)), Effects(photons=1e4))
+    for effects in some:
+        rngs = [np.random.default_rng(6) for _ in range(2)]
+        shared, own = (
+            FastProduct(made.shapes, effects, rng, FULL, kept)
+            for rng, kept in zip(rngs, (prepared, None), strict=True)
+        )
+        assert np.array_equal(
+            shared(step, made.x, made.kernel), own(step, made.x, made.kernel)
+        )

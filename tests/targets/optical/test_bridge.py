@@ -86,9 +86,10 @@ def test_other_light_is_noticed() -> None:
     assert abs(fast.var() / wave.var() - 1) > 0.05
 
 
-def test_levels_of_the_mask_add_the_variance_that_is_predicted() -> None:
+@pytest.mark.parametrize("name", ["one-shot", "channel-tile"])
+def test_levels_of_the_mask_add_the_variance_that_is_predicted(name: str) -> None:
     """Errors are fixed for a mask; over many masks they have the analytic variance."""
-    made, step = mapped("one-shot")
+    made, step = mapped(name)
     effects = Effects(mask=Modulator("double-phase", 64))
     rng = np.random.default_rng(3)
     found: dict[str, list[Array]] = {"fast": [], "wave": []}

@@ -1,0 +1,1 @@
+"""ConvShareViT trained on Fashion-MNIST: does padding decide whether attention is learned?"""
