@@ -114,7 +114,7 @@ def _model(product: Product) -> onnx.ModelProto:
     """One MatMul, or one QLinearMatMul."""
     a, b = product.operands()
     kind = helper.np_dtype_to_tensor_dtype(a.dtype)
-    given = {"b": b}
+    given: dict[str, Any] = {"b": b}
     inputs = ["a", "b"]
     if product.integers:
         given |= {

@@ -73,8 +73,8 @@ def attention_error(sizes: tuple[Any, ...], machine: Machine) -> float:
     shape = {"": (0,), "all": (b, h, s, t), "keys": (b, 1, 1, t), "heads": (1, h, 1, 1)}[name]
     mask = rng.standard_normal(shape, dtype=np.float32)
     got = caller(kernel, machine)(q, k, v, *([mask] if name else [])).reshape(b, s, h, e)
-    k, v = (np.repeat(x, h // g, axis=2).astype(np.float64) for x in (k, v))
-    want, bound = attended(q.astype(np.float64), k, v, mask if name else 0.0)
+    keys, values = (np.repeat(x, h // g, axis=2).astype(np.float64) for x in (k, v))
+    want, bound = attended(q.astype(np.float64), keys, values, mask if name else 0.0)
     return excess(got, want, bound)
 
 
@@ -94,9 +94,10 @@ def test_keys_that_are_masked_out_do_not_count() -> None:
     mask[0, 3:], mask[1, :17] = -np.inf, np.finfo(np.float32).min
     got = caller(attention(here(), sizes), here())(q, k, v, mask).reshape(1, 2, 1, 6)
     for row, kept in ((0, slice(0, 3)), (1, slice(17, 20))):
-        want, bound = attended(
-            *(x.astype(np.float64) for x in (q[:, row : row + 1], k[:, kept], v[:, kept])), 0.0
+        one, keys, values = (
+            x.astype(np.float64) for x in (q[:, row : row + 1], k[:, kept], v[:, kept])
         )
+        want, bound = attended(one, keys, values, 0.0)
         assert excess(got[:, row : row + 1], want, bound) <= 1
 
 
