@@ -25,6 +25,10 @@ __all__ = ["Depthwise", "pack_depthwise", "pack_depthwise_integers"]
 
 # Products written out before a loop over the window's rows takes over.
 _UNROLLED = 256
+# Pixels of a tile where there are 32 registers: the rest hold weights and inputs.
+_PIXELS = 12
+# Tasks to share among cores, where blocks of pixels alone are fewer.
+_TASKS = 16
 
 
 def pack_depthwise(weights: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -86,24 +90,28 @@ class Depthwise:
         return (Operand("offset", "float32", self.channels),) if integers else ()
 
     def body(self, machine: Machine, *buffers: Any) -> None:
-        """Blocks of pixels in each output row; all channels of one before the next."""
+        """A block of pixels of one vector of channels, row by row: windows stay in the cache."""
         window, offsets = self.window, len(self._offsets)
+        high, wide = window.output
         columns = Columns(self.channels, machine.lanes, 1)
-        blocks = Blocks(window.output[1], 8 if machine.registers >= 32 else 6)
-        rows = window.batch * window.output[0]
+        blocks = Blocks(wide, _PIXELS if machine.registers >= 32 else _PIXELS // 2)
+        walks = window.batch * blocks.number * columns.panels
         worth = parallel_worth(window.pixels * window.taps * self.channels)
-        with loop(rows * blocks.number, parallel=worth) as task:
-            row, block = task // blocks.number, task % blocks.number
-            first = row * window.output[1] + blocks.start(block)
-            pixels = [first + r for r in range(blocks.size)]
-            with loop(columns.panels) as panel:
-                channel = columns.start(panel, 0)
+        parts = Blocks(high, -(-high * walks // _TASKS) if worth and walks < _TASKS else high)
+        with loop(walks * parts.number, parallel=worth) as task:
+            walk, part = task // parts.number, task % parts.number
+            channel = columns.start(walk % columns.panels, 0)
+            block = walk // columns.panels
+            image, left = block // blocks.number, blocks.start(block % blocks.number)
+            with loop(parts.size) as down:
+                row = image * high + parts.start(part) + down
+                first = row * wide + left
                 tile = Tile(blocks.size, 1, columns.lanes)
                 tile.clear()
                 if offsets:
                     tile.begin([load(buffers[2], channel, columns.lanes)])
                 self._sum(tile, buffers, window.corner(first), channel)
-                places = [p * self.output_stride for p in pixels]
+                places = [(first + r) * self.output_stride for r in range(blocks.size)]
                 finish(tile, self.epilogue, buffers[2 + offsets :], [channel], places)
 
     def _sum(self, tile: Tile, buffers: Any, corner: Any, channel: Any) -> None:

@@ -133,7 +133,10 @@ def _spread(x: Any, lanes: int) -> Any:
 
 @dataclass(frozen=True)
 class Blocks:
-    """Rows 0..count-1 in blocks of ``size``; the last one overlaps instead of ending early."""
+    """Rows 0..count-1 in as few even blocks of at most ``most`` rows as there can be.
+
+    The last one overlaps its neighbor instead of ending early.
+    """
 
     count: int
     most: int
@@ -141,7 +144,7 @@ class Blocks:
     @property
     def size(self) -> int:
         """Rows of each block."""
-        return min(self.count, self.most)
+        return -(-self.count // -(-self.count // self.most))
 
     @property
     def number(self) -> int:
