@@ -10,13 +10,15 @@ import numpy as np
 import onnx_ir as ir
 
 from edgevit.model import constant, dtype_of, shape_of
+from edgevit.quantizers import stored
+from edgevit.targets.neighbors import fixed
 from edgevit.targets.tvm.kernels.pointwise import Apply, Const, Expression, In, Pointwise
 from edgevit.targets.tvm.machine import Machine
 from edgevit.targets.tvm.program import Program, Ref, Tensor
 from edgevit.targets.tvm.strides import Held, dense, joined, loops
 from edgevit.targets.views import Factor, View, squeezed
 
-__all__ = ["Context", "Rows"]
+__all__ = ["Context", "Rows", "Waiting", "numbers_of"]
 
 # An expression that waits for its reader may grow to this many operands.
 MAX_OPERANDS = 6
@@ -83,7 +85,7 @@ class Context:
     def known(self, value: ir.Value) -> bool:
         """Whether a value can be read already."""
         there = value in self.held or value in self._waiting
-        return there or value.const_value is not None
+        return there or fixed(value)
 
     # -- values
 
@@ -106,7 +108,7 @@ class Context:
         if value in self._waiting:
             self.define(value, self.force(self._waiting.pop(value), value.name or ""))
         if value not in self.held:
-            array = constant(value)
+            array = numbers_of(value)
             if array is None:
                 raise ValueError(f"value {value.name!r} is read before it is computed")
             tensor = self.program.constant(value.name or "", _plain(array))
@@ -119,16 +121,26 @@ class Context:
         self, value: ir.Value, name: str, inputs: Sequence[ir.Value], *numbers: float
     ) -> None:
         """``value = name(inputs...)``, now or when its only reader is computed."""
+        waiting = self.waiting(value, name, inputs, *numbers)
+        if _fusable(value) and len(waiting.sources) < MAX_OPERANDS:
+            self._waiting[value] = waiting
+        else:
+            self.define(value, self.force(waiting, value.name or ""))
+
+    def waiting(
+        self, value: ir.Value, name: str, inputs: Sequence[ir.Value], *numbers: float
+    ) -> Waiting:
+        """``name(inputs...)`` in the shape and dtype of ``value``, not computed yet."""
         expressions: list[Expression] = []
         sources: list[Held] = []
         for one in inputs:
             expressions.append(self._expression(one, shape_of(value), sources))
         whole = Apply(name, tuple(expressions), tuple(numbers))
-        waiting = Waiting(whole, tuple(sources), shape_of(value), dtype_of(value).name)
-        if _fusable(value) and len(sources) < MAX_OPERANDS:
-            self._waiting[value] = waiting
-        else:
-            self.define(value, self.force(waiting, value.name or ""))
+        return Waiting(whole, tuple(sources), shape_of(value), dtype_of(value).name)
+
+    def postpone(self, value: ir.Value, waiting: Waiting) -> None:
+        """Compute a value when, and if, somebody reads it."""
+        self._waiting[value] = waiting
 
     def _expression(
         self, value: ir.Value, shape: tuple[int, ...], sources: list[Held]
@@ -137,7 +149,7 @@ class Context:
         if array is not None and array.size == 1:
             return Const(array.reshape(-1)[0].item(), array.dtype.name)
         waiting = self._waiting.get(value)
-        if waiting is not None and waiting.shape == shape:
+        if waiting is not None and waiting.shape == shape and _fusable(value):
             del self._waiting[value]
             moved = [_index(sources, s) for s in waiting.sources]
             return _renumbered(waiting.expression, moved)
@@ -205,6 +217,12 @@ class Context:
         if found is None:
             raise ValueError(f"value {value.name!r} of shape {shape} has no rows")
         return found
+
+
+def numbers_of(value: ir.Value) -> np.ndarray | None:
+    """A constant, or what the codes of a stored one mean."""
+    found = stored(value)
+    return constant(value) if found is None else found.numbers()
 
 
 def _plain(array: np.ndarray) -> np.ndarray:

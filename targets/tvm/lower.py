@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TVMBackend"]
 
-PRECISIONS = frozenset({"fp32"})
+PRECISIONS = frozenset({"fp32", "w8a8", "w4a8"})
 # With other versions of the pair, tvm.ir.save_json crashes and code differs.
 VERSIONS = {"apache-tvm": "0.27.0.post1", "apache-tvm-ffi": "0.1.14.post1"}
 
@@ -56,7 +56,7 @@ class TVMBackend:
         return f"the code uses {', '.join(missing)}" if missing else None
 
     def arithmetic(self, precision: str) -> Arithmetic:
-        """float32 throughout."""
+        """Floats are float32 throughout."""
         return Arithmetic()
 
     def lower(self, model: ir.Model, target: Target, options: LowerOptions) -> Lowered:

@@ -8,13 +8,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from edgevit.model import constant, shape_of
-from edgevit.targets.tvm.context import Context
+from edgevit.model import shape_of
+from edgevit.targets.neighbors import fixed
+from edgevit.targets.tvm.context import Context, numbers_of
 from edgevit.targets.tvm.kernels.conv import Conv, Window, pack_conv
 from edgevit.targets.tvm.kernels.depthwise import Depthwise, pack_depthwise
 from edgevit.targets.tvm.kernels.gemm import Gemm, layout, pack_b
 from edgevit.targets.tvm.kernels.kernel import Kernel
 from edgevit.targets.tvm.kernels.windows import Pool
+from edgevit.targets.tvm.ops_integer import integer_conv
 from edgevit.targets.tvm.ops_movement import padded, region
 from edgevit.targets.tvm.program import Ref
 from edgevit.targets.tvm.strides import Held, dense
@@ -96,13 +98,15 @@ def _poolable(node: ir.Node) -> str | None:
 
 
 def _weight(node: ir.Node) -> np.ndarray:
-    array = constant(data_of(node, 1))
+    array = numbers_of(data_of(node, 1))
     if array is None:
         raise ValueError(f"node {node.name!r}: the weight is not constant")
     return np.asarray(array, np.float32)
 
 
 def _conv(ctx: Context, node: ir.Node) -> None:
+    if integer_conv(ctx, node):
+        return
     x, weight = data_of(node), _weight(node)
     pads, strides = integers(node, "pads"), integers(node, "strides")
     data = image(ctx, x, pads)
@@ -141,7 +145,7 @@ def _convolved(
     else:
         spec = Conv(window, per, groups, columns, m, after.epilogue)
         packed = pack_conv(weight, groups, columns)
-    made = ctx.new(after.output.name or "", math.prod(out_shape))
+    made = ctx.new(after.output.name or "", math.prod(out_shape), after.epilogue.dtype)
     weights = ctx.parameter(data_of(node, 1).name or "", packed)
     ctx.program.call(spec, data.ref, weights, *after.refs(ctx, m), Ref(made))
     ctx.define(after.output, Held(made, 0, view))
@@ -198,7 +202,7 @@ def _rank4(node: ir.Node) -> str | None:
     rank = len(shape_of(data_of(node)))
     if rank != 4:
         return f"rank {rank}: only rank 4 is canonical"
-    if data_of(node, 1).const_value is None:
+    if not fixed(data_of(node, 1)):
         return "the weight must be constant"
     bias = optional(node, 2)
     if bias is not None and bias.const_value is None:

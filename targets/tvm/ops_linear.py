@@ -8,12 +8,13 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
-from edgevit.model import constant, dtype_of, shape_of
+from edgevit.model import dtype_of, shape_of
 from edgevit.targets.neighbors import is_linear
-from edgevit.targets.tvm.context import Context
+from edgevit.targets.tvm.context import Context, numbers_of
 from edgevit.targets.tvm.kernels.attention import Attention, Heads, Mask
 from edgevit.targets.tvm.kernels.gemm import Gemm, layout, pack_b
 from edgevit.targets.tvm.kernels.products import Products
+from edgevit.targets.tvm.ops_integer import integer_linear
 from edgevit.targets.tvm.program import Ref
 from edgevit.targets.tvm.strides import Held, dense, joined
 from edgevit.targets.tvm.table import Op, attribute, data_of, floats, optional
@@ -25,8 +26,10 @@ __all__ = ["OPS"]
 
 def _linear(ctx: Context, node: ir.Node) -> None:
     """Rows in the order in which they lie, whatever the leading axes are."""
+    if integer_linear(ctx, node):
+        return
     x, w = data_of(node), data_of(node, 1)
-    weight = constant(w)
+    weight = numbers_of(w)
     if weight is None:
         raise ValueError(f"node {node.name!r}: the weight is not constant")
     k, n = weight.shape
@@ -36,7 +39,7 @@ def _linear(ctx: Context, node: ir.Node) -> None:
     columns = layout(n, ctx.machine)
     kernel = Gemm(rows.count, k, columns, rows.stride, n, after.epilogue)
     packed = ctx.parameter(w.name or "", pack_b(np.asarray(weight), ctx.machine))
-    made = ctx.new(after.output.name or "", rows.count * n)
+    made = ctx.new(after.output.name or "", rows.count * n, after.epilogue.dtype)
     ctx.program.call(kernel, rows.ref, packed, *after.refs(ctx, n), Ref(made))
     ctx.define(after.output, Held(made, 0, view))
 

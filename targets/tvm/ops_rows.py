@@ -9,13 +9,16 @@ import numpy as np
 import onnx_ir as ir
 
 from edgevit.model import constant, shape_of
+from edgevit.targets.neighbors import only_consumer
 from edgevit.targets.tvm.context import Context, Waiting
+from edgevit.targets.tvm.kernels.kernel import Kernel
 from edgevit.targets.tvm.kernels.pointwise import Apply, In
 from edgevit.targets.tvm.kernels.reduce import Reduce
 from edgevit.targets.tvm.kernels.rows import LayerNorm, RowSoftmax
 from edgevit.targets.tvm.program import Ref
 from edgevit.targets.tvm.strides import Held, dense, joined
 from edgevit.targets.tvm.table import Op, attribute, data_of, floats, optional, whole
+from edgevit.targets.tvm.tails import quantized
 from edgevit.targets.views import Factor, View
 
 __all__ = ["OPS", "reduced"]
@@ -89,12 +92,18 @@ def _reduction(ctx: Context, node: ir.Node) -> None:
 
 
 def _by_rows(
-    ctx: Context, node: ir.Node, kernel: Callable[[int, int, int], object], *more: Ref
+    ctx: Context, node: ir.Node, kernel: Callable[[int, int, int], Kernel], *more: Ref
 ) -> None:
     x, out = data_of(node), node.outputs[0]
     rows, columns = ctx.rows(x), shape_of(x)[-1]
-    made = ctx.new(out.name or "", rows.count * columns)
-    ctx.program.call(kernel(rows.count, columns, rows.stride), Ref(made), rows.ref, *more)  # type: ignore[arg-type]
+    made_by = kernel(rows.count, columns, rows.stride)
+    dtype = made_by.operands[0].dtype
+    follower = only_consumer(out)
+    if dtype != "float32" and follower is not None:  # the kernel is its quantizer too
+        ctx.finish(follower)
+        out = follower.outputs[0]
+    made = ctx.new(out.name or "", rows.count * columns, dtype)
+    ctx.program.call(made_by, Ref(made), rows.ref, *more)
     ctx.define(out, Held(made, 0, rows.view(columns)))
 
 
@@ -107,10 +116,13 @@ def _layer_norm(ctx: Context, node: ir.Node) -> None:
     bias = constant(optional(node, 2)) if centered else None
     bias = np.zeros_like(scale) if bias is None else bias
     name = node.outputs[0].name or ""
+    codes = quantized(only_consumer(node.outputs[0]))
     _by_rows(
         ctx,
         node,
-        lambda rows, columns, stride: LayerNorm(rows, columns, stride, epsilon, centered),
+        lambda rows, columns, stride: LayerNorm(
+            rows, columns, stride, epsilon, centered, codes
+        ),
         ctx.parameter(f"{name}/scale", scale),
         ctx.parameter(f"{name}/bias", bias),
     )

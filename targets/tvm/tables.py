@@ -10,6 +10,7 @@ from edgevit.model import dtype_of, shape_of
 from edgevit.targets.tvm import (
     ops_conv,
     ops_index,
+    ops_integer,
     ops_linear,
     ops_movement,
     ops_pointwise,
@@ -35,6 +36,7 @@ def _merged(*tables: Mapping[str, Op]) -> dict[str, Op]:
 OPS: Mapping[str, Op] = _merged(
     ops_conv.OPS,
     ops_index.OPS,
+    ops_integer.OPS,
     ops_linear.OPS,
     ops_movement.OPS,
     ops_pointwise.OPS,

@@ -7,9 +7,15 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from edgevit.model import constant, shape_of
+from edgevit.quantizers import quantizer_of
 from edgevit.targets.neighbors import bias_of, only_consumer
 from edgevit.targets.tvm.context import Context
-from edgevit.targets.tvm.kernels.epilogue import PARAMETRIC, Activation, Epilogue
+from edgevit.targets.tvm.kernels.epilogue import (
+    PARAMETRIC,
+    Activation,
+    Epilogue,
+    Quantize,
+)
 from edgevit.targets.tvm.ops_pointwise import activation
 from edgevit.targets.tvm.program import Ref
 from edgevit.targets.tvm.strides import Held
@@ -37,9 +43,9 @@ class Tail:
     epilogue: Epilogue
     residual: Held | None
 
-    def refs(self, ctx: Context, columns: int) -> tuple[Ref, ...]:
+    def refs(self, ctx: Context, columns: int, scale: Ref | None = None) -> tuple[Ref, ...]:
         """The epilogue's operands, in its order."""
-        found = []
+        found = [] if scale is None else [scale]
         if self.bias is not None:
             array = constant(self.bias)
             if array is None:
@@ -69,7 +75,27 @@ def _residual(ctx: Context, node: ir.Node | None, value: ir.Value, view: View) -
     return held if held.view == view and held.tensor.dtype == "float32" else None
 
 
-def tail(ctx: Context, node: ir.Node, view: View, *, biased: ir.Value | None = None) -> Tail:
+def quantized(node: ir.Node | None) -> Quantize | None:
+    """What a QuantizeLinear of a whole tensor into bytes does; ``None`` for other nodes."""
+    if node is None or node.op_type != "QuantizeLinear":
+        return None
+    found = quantizer_of(node)
+    if found is None or found.axis is not None or found.block:
+        return None
+    dtype = found.dtype.numpy().name
+    if dtype not in ("uint8", "int8"):
+        return None
+    return Quantize(float(found.scale), int(found.zero_point), dtype)
+
+
+def tail(
+    ctx: Context,
+    node: ir.Node,
+    view: View,
+    *,
+    biased: ir.Value | None = None,
+    scaled: bool = False,
+) -> Tail:
     """Take over what follows a head.
 
     Args:
@@ -77,6 +103,7 @@ def tail(ctx: Context, node: ir.Node, view: View, *, biased: ir.Value | None = N
         node: The head.
         view: How its result will lie.
         biased: The bias that the head has itself.
+        scaled: Whether sums are integers, whose scale comes first.
     """
     value, bias = node.outputs[0], biased
     follower = only_consumer(value)
@@ -100,7 +127,13 @@ def tail(ctx: Context, node: ir.Node, view: View, *, biased: ir.Value | None = N
     if late is not None and follower is not None:
         ctx.finish(follower)
         value = follower.outputs[0]
+    codes = quantized(follower := only_consumer(value))
+    if codes is not None and follower is not None:
+        ctx.finish(follower)
+        value = follower.outputs[0]
     steps = Epilogue(
+        scale=scaled,
+        quantize=codes,
         bias=bias is not None,
         activation=function,
         residual=early is not None or late is not None,

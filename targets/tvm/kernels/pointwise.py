@@ -159,6 +159,13 @@ def _quantize(args: Sequence[Any], numbers: Sequence[float], lanes: int) -> Any:
     return vmath.minimum(high, vmath.maximum(low, x + vmath.constant(zero, x)))
 
 
+def _dequantize(args: Sequence[Any], numbers: Sequence[float], lanes: int) -> Any:
+    """(codes - zero) * scale."""
+    scale, zero = numbers
+    x = args[0].astype("float32" if lanes == 1 else f"float32x{lanes}")
+    return (x - vmath.constant(zero, x)) * vmath.constant(scale, x)
+
+
 def _sign(args: Sequence[Any], numbers: Sequence[float], lanes: int) -> Any:
     x, zero = args[0], vmath.constant(0, args[0])
     negative = tirx.Select(x < zero, vmath.constant(-1, x), x)
@@ -178,6 +185,7 @@ _PARAMETRIC: Mapping[str, Callable[..., Any]] = {
     "elu": _elu,
     "hardsigmoid": _hard_sigmoid,
     "quantize": _quantize,
+    "dequantize": _dequantize,
     "sign": _sign,
     **{
         f"cast-{d}": _cast(d)

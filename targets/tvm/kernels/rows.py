@@ -11,6 +11,7 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from edgevit.targets.tvm import vmath
+from edgevit.targets.tvm.kernels.epilogue import Quantize
 from edgevit.targets.tvm.kernels.kernel import Operand, load, local, loop, store
 from edgevit.targets.tvm.kernels.reduce import combine, horizontal
 from edgevit.targets.tvm.machine import Machine
@@ -80,6 +81,7 @@ class LayerNorm:
         stride: From row to row of the input; the result is dense.
         epsilon: Added to the variance.
         centered: Whether the mean is taken off (no: RMS normalization, no bias).
+        quantize: Integers as the result, if any.
     """
 
     rows: int
@@ -87,6 +89,7 @@ class LayerNorm:
     stride: int
     epsilon: float
     centered: bool = True
+    quantize: Quantize | None = None
 
     @property
     def label(self) -> str:
@@ -99,7 +102,7 @@ class LayerNorm:
         size = self.rows * self.columns
         read = (self.rows - 1) * self.stride + self.columns
         return (
-            Operand("out", "float32", size, written=True),
+            Operand("out", self.quantize.dtype if self.quantize else "float32", size, True),
             Operand("x", "float32", read),
             Operand("scale", "float32", self.columns),
             Operand("bias", "float32", self.columns),
@@ -128,7 +131,8 @@ class LayerNorm:
 
             def normal(at: Any, n: int) -> Any:
                 scaled = off(at, n) * spread(root[0], n) * load(scale, at, n)
-                return scaled + load(bias, at, n) if self.centered else scaled
+                made = scaled + load(bias, at, n) if self.centered else scaled
+                return self.quantize.apply(made) if self.quantize else made
 
             part.written(out, row * self.columns, normal)
 
