@@ -23,7 +23,7 @@ from pathlib import Path
 
 from benchmarks.tvm_subjects import Call, Product, peak, subjects
 
-__all__ = ["GATE", "Row", "main"]
+__all__ = ["GATE", "Row", "main", "medians"]
 
 GATE = 0.75
 _SLICE = 1e-3  # seconds of each subject in a round
@@ -79,7 +79,7 @@ def _repeats(call: Call) -> int:
     return max(1, round(_SLICE / max(time.perf_counter() - start, 1e-7)))
 
 
-def _medians(calls: Mapping[str, Call], rounds: int) -> dict[str, float]:
+def medians(calls: Mapping[str, Call], rounds: int) -> dict[str, float]:
     """Seconds of one call of each, interleaved."""
     repeats = {name: _repeats(call) for name, call in calls.items()}
     times: dict[str, list[float]] = {name: [] for name in calls}
@@ -98,7 +98,7 @@ def measure(name: str, product: Product, rounds: int, folder: Path) -> Row:
     top, operations = peak(product.integers)
     calls = dict(subjects(product, folder))
     costs = {f"call of {k}": v for k, v in subjects(small, folder).items()}
-    seconds = _medians({**calls, **costs, "peak": top}, rounds)
+    seconds = medians({**calls, **costs, "peak": top}, rounds)
     rates = {
         k: product.operations / (seconds[k] - seconds[f"call of {k}"]) / 1e9 for k in calls
     }

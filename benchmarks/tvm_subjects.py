@@ -24,7 +24,7 @@ from edgevit.targets.tvm.kernels.tile import Tile
 from edgevit.targets.tvm.machine import Machine, native
 from edgevit.targets.tvm.single import Single
 
-__all__ = ["Product", "peak", "subjects"]
+__all__ = ["Call", "Product", "peak", "subjects"]
 
 Array = np.ndarray[Any, Any]
 Call = Callable[[], Any]
