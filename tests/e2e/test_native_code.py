@@ -34,7 +34,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_code_runs_only_if_it_is_trusted(bundle: Path, tmp_path: Path) -> None:
     images = tmp_path / "x.npz"
-    np.savez(images, **{_input(bundle): np.zeros(_shape(bundle), np.float32)})
+    arrays: dict[str, Any] = {_input(bundle): np.zeros(_shape(bundle), np.float32)}
+    np.savez(images, **arrays)
     for command in (["run", bundle, "--input", images], ["verify", bundle], ["bench", bundle]):
         ran = edgevit(*command, cwd=tmp_path)
         assert ran.code == 4
