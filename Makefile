@@ -25,7 +25,7 @@ QPEERS_KEY := $(shell sha256sum requirements/quantization-peers.lock | cut -c1-1
 QPEERS_STAMP := .venv-peers/.stamp-$(QPEERS_KEY)
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: bench-quantization bench-quantization-latency bench-integer-kernels bench-quantization-ablation demo test test-all lint format bench bench-five bench-latency bench-mutants bench-cost models \
+.PHONY: tvm-runtime-wheel bench-tvm-zoo bench-quantization bench-quantization-latency bench-integer-kernels bench-quantization-ablation demo test test-all lint format bench bench-five bench-latency bench-mutants bench-cost models \
 	oracles optics-oracles bench-optics env clean test-arm64 test-tflite-runtime tflite-env \
 	bench-peers bench-peers-latency bench-compile-time onnx2tf-env openvino-env bench-shapes \
 	peers-env
@@ -122,6 +122,10 @@ test-all: $(STAMP) models oracles tflite-env optics-oracles
 test-arm64: $(STAMP) models
 	@$(BIN)/python -m benchmarks.arm64
 
+# What a device installs beside apache-tvm-ffi for native code; prints its size.
+tvm-runtime-wheel: $(STAMP)
+	@$(BIN)/python -m benchmarks.device.tvm_wheel
+
 test-tflite-runtime: $(STAMP) $(TFLITE_STAMP) models
 	@$(BIN)/python -m benchmarks.tflite_runtime
 
@@ -159,6 +163,12 @@ TRAINED ?= .cache/trained
 bench-zoo: $(STAMP) zoo-models
 	@$(BIN)/python -m benchmarks.zoo --trained $(TRAINED) $(ZOO_OPTIONS) \
 		--json build/zoo/zoo.json --page build/zoo/zoo.html --markdown build/zoo/zoo.md
+
+# Every model of the zoo as native code, one exporter's file each. ZOO_OPTIONS=--resume goes on.
+bench-tvm-zoo: $(STAMP) zoo-models
+	@$(BIN)/python -m benchmarks.zoo --backends tvm --samples 0 --once --trained $(TRAINED) \
+		$(ZOO_OPTIONS) --json build/zoo/tvm.json --markdown build/zoo/tvm.md
+	@$(BIN)/python -m benchmarks.five_models --models ppocrv4_rec --targets tvm
 
 bench-shapes: $(STAMP) zoo-models
 	@$(BIN)/python -m benchmarks.shapes

@@ -21,7 +21,7 @@ from typing import Any
 
 from benchmarks.corpus.store import ROOT, CorpusUnavailableError
 from benchmarks.five.canonical import Canonical, canonicalize_case, misses
-from benchmarks.five.cases import BACKENDS, Case, Setting, choose
+from benchmarks.five.cases import Case, Setting, choose, columns
 from benchmarks.five.cells import Cell, compile_cell
 from benchmarks.five.tasks import TaskFigure, measure
 from edgevit.report import bytes_text, table
@@ -166,11 +166,7 @@ def main() -> int:
         cases = choose(options.models)
     except ValueError as e:
         raise SystemExit(str(e)) from e
-    settings = [
-        s
-        for s in BACKENDS
-        if not options.targets or s.label.startswith(tuple(options.targets))
-    ]
+    settings = columns(options.targets)
     FOLDER.mkdir(parents=True, exist_ok=True)
     canonical, missed = _canonicalize(cases)
     cells = _compile(cases, settings)

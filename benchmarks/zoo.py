@@ -2,7 +2,7 @@
 
     python -m benchmarks.zoo [--models NAME ...] [--backends NAME ...] [--json FILE]
                              [--page FILE] [--markdown FILE] [--trained FOLDER]
-                             [--redo failed|all] [--resume] [--show]
+                             [--redo failed|all] [--resume] [--show] [--once]
 
 Each cell runs in a process of its own under a time limit and is kept as a line of
 ``build/zoo/cells.jsonl``; a second run measures only what is not there of the same model file
@@ -22,7 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.corpus.store import CACHE, ROOT, CorpusUnavailableError, sha256
-from benchmarks.five.cases import BACKENDS, Setting
+from benchmarks.five.cases import Setting, columns
 from benchmarks.selection import select
 from benchmarks.zoo_cases import ZooCase, zoo_cases
 from benchmarks.zoo_cells import (
@@ -95,6 +95,7 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--trained", type=Path, default=CACHE / "trained")
     parser.add_argument("--samples", type=int, default=1000, help="garments; 0 for none")
+    parser.add_argument("--once", action="store_true", help="one exporter's file a model")
     parser.add_argument("--timeout", type=float, default=900, help="seconds a compile")
     parser.add_argument("--task-timeout", type=float, default=7200, help="seconds an accuracy")
     parser.add_argument("--redo", choices=("none", "failed", "all"), default="none")
@@ -110,11 +111,10 @@ def main() -> int:
     """Measure what is missing, print the table, judge."""
     options = _options()
     try:
-        cases = select(zoo_cases(options.trained), options.models)
+        cases = select(zoo_cases(options.trained, options.once), options.models)
     except ValueError as e:
         raise SystemExit(str(e)) from e
-    wanted = tuple(options.backends)
-    settings = [s for s in BACKENDS if not wanted or s.label.startswith(wanted)]
+    settings = columns(options.backends)
     store, start = Store(FOLDER / "cells.jsonl"), time.perf_counter()
     for case in () if options.show else cases:
         _run(store, case, settings, options)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.corpus.packages import fetch_model
 from benchmarks.corpus.store import CACHE, CorpusUnavailableError
-from benchmarks.corpus.zoo_list import FRAGILE, ZOO, exports
+from benchmarks.corpus.zoo_list import FRAGILE, ZOO, Export, exports
 from benchmarks.five.cases import Case, Setting
 
 __all__ = ["TRAINED", "ZooCase", "zoo_cases"]
@@ -50,11 +50,12 @@ class ZooCase(Case):
         return self.wide or setting.label != "coreml fp32" or not self.narrow
 
 
-def zoo_cases(trained: Path) -> tuple[ZooCase, ...]:
+def zoo_cases(trained: Path, once: bool = False) -> tuple[ZooCase, ...]:
     """All models, in the order of the table.
 
     Args:
         trained: Folder that holds the trained models.
+        once: One exporter's file of each exported model, the first that exists.
     """
     text = {"x": (1, 3, 48, 320)}
     image = {"input_image": (1, 3, 224, 224)}
@@ -74,13 +75,18 @@ def zoo_cases(trained: Path) -> tuple[ZooCase, ...]:
             ZooCase(
                 e.file.removesuffix(".onnx"), _exported(e.file), narrow=e.name not in FRAGILE
             )
-            for e in exports(ZOO)
+            for e in _chosen(once)
         ),
         *(
             ZooCase(f"{name}_fashion", _trained(trained, name), trained=True, wide=True)
             for name in TRAINED
         ),
     )
+
+
+def _chosen(once: bool) -> tuple[Export, ...]:
+    found = exports(ZOO)
+    return tuple({e.name: e for e in reversed(found)}.values())[::-1] if once else found
 
 
 def _exported(file: str) -> Callable[[], Path]:

@@ -119,7 +119,7 @@ def _open(path: Path) -> tuple[Callable[[Array], Array], tuple[int, int]]:
     if path.is_dir():
         from edgevit.runtimes.session import load
 
-        session = load(path, threads=1)
+        session = load(path, threads=1, trust=True)
         given, answer = session.inputs[0], session.outputs[0].name
         size = (int(given.shape[2]), int(given.shape[3]))
         return lambda x: np.asarray(session.run({given.name: x})[answer]), size

@@ -26,15 +26,16 @@ from edgevit.pagedata import (
     unit_of,
 )
 from edgevit.parity import HIGHER_IS_BETTER
-from edgevit.record import Record, read_record
+from edgevit.record import Record, read_record, record_path
 from edgevit.report import artifact_text, bytes_text
 from edgevit.samples import samples
 
 __all__ = ["check_page", "page", "write_page"]
 
 _FILES = {
+    "Manifest.json": "package list",
+    "edits.npz": "edits that passes decided on",
     "debug_map.json": "artifact names to source nodes",
-    "report.json": "figures of this page",
     "selfcheck.npz": "sample of the self-check",
 }
 _KINDS = {
@@ -42,7 +43,6 @@ _KINDS = {
     ".onnx": "ONNX model",
     ".mlmodel": "Core ML program",
     ".bin": "weights",
-    ".json": "package list",
 }
 # Metric -> (name for people, unit).
 _METRICS = {
@@ -159,6 +159,7 @@ def _content(bundle: Path, manifest: Manifest, every: Sequence[Record]) -> dict[
         "bridges": bridge_lines(record, cells),
         "estimates": _estimates(record),
         "entries": _entries(manifest, every),
+        "first": f" at entry 0, {_shapes(manifest.entries[0])}" if len(every) > 1 else "",
         "units": _units(record, left_over),
         "placement": placement_rows(record, manifest),
         "gates": _gates(manifest),
@@ -185,7 +186,7 @@ def _content(bundle: Path, manifest: Manifest, every: Sequence[Record]) -> dict[
 def _panels(manifest: Manifest, every: Sequence[Record]) -> list[dict[str, Any]]:
     """The charts of every input shape; they say which if there are several."""
     found = []
-    for number, (entry, record) in enumerate(zip(manifest.entries, every, strict=True), 1):
+    for number, (entry, record) in enumerate(zip(manifest.entries, every, strict=True)):
         cells = block_cells(record, manifest)
         label = f"Entry {number}, {_shapes(entry)}. " if len(every) > 1 else ""
         found.append(
@@ -296,13 +297,11 @@ def _gate(
 
 def _files(manifest: Manifest) -> Sequence[tuple[str, str, int, str]]:
     """(path, what it is, bytes, sha256), the largest first."""
-    rows = [
-        (
-            f.path,
-            _FILES.get(f.path, _KINDS.get(Path(f.path).suffix, "")),
-            f.bytes,
-            f.sha256,
-        )
-        for f in manifest.files
-    ]
+    records = map(record_path, range(len(manifest.entries)))
+    known = _FILES | dict.fromkeys(records, "figures of this page")
+    rows = []
+    for f in manifest.files:
+        path = Path(f.path)
+        what = known.get(path.name, _KINDS.get(path.suffix, ""))
+        rows.append((f.path, what, f.bytes, f.sha256))
     return sorted(rows, key=lambda row: (-row[2], row[0]))

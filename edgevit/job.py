@@ -24,7 +24,7 @@ from edgevit.errors import ArtifactError, GateError, InputError, UsageError
 from edgevit.gatekeeper import PassGate
 from edgevit.loading import Source, load
 from edgevit.opcheck import check_nodes
-from edgevit.optimize import Optimized, pipeline
+from edgevit.optimize import Optimized, calibrated, pipeline
 from edgevit.optimize import optimize as run_passes
 from edgevit.pipeline import Context, PassRecord
 from edgevit.plan import Plan, plan
@@ -117,7 +117,11 @@ def optimize(
         tick: Told of calibration samples as passes go through them.
     """
     observers = (PassGate(source_bytes(p.model), d.samples[:1]),) if verify_each else ()
-    chosen = pipeline(p.target, p.recipe, p.precision)
+    if reload:
+        known = calibrated(p.target, p.precision, [spec for spec, _ in reload])
+    else:
+        known = d.calibration is not None
+    chosen = pipeline(p.target, p.recipe, p.precision, known)
     source: DataSource | None = d.calibration
     if source is not None and tick is not None:
         source = Counted(source, tick)

@@ -21,7 +21,10 @@ from edgevit.pipeline import (
 from edgevit.recipe import Recipe
 from edgevit.target import Target
 
-__all__ = ["Optimized", "optimize", "pipeline", "plans"]
+__all__ = ["Optimized", "calibrated", "optimize", "pipeline", "plans"]
+
+# Behind a precision's name: the passes that make it where there are samples.
+CALIBRATED = ":calibrated"
 
 
 @dataclass(frozen=True)
@@ -37,11 +40,20 @@ class Optimized:
     exact: ir.Model | None
 
 
-def pipeline(target: Target, recipe: Recipe, precision: str) -> Pipeline:
+def pipeline(
+    target: Target, recipe: Recipe, precision: str, samples: bool = False
+) -> Pipeline:
     """The target's passes, the recipe's, and those that make the precision.
 
     A recipe with a quantizing pass replaces the precision's pipeline; its other passes run
     before it.
+
+    Args:
+        target: Names passes for each precision, and for some that need no samples others that
+            use them (``"w4:calibrated"``).
+        recipe: Its passes.
+        precision: Name of the precision.
+        samples: Whether there are calibration samples.
     """
 
     def parse(specs: Sequence[str]) -> tuple[Pass, ...]:
@@ -50,7 +62,24 @@ def pipeline(target: Target, recipe: Recipe, precision: str) -> Pipeline:
     asked = parse((*target.pipeline, *recipe.passes))
     if any(isinstance(p, CalibratedPass) and p.quantizes for p in asked):
         return Pipeline(asked)
-    return Pipeline((*asked, *parse(target.pipelines.get(precision, ()))))
+    return Pipeline((*asked, *parse(_named(target, precision, samples))))
+
+
+def _named(target: Target, precision: str, samples: bool) -> tuple[str, ...]:
+    plain = target.pipelines.get(precision, ())
+    return target.pipelines.get(precision + CALIBRATED, plain) if samples else plain
+
+
+def calibrated(target: Target, precision: str, recorded: Sequence[str]) -> bool:
+    """Whether recorded passes are those of a precision that had samples.
+
+    Args:
+        target: As it was compiled for.
+        precision: Name of the precision.
+        recorded: Specs of the passes whose edits a bundle holds.
+    """
+    own = set(_named(target, precision, True)) - set(_named(target, precision, False))
+    return bool(own & set(recorded))
 
 
 def optimize(
@@ -69,5 +98,5 @@ def optimize(
 
 
 def plans(records: Sequence[PassRecord]) -> tuple[tuple[str, tuple[Edit, ...]], ...]:
-    """(spec, edits) of every pass that planned any, in order."""
-    return tuple((r.spec, r.edits) for r in records if r.edits)
+    """(spec, edits) of every pass that plans, in order; also of those that found nothing."""
+    return tuple((r.spec, r.edits) for r in records if r.planned)

@@ -251,7 +251,10 @@ def split_specs(text: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class PassRecord:
-    """What one pass did; ``seconds`` is for the terminal and never enters a bundle."""
+    """What one pass did; ``seconds`` is for the terminal and never enters a bundle.
+
+    ``planned``: it decides by a plan, of which ``edits`` may be empty.
+    """
 
     spec: str
     effect: Effect
@@ -262,6 +265,7 @@ class PassRecord:
     seconds: float = field(compare=False)
     edits: tuple[Edit, ...] = field(default=(), compare=False)
     notes: tuple[Note, ...] = ()
+    planned: bool = field(default=False, compare=False)
 
 
 class Observer(Protocol):
@@ -324,7 +328,8 @@ def _run_one(p: Pass, model: ir.Model, context: Context) -> tuple[PassRecord, bo
     changes, refusals = outcome.changes, outcome.refusals
     after, notes = len(model.graph), outcome.notes
     record = PassRecord(
-        str(p), p.effect, before, after, changes, refusals, seconds, edits, notes
+        *(str(p), p.effect, before, after, changes, refusals, seconds, edits, notes),
+        planned=isinstance(p, CalibratedPass),
     )
     return record, outcome.modified
 

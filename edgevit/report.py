@@ -177,7 +177,8 @@ def _cost_line(result: Mapping[str, Any]) -> str:
         f"parameters, {bytes_text(size)} on disk"
     )
     guess = text_of_estimate(cost)
-    return f"{line}\n{guess}" if guess else line
+    several = " (entry 0)" if len(result["entries"]) > 1 else ""
+    return f"{line}\n{guess}{several}" if guess else line
 
 
 def text_of_estimate(cost: Mapping[str, Any]) -> str:

@@ -82,7 +82,7 @@ def compile_for(device: Device, model: Path) -> bool:
         return False
     covered, size = found["coverage"], sum(f["bytes"] for f in found["files"])
     print(
-        f"\n{covered['on_target']} of {covered['nodes']} operators run in the artifact, "
+        f"\n{covered['on_target']} of {covered['nodes']} source nodes run in the artifact, "
         f"{bytes_text(size)}, compiled and verified in {found['seconds']:.0f} s\n"
     )
     print(text_of_parity(found["verification"]), end="\n\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -18,7 +18,7 @@ from edgevit.passes.channel_layers import ChannelLayer, channel_layers
 from edgevit.passes.compensate import in_scheme
 from edgevit.passes.facts import operand
 from edgevit.passes.fold_channels import fold_all, notes_of
-from edgevit.passes.joint_choice import Choice, choose, groups_of
+from edgevit.passes.joint_choice import Choice, choose, groups_of, worst
 from edgevit.passes.joint_search import Format
 from edgevit.passes.layer_rows import gather
 from edgevit.passes.output_weights import Probe
@@ -53,6 +53,8 @@ class BridgeQuant(CalibratedPass):
        what reads the tensor (``channel_folds``), or, with ``explicit``, a ``Mul`` of its own:
        what is quantized stays one scale for the tensor, as every engine wants it.
     4. Ranges without zero would overflow their zero point: zero is included, and it is said.
+    5. With ``widen``, inputs whose rounding costs their layers most get 8 bits after all, for
+       at most this share of the layers' multiplications.
 
     Attributes:
         weights: Bits of weight codes; 0: the device's scheme decides; -1: chosen as the
@@ -66,6 +68,7 @@ class BridgeQuant(CalibratedPass):
         granularity: Whether channel granularity is tried.
         explicit: Case 3.
         scheme: ``both``, the ``device``'s only, or one by name.
+        widen: Case 5.
         exclude: Patterns of layer names that stay float, separated by ``|``.
     """
 
@@ -82,6 +85,7 @@ class BridgeQuant(CalibratedPass):
     granularity: bool = True
     explicit: bool = False
     scheme: str = "both"
+    widen: float = 0.0
     exclude: str = ""
 
     def plan(self, model: ir.Model, context: Context) -> tuple[Edit, ...]:
@@ -100,7 +104,11 @@ class BridgeQuant(CalibratedPass):
         groups = groups_of(model, layers, seen, weights, self.explicit)
         rng = np.random.default_rng(context.seed)
         form, high = self._form(given), self._high(given)
-        choices = [choose(g, form, high, self.rounds, self.granularity, rng) for g in groups]
+        rules = (high, self.rounds, self.granularity, rng)
+        choices = [choose(g, form, *rules) for g in groups]
+        wide = replace(form, bits=None)
+        for index in worst(choices, self.widen if form.bits else 0.0):
+            choices[index] = choose(groups[index], wide, *rules)
         folds = tuple(f for c in choices if (f := c.fold) is not None)
         folded = model.clone()
         fold_all(folded, folds, self.name)
@@ -138,6 +146,8 @@ class BridgeQuant(CalibratedPass):
                     f"pass {self.name!r}: {field} is {getattr(self, field)!r}",
                     hint="it can be: " + ", ".join(known),
                 )
+        if not 0 <= self.widen <= 1:
+            raise UsageError(f"pass {self.name!r}: widen expects 0 to 1, found {self.widen}")
 
     def _form(self, given: QuantScheme) -> Format:
         bits = self.activations or given.activation_bits or None

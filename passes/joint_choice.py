@@ -24,7 +24,7 @@ from edgevit.passes.layer_rows import Seen, change_rows
 from edgevit.passes.smooth_quant import smoothing
 from edgevit.quantization import QParams, Range, fake
 
-__all__ = ["Choice", "Group", "choose", "groups_of"]
+__all__ = ["Choice", "Group", "choose", "groups_of", "worst"]
 
 # An operator of its own has to take a fifth of the error away, 1 dB.
 _WORTH = 0.8
@@ -164,6 +164,23 @@ def choose(
         gains = (round(-float(gain), 2),) * len(names)
         fold = replace(fold, detail=detail, readers=names, gains_db=gains)
     return Choice(group, fold, state.inputs, state.scales, high, state.error)
+
+
+def worst(choices: Sequence[Choice], share: float) -> list[int]:
+    """Groups whose rounding costs most, by index: greedy, within a share of all products.
+
+    Args:
+        choices: One for each group.
+        share: Of the multiplications of all groups' layers, 0 to 1.
+    """
+    products = [sum(layer.macs for layer in c.group.readers) for c in choices]
+    left = share * sum(products)
+    chosen = []
+    for index in sorted(range(len(choices)), key=lambda i: -choices[i].error):
+        if products[index] <= left:
+            left -= products[index]
+            chosen.append(index)
+    return chosen
 
 
 def _trials(group: Group, form: Format, granularity: bool) -> Iterator[_Trial]:

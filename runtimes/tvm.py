@@ -1,7 +1,8 @@
 """Runs the TVM backend's shared objects with TVM's small runtime library.
 
-Needs ``apache-tvm-ffi`` and ``libtvm_runtime.so`` (3.4 MB) of ``apache-tvm``, and neither the
-compiler library nor TVM's Python package: code is generated before it ships.
+Needs ``apache-tvm-ffi`` and ``libtvm_runtime.so`` (3.4 MB), and neither the compiler library
+nor TVM's Python package: code is generated before it ships. The library is in ``apache-tvm``,
+and alone in the wheel ``edgevit-tvm-runtime`` that ``make tvm-runtime-wheel`` builds of it.
 """
 
 from __future__ import annotations
@@ -29,6 +30,12 @@ SCHEMA = 1
 ALIGNMENT = 64
 # Other versions of the pair have another interface between code and library.
 VERSIONS = {"apache-tvm": "0.27.0.post1", "apache-tvm-ffi": "0.1.14.post1"}
+# Where the library may be: package, folder in it, distribution. The compiler's own comes
+# first: its process has loaded it, and a second copy would register all names again.
+PLACES = (
+    ("tvm", "lib", "apache-tvm"),
+    ("edgevit_tvm_runtime", "", "edgevit-tvm-runtime"),
+)
 Array = np.ndarray[Any, Any]
 
 
@@ -152,25 +159,32 @@ class TVMEngine:
 
 def _mismatch() -> str:
     """What is wrong with the installed pair; empty if nothing."""
-    if _library() is None:
-        return "TVM's runtime library is not installed"
-    for name, wanted in VERSIONS.items():
-        try:
-            have = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue  # a wheel with the runtime library alone
+    found = _library()
+    if found is None:
+        where = " or ".join(name for _, _, name in PLACES)
+        return f"TVM's runtime library is not installed; it comes with {where}"
+    for name, of in (("apache-tvm-ffi", "apache-tvm-ffi"), (found[1], "apache-tvm")):
+        have, wanted = _version(name), VERSIONS[of]
         if have != wanted:
             return f"{name} {have} is installed, the code needs {wanted}"
     return ""
 
 
-def _library() -> Path | None:
-    """``libtvm_runtime.so`` in the installed package; its Python part is not imported."""
-    spec = importlib.util.find_spec("tvm")
-    for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
-        path = Path(folder, "lib", "libtvm_runtime.so")
-        if path.is_file():
-            return path
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "of unknown version"
+
+
+def _library() -> tuple[Path, str] | None:
+    """``libtvm_runtime.so`` and its distribution; no Python of the package is run."""
+    for package, folder, distribution in PLACES:
+        spec = importlib.util.find_spec(package)
+        for root in (spec.submodule_search_locations or ()) if spec is not None else ():
+            path = Path(root, folder, "libtvm_runtime.so")
+            if path.is_file():
+                return path, distribution
     return None
 
 
@@ -179,7 +193,8 @@ def _runtime() -> Any:
     """The loaded runtime library: generated code finds the thread pool in it."""
     import tvm_ffi  # noqa: F401  its library first
 
-    return ctypes.CDLL(str(_library()), mode=ctypes.RTLD_GLOBAL)
+    found = _library()
+    return ctypes.CDLL(str(found[0] if found else None), mode=ctypes.RTLD_GLOBAL)
 
 
 def _threads(threads: int | None) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 __all__ = ["operators", "transposes"]
 
-_TRANSPOSES = frozenset({"Transpose", "TRANSPOSE", "transpose"})
+# TVM's plan calls "copy" whatever only moves elements: transposes and concatenations alike.
+_TRANSPOSES = frozenset({"Transpose", "TRANSPOSE", "transpose", "copy"})
 
 
 def transposes(bundle: Path) -> int:
@@ -20,7 +22,7 @@ def operators(bundle: Path) -> Counter[str]:
     """Operator name, as the artifact's format spells it -> count, over all parts."""
     from edgevit.bundle import open_bundle
 
-    readers = {"ort": _onnx, "litert": _tflite, "coreml": _program}
+    readers = {"ort": _onnx, "litert": _tflite, "coreml": _program, "tvm": _plan}
     found: Counter[str] = Counter()
     for part in open_bundle(bundle).entries[0].parts:
         found += readers[part.engine](bundle / part.artifact)
@@ -51,3 +53,8 @@ def _program(path: Path) -> Counter[str]:
     program = load_package(path)
     operations = program.functions[program.default].operations
     return Counter(o.type for o in operations if o.type != "const")
+
+
+def _plan(path: Path) -> Counter[str]:
+    plan = json.loads(path.with_suffix(".plan.json").read_text(encoding="utf-8"))
+    return Counter(plan["kernels"])

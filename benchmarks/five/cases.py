@@ -11,7 +11,7 @@ from benchmarks.corpus.packages import fetch_model
 from benchmarks.corpus.store import CACHE, FIXTURES, CorpusUnavailableError
 from benchmarks.selection import select
 
-__all__ = ["BACKENDS", "CASES", "Case", "Setting", "choose"]
+__all__ = ["BACKENDS", "CASES", "NATIVE", "Case", "Setting", "choose", "columns"]
 
 Task = Literal["fashion", "text"]
 
@@ -65,6 +65,14 @@ BACKENDS = (
     Setting("coreml fp32", "iphone-npu", "fp32", texts=50),
     Setting("coreml fp16", "iphone-npu", "fp16", texts=50),
 )
+# Measured where it is asked for by name.
+NATIVE = (Setting("tvm fp32", "linux-x86:backend=tvm", "fp32", texts=200),)
+
+
+def columns(wanted: Sequence[str]) -> tuple[Setting, ...]:
+    """The columns whose label starts with one of ``wanted``; ``BACKENDS`` if it is empty."""
+    chosen = tuple(s for s in (*BACKENDS, *NATIVE) if s.label.startswith(tuple(wanted)))
+    return chosen if wanted else BACKENDS
 
 
 def _fixture(name: str) -> Callable[[], Path]:

@@ -12,6 +12,10 @@ from benchmarks.five.cases import Case, Setting
 
 __all__ = ["Cell", "compile_cell"]
 
+# What native code may take beside its weights: their padding, and the code.
+PACKING, CODE_BYTES = 1.05, 4e6
+_WIDTH = {"fp32": 4, "fp16": 2, "w8a8": 1}
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -30,6 +34,8 @@ class Cell:
         limit: Of the gate.
         worst: Replayed node nearest to its derived tolerance.
         drop: For a PSNR gate: where accumulated error is lowest, or first below the gate.
+        stored: Bytes of native code and its parameters; 0 where the artifact is no code.
+        weights: Bytes of the model's weights at this precision.
     """
 
     model: str
@@ -44,6 +50,8 @@ class Cell:
     limit: float
     worst: str
     drop: str
+    stored: int = 0
+    weights: int = 0
 
     def misses(self) -> list[str]:
         """What it misses, one line each."""
@@ -51,6 +59,8 @@ class Cell:
         lines = [f"{name}: {self.error}"] if self.error else []
         if self.coverage < 1:
             lines.append(f"{name}: coverage {self.coverage:.1%}, expected 100 %")
+        if self.stored > (allowed := self.weights * PACKING + CODE_BYTES):
+            lines.append(f"{name}: {self.stored} bytes, expected at most {allowed:.0f}")
         return lines
 
 
@@ -92,7 +102,13 @@ def compile_cell(
         limit=figure["limit"],
         worst=_worst(found["verification"]),
         drop=_drop(found["verification"]["psnr_drop"]),
+        stored=_stored(found["files"]),
+        weights=found["cost"]["params"] * _WIDTH[setting.precision],
     )
+
+
+def _stored(files: list[dict[str, Any]]) -> int:
+    return sum(f["bytes"] for f in files if f["path"].endswith((".so", ".params")))
 
 
 def _worst(parity: dict[str, Any]) -> str:

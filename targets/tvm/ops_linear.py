@@ -12,11 +12,11 @@ from edgevit.model import dtype_of, shape_of
 from edgevit.targets.neighbors import is_linear
 from edgevit.targets.tvm.context import Context, numbers_of
 from edgevit.targets.tvm.kernels.attention import Attention, Heads, Mask
+from edgevit.targets.tvm.kernels.batched import Batched, Matrices
 from edgevit.targets.tvm.kernels.gemm import Gemm, layout, pack_b
-from edgevit.targets.tvm.kernels.products import Products
 from edgevit.targets.tvm.ops_integer import integer_linear
 from edgevit.targets.tvm.program import Ref
-from edgevit.targets.tvm.strides import Held, dense, joined
+from edgevit.targets.tvm.strides import Held, dense
 from edgevit.targets.tvm.table import Op, attribute, data_of, floats, optional
 from edgevit.targets.tvm.tails import tail
 from edgevit.targets.views import squeezed
@@ -66,19 +66,27 @@ def _products(ctx: Context, node: ir.Node) -> None:
     left = shape_of(a) if len(shape_of(a)) > 1 else (1, *shape_of(a))
     right = shape_of(b) if len(shape_of(b)) > 1 else (*shape_of(b), 1)
     (m, k), n = left[-2:], right[-1]
-    batch = np.broadcast_shapes(left[:-2], right[:-2])
-    one, steps = _strides(ctx, _viewed(ctx, a, left), left, unit=False)
-    two, more = _strides(ctx, _viewed(ctx, b, right), right)
-    repeated = [
-        _broadcast(left[:-2], steps[:-2], batch),
-        _broadcast(right[:-2], more[:-2], batch),
-    ]
-    size = m * n
-    result = [size * math.prod(batch[i + 1 :]) for i in range(len(batch))]
-    nest = joined(batch, list(zip(*repeated, result, strict=True)))
-    kernel = Products(nest, m, k, n, (steps[-2], steps[-1]), more[-2])
-    made = ctx.new(out.name or "", math.prod(batch) * size)
-    ctx.program.call(kernel, one.ref, two.ref, Ref(made))
+    batch = tuple(np.broadcast_shapes(left[:-2], right[:-2]))
+    one, steps = _strides(ctx, _viewed(ctx, a, left), left)
+    two, more = _strides(ctx, _viewed(ctx, b, right), right, unit=False)
+    if 1 not in more[-2:]:
+        two, more = _strides(ctx, two, right)
+    dense_steps = [m * n * math.prod(batch[i + 1 :]) for i in range(len(batch))]
+    kernel = Batched(
+        ctx.machine,
+        batch,
+        m,
+        n,
+        k,
+        Matrices(_broadcast(left[:-2], steps[:-2], batch), steps[-2]),
+        Matrices(_broadcast(right[:-2], more[:-2], batch), more[-2], more[-1]),
+        Matrices(tuple(dense_steps), n),
+    )
+    name = out.name or ""
+    between = kernel.operands[2:-1]
+    scratch = [Ref(ctx.new(f"{name}/{o.name}", o.size)) for o in between]
+    made = ctx.new(name, math.prod(batch) * m * n)
+    ctx.program.call(kernel, one.ref, two.ref, *scratch, Ref(made))
     ctx.define(out, Held(made, 0, dense(shape_of(out))))
 
 
@@ -88,11 +96,13 @@ def _viewed(ctx: Context, value: ir.Value, shape: tuple[int, ...]) -> Held:
     return held if view is None else Held(held.tensor, held.offset, view)
 
 
-def _broadcast(shape: tuple[int, ...], steps: list[int], batch: tuple[int, ...]) -> list[int]:
+def _broadcast(
+    shape: tuple[int, ...], steps: list[int], batch: tuple[int, ...]
+) -> tuple[int, ...]:
     """Strides over the axes of ``batch``; 0 where an operand repeats."""
     missing = len(batch) - len(shape)
     own = [s if size > 1 else 0 for s, size in zip(steps, shape, strict=True)]
-    return [0] * missing + own
+    return (*[0] * missing, *own)
 
 
 def _attention(ctx: Context, node: ir.Node) -> None:

@@ -34,7 +34,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_code_runs_only_if_it_is_trusted(bundle: Path, tmp_path: Path) -> None:
     images = tmp_path / "x.npz"
-    np.savez(images, **{_input(bundle): np.zeros(_shape(bundle), np.float32)})
+    arrays: dict[str, Any] = {_input(bundle): np.zeros(_shape(bundle), np.float32)}
+    np.savez(images, **arrays)
     for command in (["run", bundle, "--input", images], ["verify", bundle], ["bench", bundle]):
         ran = edgevit(*command, cwd=tmp_path)
         assert ran.code == 4
@@ -159,3 +160,21 @@ def test_code_for_another_machine_is_made_here_and_is_the_same_everywhere(
     assert hashlib.sha256(content).hexdigest() in {
         f["sha256"] for f in _manifest(out)["files"]
     }
+
+
+def test_codes_are_multiplied_as_codes(tmp_path: Path) -> None:
+    """Every layer that the precision promises is an integer kernel of the shipped code."""
+    images = np.load(FIXTURES / "data" / "fashion_test_500.npz")["images"][:20]
+    samples = ((images.astype(np.float32) / 255 - 0.286) / 0.353)[:, None, None]
+    np.savez(tmp_path / "calib.npz", x=samples)
+    out = tmp_path / "q.edgevit"
+    model = FIXTURES / "models" / "fashion_hybrid_ts.onnx"
+    options = ["--target", TARGET, "--precision", "w8a8", "--calib", "calib.npz", "--json"]
+    ran = edgevit("compile", model, *options, "-o", out, cwd=tmp_path)
+    assert ran.code == 0, ran.err
+    assert ran.result["parity"]["sqnr_db"]["value"] > 20
+    kernels = json.loads((out / "model.plan.json").read_text())["kernels"]
+    layers = {k for k in kernels if k.startswith(("gemm", "conv", "depthwise"))}
+    assert layers == {"gemm_int8", "depthwise_int8"}  # its only dense window reads one channel
+    size = {f["path"]: f["bytes"] for f in ran.result["files"]}["model.params"]
+    assert size < 0.6 * 4 * ran.result["cost"]["params"]

@@ -157,6 +157,24 @@ def test_verify_against_the_source_needs_no_calibration_data(
     assert ran.result["first_divergent"] is None
 
 
+def test_samples_choose_weights_that_need_none(tmp_path: Path) -> None:
+    """w4 with samples: the bundle keeps what they decided, and is verified without them."""
+    model = _hybrid(tmp_path / "hybrid.onnx")
+    calib = _calibration(tmp_path / "calib.npz", (1, WIDTH, 4, 4))
+    specs = {}
+    for name, given in (("plain", []), ("sampled", ["--calib", calib])):
+        out = tmp_path / f"{name}.edgevit"
+        options = ["--target", "onnx", "--precision", "w4", *given, "-o", out, "--json"]
+        ran = edgevit("compile", model, *options, cwd=tmp_path)
+        assert ran.code == 0, ran.err + ran.out
+        specs[name] = [p["spec"] for p in ran.result["passes"]]
+        fresh = _calibration(tmp_path / "inputs.npz", (1, WIDTH, 4, 4), 3)
+        again = edgevit("verify", out, "--against", model, "--inputs", fresh, cwd=tmp_path)
+        assert again.code == 0, again.err + again.out
+    assert "compensate{widen=0.5}" in specs["sampled"]
+    assert "compensate{widen=0.5}" not in specs["plain"]
+
+
 def test_verify_refuses_other_codes(quantized: Any, call: Any, tmp_path: Path) -> None:
     model, bundle, _ = quantized
     broken = tmp_path / "broken.edgevit"

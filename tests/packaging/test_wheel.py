@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.device.tvm_wheel import fetch
+from edgevit.runtimes.tvm import VERSIONS
 from tests.packaging.sources import REPO, ROOMS, modules, project
 from tests.support.cli import FIXTURES, edgevit
 
@@ -116,7 +118,7 @@ import edgevit
 bundle, out, absent = sys.argv[1], sys.argv[2], sys.argv[3].split(",")
 installed = [name for name in absent if importlib.util.find_spec(name)]
 assert installed == [], installed
-with edgevit.load(bundle, threads=1) as session:
+with edgevit.load(bundle, threads=1, trust=True) as session:
     assert session.self_check().passed
     (given,), (made,) = session.inputs, session.outputs
     with np.load(out) as sample:
@@ -125,16 +127,19 @@ with edgevit.load(bundle, threads=1) as session:
             assert np.abs(found - y).max() <= 1e-4 * np.abs(y).max()
 loaded = {name.split(".")[0] for name in sys.modules} & set(absent)
 assert loaded == set(), loaded
+with open("/proc/self/maps") as maps:
+    mapped = {line.rpartition("/")[2].strip() for line in maps}
+print("mapped:", *sorted(name for name in mapped if name.startswith("libtvm")))
 """
 
 
-def hybrid(folder: Path) -> Path:
-    """The Fashion-MNIST hybrid compiled for LiteRT; two inputs and the source's answers."""
+def hybrid(folder: Path, target: str) -> Path:
+    """The Fashion-MNIST hybrid compiled; two inputs and the source's answers."""
     import onnxruntime
 
     model = FIXTURES / "models" / "fashion_hybrid_ts.onnx"
     out = folder / "hybrid.edgevit"
-    ran = edgevit("compile", model, "--target", "linux-x86", "-o", out, cwd=folder)
+    ran = edgevit("compile", model, "--target", target, "-o", out, cwd=folder)
     assert ran.code == 0, ran.err
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     (given,) = session.get_inputs()
@@ -144,21 +149,54 @@ def hybrid(folder: Path) -> Path:
     return out
 
 
-@pytest.mark.long
-def test_a_device_needs_the_base_install_and_one_engine(wheel: Path, tmp_path: Path) -> None:
-    bundle = hybrid(tmp_path)
-    home = tmp_path / "device"
+def device(home: Path, *packages: str) -> str:
+    """A fresh environment's Python, with these packages and what they require."""
     subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
     python = str(home / "bin" / "python")
     install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*install, f"{wheel}[litert]"], check=True)
+    subprocess.run([*install, *packages], check=True)
+    return python
+
+
+def on_device(python: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    done = subprocess.run(
-        [python, "-c", DEVICE, str(bundle), str(tmp_path / "sample.npz"), ",".join(COMPILER)],
+    return subprocess.run(
+        [python, *arguments],
         capture_output=True,
         text=True,
         check=False,
-        cwd=tmp_path,
+        cwd=folder,
         env=environment,
     )
+
+
+def run_there(
+    python: str, bundle: Path, absent: list[str]
+) -> subprocess.CompletedProcess[str]:
+    given = (str(bundle), str(bundle.parent / "sample.npz"), ",".join(absent))
+    return on_device(python, bundle.parent, "-c", DEVICE, *given)
+
+
+@pytest.mark.long
+def test_a_device_needs_the_base_install_and_one_engine(wheel: Path, tmp_path: Path) -> None:
+    bundle = hybrid(tmp_path, "linux-x86")
+    python = device(tmp_path / "device", f"{wheel}[litert]")
+    done = run_there(python, bundle, COMPILER)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.long
+def test_native_code_needs_the_small_runtime_and_no_compiler(
+    wheel: Path, tmp_path: Path
+) -> None:
+    bundle = hybrid(tmp_path, "linux-x86:backend=tvm")
+    python = device(tmp_path / "device", f"{wheel}[tvm-runtime]", str(fetch("x86_64")))
+    done = run_there(python, bundle, [*COMPILER, "tvm", "ziglang"])
+    assert done.returncode == 0, done.stderr
+    assert "libtvm_runtime.so" in done.stdout
+    assert "libtvm_compiler.so" not in done.stdout
+    (about,) = (tmp_path / "device").rglob("edgevit_tvm_runtime-*.dist-info/METADATA")
+    about.write_text(about.read_text().replace(VERSIONS["apache-tvm"], "0.28.0"))
+    refused = on_device(python, tmp_path, "-m", "edgevit", "verify", str(bundle), "--trust")
+    assert refused.returncode == 3
+    assert "edgevit-tvm-runtime 0.28.0 is installed, the code needs 0.27.0" in refused.stderr

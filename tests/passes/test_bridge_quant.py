@@ -243,7 +243,45 @@ def test_a_range_without_zero_is_said() -> None:
     assert np.abs(run(model, feeds[0])[0] - y).max() < 0.02 * np.abs(y).max()
 
 
+def _two_layers() -> tuple[ir.Model, Samples]:
+    """``hard`` reads outliers that hide the rest from a coarse step, ``easy`` even numbers."""
+    rng = np.random.default_rng(11)
+    model = build(
+        "float[64,8] x, float[64,8] z => float[64,4] y",
+        "hard = Neg(x)\neasy = Neg(z)\n"
+        "a = MatMul(hard, A)\nb = MatMul(easy, B)\ny = Add(a, b)",
+        {n: rng.normal(size=(8, 4)).astype(np.float32) for n in ("A", "B")},
+    )
+    x = rng.normal(size=(4, 64, 8)).astype(np.float32)
+    x[:, 0, :] *= 30
+    z = rng.uniform(-1, 1, size=(4, 64, 8)).astype(np.float32)
+    feeds = tuple({"x": a, "z": b} for a, b in zip(x, z, strict=True))
+    return model, Samples(feeds)
+
+
+@pytest.mark.usefixtures("in_worker")
+@pytest.mark.parametrize(
+    ("share", "expected"),
+    [
+        (0.0, {"hard": 16, "easy": 16}),
+        (0.4, {"hard": 16, "easy": 16}),  # each layer has half of the products: none fits
+        (0.5, {"hard": 256, "easy": 16}),
+        (1.0, {"hard": 256, "easy": 256}),
+    ],
+)
+def test_the_worst_inputs_are_widened_first(share: float, expected: dict[str, int]) -> None:
+    model, samples = _two_layers()
+    context = Context(samples, scheme(activation_bits=4), "test")
+    p = BridgeQuant(granularity=False, hessian="none", scheme="device", widen=share)
+    edits = [e for e in p.plan(model, context) if isinstance(e, QuantizeActivation)]
+    assert {e.value: e.params.high - e.params.low + 1 for e in edits} == expected
+
+
 def test_options_are_checked() -> None:
     model = canonical("fashion_hybrid_ts.onnx")
-    with pytest.raises(UsageError, match="hessian"):
-        BridgeQuant(hessian="full").plan(model, Context(images(1), scheme(), "test"))
+    for wrong, named in (
+        (BridgeQuant(hessian="full"), "hessian"),
+        (BridgeQuant(widen=2), "widen"),
+    ):
+        with pytest.raises(UsageError, match=named):
+            wrong.plan(model, Context(images(1), scheme(), "test"))

@@ -109,7 +109,7 @@ def _case(name: str) -> str:
     from tests.support import node_cases
 
     operator, _, case_name = name.partition("/")
-    case = node_cases._cases(operator)[case_name]
+    case = node_cases.cases_of(operator)[case_name]
     arrays, expected = node_cases._arrays(case)
     kinds = {array.dtype.name for array in [*arrays.values(), *expected]}
     if not kinds <= _DTYPES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ def weight(name: str, *shape: int, dtype: Any = np.float32) -> ir.Value:
     return ir.val(name, const_value=ir.tensor(np.ones(shape, dtype), name=name))
 
 
-def node(op: str, inputs: list[ir.Value | None], out: ir.Value, **attributes: Any) -> ir.Node:
+def node(
+    op: str, inputs: Sequence[ir.Value | None], out: ir.Value, **attributes: Any
+) -> ir.Node:
     return ir.node(op, inputs, attributes, outputs=[out])
 
 

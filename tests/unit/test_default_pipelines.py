@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from edgevit import registry
-from edgevit.optimize import pipeline
+from edgevit.optimize import calibrated, pipeline
+from edgevit.passes.bridge_quant import BridgeQuant
+from edgevit.passes.compensate import Compensate
 from edgevit.pipeline import CalibratedPass
 from edgevit.recipe import Recipe
 from edgevit.target import load_target
@@ -32,7 +34,8 @@ def test_a_precision_has_passes_that_quantize_all_it_promises(
     specs = [str(p) for p in passes]
     # Passes that leave weights in float are followed by one that stores what is left.
     if any("weights=-1" in spec for spec in specs):
-        assert specs.index("compensate") < specs.index("quantize{activations=-1}")
+        (compensate,) = (i for i, p in enumerate(passes) if isinstance(p, Compensate))
+        assert compensate < specs.index("quantize{activations=-1}")
     assert plain in registry.load("backends", target.backend).precisions
     assert plain in target.precisions
 
@@ -43,4 +46,32 @@ def test_below_eight_bits_the_passes_look_at_outputs(name: str) -> None:
     narrow = {"w4a8", "w6a6", "w4a4"} & target.quantization.keys()
     assert narrow
     for precision in narrow:
-        assert target.pipelines[precision][:2] == ("bridge-quant{weights=-1}", "compensate")
+        passes = pipeline(target, Recipe(), precision).passes
+        assert any(isinstance(p, Compensate) for p in passes)
+        if precision != "w4a8":
+            assert any(isinstance(p, BridgeQuant) for p in passes)
+
+
+def test_samples_are_used_where_there_are_any() -> None:
+    target = load_target("onnx")
+    plain, sampled = (
+        [str(p) for p in pipeline(target, Recipe(), "w4", samples).passes]
+        for samples in (False, True)
+    )
+    assert plain == ["quantize"]
+    assert sampled == ["compensate{widen=0.5}", "quantize"]
+    # A precision of one pipeline has that one.
+    assert pipeline(target, Recipe(), "w8a8", True) == pipeline(target, Recipe(), "w8a8")
+
+
+@pytest.mark.parametrize(
+    ("recorded", "expected"),
+    [
+        (["compensate{widen=0.5}", "quantize"], True),
+        (["quantize"], False),
+        (["smooth-quant", "quantize"], False),
+        ([], False),
+    ],
+)
+def test_a_bundle_tells_whether_it_had_samples(recorded: list[str], expected: bool) -> None:
+    assert calibrated(load_target("onnx"), "w4", recorded) is expected

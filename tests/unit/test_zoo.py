@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from benchmarks.corpus.store import sha256
-from benchmarks.five.cases import BACKENDS
+from benchmarks.five.cases import BACKENDS, NATIVE, columns
+from benchmarks.five.cells import Cell
 from benchmarks.zoo import _cells, _is_current
 from benchmarks.zoo_cases import ZooCase, zoo_cases
 from benchmarks.zoo_cells import Record, Store, _misses
@@ -103,6 +104,30 @@ def test_accuracy_is_asked_of_trained_models_on_each_backend(tmp_path: Path) -> 
     asked = [what for _, what in _cells(trained, BACKENDS, 1000)]
     assert asked[-3:] == [f"accuracy {s}" for s in ("onnx fp32", "litert fp32", "coreml fp16")]
     assert not any("accuracy" in what for _, what in _cells(trained, BACKENDS, 0))
+
+
+def test_native_code_is_a_column_that_is_asked_for() -> None:
+    assert columns([]) == BACKENDS
+    assert columns(["tvm"]) == NATIVE
+    assert [s.label for s in columns(["litert", "tvm"])] == ["litert fp32", "tvm fp32"]
+
+
+def test_one_export_a_model_is_the_first_that_exists() -> None:
+    names = [c.name for c in zoo_cases(Path("nowhere"), once=True)]
+    assert {"deit_tiny_patch16_224_ts", "hiera_tiny_224_ts", "volo_d1_224_dynamo"} <= {*names}
+    exported = [n for n in names if n.endswith(("_ts", "_dynamo"))]
+    assert len(exported) == len({n.rpartition("_")[0] for n in exported}) > 10
+    assert "deit_tiny_patch16_224_dynamo" not in names
+
+
+@pytest.mark.parametrize(("stored", "misses"), [(5_050_000, 0), (5_050_001, 1)])
+def test_code_that_is_larger_than_its_weights_allow_is_a_miss(
+    stored: int, misses: int
+) -> None:
+    cell = Cell(
+        "m", "tvm fp32", "", 1.0, 0, 0, 1.0, "max_rel", 0.0, 1.0, "", "", stored, 10**6
+    )
+    assert len(cell.misses()) == misses
 
 
 def test_lost_blocks_and_too_many_nodes_are_misses() -> None:

@@ -90,7 +90,7 @@ class Depthwise:
         return (Operand("offset", "float32", self.channels),) if integers else ()
 
     def body(self, machine: Machine, *buffers: Any) -> None:
-        """A block of pixels of one vector of channels, row by row: windows stay in the cache."""
+        """Blocks of pixels of one vector of channels, row by row, in the cache."""
         window, offsets = self.window, len(self._offsets)
         high, wide = window.output
         columns = Columns(self.channels, machine.lanes, 1)
