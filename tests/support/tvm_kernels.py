@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 
+from edgevit.targets.tvm.kernels import tile
 from edgevit.targets.tvm.kernels.kernel import Kernel
 from edgevit.targets.tvm.machine import Machine, native
 from edgevit.targets.tvm.single import Single
@@ -20,6 +22,11 @@ def runs_here(machine: Machine) -> bool:
     with open("/proc/cpuinfo") as file:
         flags = next((line for line in file if line.startswith("flags")), "").split()
     return machine.architecture == "x86_64" and set(machine.features) <= set(flags)
+
+
+def share_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make kernels share their loops among the cores however little there is to do."""
+    monkeypatch.setattr(tile, "_PARALLEL", 0)
 
 
 def caller(kernel: Kernel, machine: Machine) -> Callable[..., Array]:

@@ -14,7 +14,7 @@ from edgevit.targets.tvm.kernels.depthwise import Depthwise, pack_depthwise
 from edgevit.targets.tvm.kernels.epilogue import Activation, Epilogue
 from edgevit.targets.tvm.kernels.gemm import layout
 from edgevit.targets.tvm.machine import MACHINES, Machine
-from tests.support.tvm_kernels import caller, here
+from tests.support.tvm_kernels import caller, here, share_always
 from tests.support.tvm_mutants import MUTANTS
 from tests.support.tvm_reference import convolved, excess, finished, sum_bound
 
@@ -121,6 +121,14 @@ def test_depthwise_equals_numpy(case: Case) -> None:
 @pytest.mark.parametrize(("case", "depthwise"), [(DENSE[1], False), (DEPTHWISE[2], True)])
 def test_vectors_of_eight(case: Case, depthwise: bool) -> None:
     assert run(case, MACHINES["x86-64-v3"], EPILOGUE, depthwise) <= 1
+
+
+@pytest.mark.parametrize(("case", "depthwise"), [(DENSE[6], False), (DEPTHWISE[2], True)])
+def test_shared_by_the_cores(
+    case: Case, depthwise: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    share_always(monkeypatch)
+    assert run(case, here(), EPILOGUE, depthwise) <= 1
 
 
 @pytest.mark.parametrize("mutate", MUTANTS, ids=lambda m: m.__name__)

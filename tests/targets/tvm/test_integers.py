@@ -15,7 +15,7 @@ from edgevit.targets.tvm.kernels.depthwise import Depthwise, pack_depthwise_inte
 from edgevit.targets.tvm.kernels.epilogue import PLAIN, Activation, Epilogue, Quantize
 from edgevit.targets.tvm.kernels.gemm import Gemm, layout
 from edgevit.targets.tvm.machine import MACHINES, Machine
-from tests.support.tvm_kernels import caller, here, runs_here
+from tests.support.tvm_kernels import caller, here, runs_here, share_always
 from tests.support.tvm_mutants import MUTANTS
 from tests.support.tvm_reference import EPSILON, convolved, finished
 
@@ -67,6 +67,12 @@ def test_products_are_exact(shape: tuple[int, int, int], machine: Machine) -> No
 @pytest.mark.parametrize("machine", USABLE, ids=lambda m: m.name)
 def test_nothing_saturates_on_the_way(machine: Machine) -> None:
     got, exact, _ = multiplied(gemm(machine, 7, 33, 64), machine, 255, extreme=True)
+    assert np.array_equal(got, exact)
+
+
+def test_shared_by_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    share_always(monkeypatch)
+    got, exact, _ = multiplied(gemm(here(), 25, 131, 20), here(), 100)
     assert np.array_equal(got, exact)
 
 

@@ -12,7 +12,7 @@ from edgevit.targets.tvm.kernels.attention import Attention, Heads, Mask
 from edgevit.targets.tvm.kernels.batched import Batched, Matrices
 from edgevit.targets.tvm.kernels.epilogue import PLAIN, Activation, Epilogue
 from edgevit.targets.tvm.machine import MACHINES, Machine
-from tests.support.tvm_kernels import caller, here
+from tests.support.tvm_kernels import caller, here, share_always
 from tests.support.tvm_mutants import drop_tail, keep_sums
 from tests.support.tvm_reference import EPSILON, excess, finished, sum_bound
 
@@ -101,6 +101,11 @@ def test_keys_that_are_masked_out_do_not_count() -> None:
         assert excess(got[:, row : row + 1], want, bound) <= 1
 
 
+def test_attention_shared_by_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    share_always(monkeypatch)
+    assert attention_error(ATTENTION[3], here()) <= 1
+
+
 @pytest.mark.skipif("avx2" not in here().features, reason="no AVX2 here")
 def test_attention_with_vectors_of_eight() -> None:
     assert attention_error(ATTENTION[3], MACHINES["x86-64-v3"]) <= 1
@@ -158,6 +163,11 @@ ADDED = Epilogue(residual=True, residual_first=True, activation=Activation("relu
 @pytest.mark.parametrize("sizes", PRODUCTS, ids=str)
 def test_products_equal_numpy(sizes: tuple[Any, ...]) -> None:
     assert product_error(sizes, here(), PLAIN if sizes[1] == 7 else ADDED) <= 1
+
+
+def test_products_shared_by_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    share_always(monkeypatch)
+    assert product_error(PRODUCTS[3], here(), ADDED) <= 1
 
 
 @pytest.mark.parametrize("mutate", [drop_tail, keep_sums], ids=lambda m: m.__name__)
