@@ -24,7 +24,7 @@ from edgevit.targets.tvm.kernels.tile import Tile
 from edgevit.targets.tvm.machine import Machine, native
 from edgevit.targets.tvm.single import Single
 
-__all__ = ["Call", "Product", "peak", "subjects"]
+__all__ = ["Call", "Product", "onnxruntime", "ours", "peak", "subjects"]
 
 Array = np.ndarray[Any, Any]
 Call = Callable[[], Any]
@@ -69,13 +69,15 @@ class Product:
 
 def subjects(product: Product, folder: Path) -> Mapping[str, Call]:
     """Name -> one call of each engine."""
-    ours = {"edgevit": _ours(product)}
+    found: dict[str, Call] = {"edgevit": ours(product)}
     if not product.integers:
-        ours["OpenBLAS"] = _numpy(product)
-    return {**ours, "ONNX Runtime": _ort(product), "XNNPACK": _xnnpack(product, folder)}
+        found["OpenBLAS"] = _numpy(product)
+    theirs, _ = onnxruntime(product)
+    return {**found, "ONNX Runtime": theirs, "XNNPACK": _xnnpack(product, folder)}
 
 
-def _ours(product: Product) -> Call:
+def ours(product: Product) -> Single:
+    """Our kernel."""
     machine = native()
     a, b = product.operands()
     columns = layout(product.columns, machine)
@@ -95,7 +97,8 @@ def _numpy(product: Product) -> Call:
     return lambda: np.dot(a, b, out=out)
 
 
-def _ort(product: Product) -> Call:
+def onnxruntime(product: Product) -> tuple[Call, Any]:
+    """ONNX Runtime's kernel, and the value it writes."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -106,8 +109,9 @@ def _ort(product: Product) -> Call:
     a, _ = product.operands()
     binding.bind_ortvalue_input("a", ort.OrtValue.ortvalue_from_numpy(a))
     out = np.zeros((product.rows, product.columns), a.dtype)
-    binding.bind_ortvalue_output("y", ort.OrtValue.ortvalue_from_numpy(out))
-    return lambda: session.run_with_iobinding(binding)
+    value = ort.OrtValue.ortvalue_from_numpy(out)
+    binding.bind_ortvalue_output("y", value)
+    return lambda: session.run_with_iobinding(binding), value
 
 
 def _model(product: Product) -> onnx.ModelProto:
