@@ -1,6 +1,7 @@
 """Whole networks on the ideal 4f device against ONNX Runtime: error, frames, seconds.
 
-python -m benchmarks.optical_exactness [--wave] [--samples N] [--plane RxC] NAME|FILE...
+python -m benchmarks.optical_exactness [--wave] [--samples N] [--plane RxC]
+    [--attention joint] NAME|FILE...
 
 Names are fixtures and cached models without ``.onnx``. Samples are seeded and normal, or the
 committed Fashion-MNIST images for the networks of that size. ``--wave`` runs the wave path.
@@ -112,6 +113,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--plane", default="1080x1920")
+    parser.add_argument("--attention", choices=("mask", "joint"), default="mask")
     given = parser.parse_args()
     print(
         "| model | path | target | layers | frames | exposures | M MAC | max error | n "
@@ -119,7 +121,7 @@ def main() -> None:
     )
     print("|" + "---|" * 11, flush=True)
     engine = "optical-wave" if given.wave else "optical"
-    target = f"optical-4f:plane={given.plane}"
+    target = f"optical-4f:plane={given.plane},attention={given.attention}"
     for name in given.models:
         print(measure(name, engine, target, given.samples, given.threads), flush=True)
 

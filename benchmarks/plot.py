@@ -57,12 +57,21 @@ class Curve:
 
 @dataclass(frozen=True)
 class Panel:
-    """A chart."""
+    """A chart.
+
+    Attributes:
+        title: Above it.
+        x: Horizontal axis.
+        y: Vertical axis.
+        curves: In the order of the legend.
+        falling: The legend is at the left, below curves that fall.
+    """
 
     title: str
     x: Axis
     y: Axis
     curves: tuple[Curve, ...]
+    falling: bool = False
 
 
 def draw_panels(path: Path, panels: Sequence[Panel], columns: int = 2) -> None:
@@ -111,7 +120,8 @@ def _draw(canvas: ImageDraw.ImageDraw, panel: Panel, corner: tuple[int, int]) ->
     canvas.text((left, (corner[1] + 14) * SCALE), panel.y.title, INK, small, anchor="la")
     for number, curve in enumerate(panel.curves):
         _curve(canvas, at, curve, COLORS[number % len(COLORS)])
-    _legend(canvas, panel.curves, corner, small)
+    indent = LEFT + 12 if panel.falling else WIDTH - RIGHT - 150
+    _legend(canvas, panel.curves, (corner[0] + indent, corner[1]), small)
 
 
 def _curve(canvas: ImageDraw.ImageDraw, at: Any, curve: Curve, color: Any) -> None:
@@ -130,7 +140,7 @@ def _legend(
     canvas: ImageDraw.ImageDraw, curves: Sequence[Curve], corner: tuple[int, int], font: Any
 ) -> None:
     for number, curve in enumerate(curves):
-        across = (corner[0] + WIDTH - RIGHT - 150) * SCALE
+        across = corner[0] * SCALE
         down = (corner[1] + HEIGHT - BOTTOM - 16 * (len(curves) - number)) * SCALE
         canvas.rectangle(
             (across, down - 3 * SCALE, across + 12 * SCALE, down + 3 * SCALE),
@@ -158,5 +168,5 @@ def draw_noise(path: Path, sources: Sequence[Path]) -> None:
             points = tuple((r["value"], r["accuracy"], r["standard_error"]) for r in rows)
             curves.append(Curve(f"{study['model']}, n = {study['samples']:,}", points))
         shown = Axis(axis.title, axis.low, axis.high, tuple(sorted(ticks)), axis.log)
-        panels.append(Panel(title, shown, share, tuple(curves)))
+        panels.append(Panel(title, shown, share, tuple(curves), falling=name == "shift"))
     draw_panels(path, panels)

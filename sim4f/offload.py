@@ -67,12 +67,7 @@ class _Take:
 
     @classmethod
     def of(cls, gather: Gather, at: Accelerator) -> _Take:
-        index = gather.index
-        if index is None:
-            steps = zip(gather.shape, gather.steps, strict=True)
-            parts = (np.arange(size, dtype=np.int64) * step for size, step in steps)
-            index = gather.start + sum(np.ix_(*parts), np.zeros((), np.int64))
-        return cls(at.up(index.reshape(-1).astype(np.int64)), gather.shape)
+        return cls(at.up(gather.indices().reshape(-1)), gather.shape)
 
     def __call__(self, array: Array, xp: Namespace) -> Array:
         """From each sample, as ``Gather`` does."""
