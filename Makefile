@@ -28,7 +28,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 .PHONY: tvm-runtime-wheel bench-tvm-zoo bench-quantization bench-quantization-latency bench-integer-kernels bench-quantization-ablation demo test test-all lint format bench bench-five bench-latency bench-mutants bench-cost models \
 	oracles optics-oracles bench-optics env clean test-arm64 test-tflite-runtime tflite-env \
 	bench-peers bench-peers-latency bench-compile-time onnx2tf-env openvino-env bench-shapes \
-	peers-env bench-tvm-kernels
+	peers-env bench-tvm-kernels bench-native-latency
 
 env: $(STAMP)
 
@@ -205,6 +205,10 @@ bench-peers-latency: $(STAMP) zoo-models onnx2tf-env
 	@$(BIN)/python -m benchmarks.peers_latency
 
 # OpenBLAS chooses its kernels by the processor only where no variable tells it otherwise.
+# Peers' files: make bench-quantization-latency, or the command's --files only.
+bench-native-latency: $(STAMP) peers-env models
+	@$(BIN)/python -m benchmarks.native_latency
+
 bench-tvm-kernels: $(STAMP)
 	@env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 \
 	  $(BIN)/python -m benchmarks.tvm_kernels --rounds 40
