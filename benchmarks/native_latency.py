@@ -1,7 +1,8 @@
 """Latency of the TVM target next to the engines', float32 and int8, in the same rounds.
 
     make bench-native-latency
-    python -m benchmarks.native_latency [CASE ...] [--runs N] [--threads N ...] [--clock cpu|wall]
+    python -m benchmarks.native_latency [CASE ...] [--runs N] [--threads N ...]
+        [--clock cpu|wall]
 
 Peers' files are those of ``benchmarks.quantization.latency --files only``. Each round runs
 every subject once, each in a process of its own; ratios are medians of the rounds' own ratios

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edgevit.bench import Subject
-from edgevit.bundle import check_trust, open_bundle
+from edgevit.bundle import open_bundle
 from edgevit.errors import InputError, UsageError
+from edgevit.trust import check_trust
 
 __all__ = ["subjects_of"]
 

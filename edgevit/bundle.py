@@ -50,7 +50,6 @@ __all__ = [
     "Part",
     "TensorInfo",
     "check_output",
-    "check_trust",
     "failed_path",
     "file_records",
     "npz_bytes",
@@ -70,8 +69,6 @@ DEBUG_MAP = "debug_map.json"
 STAGING_PREFIX = ".edgevit-staging-"
 # A manifest is some hundred kilobytes at most; more is not read into memory.
 _MANIFEST_LIMIT = 64 << 20
-# Files that run when an engine loads them.
-_CODE_SUFFIXES = (".so", ".dylib", ".dll", ".pyd")
 # The oldest time that the zip format can say; the same in every bundle.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
@@ -302,25 +299,6 @@ def open_bundle(path: Path | str, *, failed: bool = False) -> Manifest:
     if not failed and manifest.parity is not None and not manifest.verified:
         raise _failed(root)
     return manifest
-
-
-def check_trust(manifest: Manifest, trust: bool) -> None:
-    """Refuse native code from somebody who is not known.
-
-    Raises:
-        ArtifactError: The bundle holds code and ``trust`` is off.
-    """
-    code = [f.path for f in manifest.files if _is_code(f.path)]
-    if code and not trust:
-        raise ArtifactError(
-            f"the bundle holds native code, which runs when it is loaded: {code[0]!r}",
-            hint="give --trust (trust=True) if you know who made the bundle",
-        )
-
-
-def _is_code(path: str) -> bool:
-    name = path.rpartition("/")[2].lower()
-    return name.endswith(_CODE_SUFFIXES) or ".so." in name
 
 
 def _failed(root: Path) -> ArtifactError:

@@ -36,6 +36,7 @@ from edgevit.sampling import Data, data, samples, tensor_infos
 from edgevit.subject import Expected, LoweredPart, Subject
 from edgevit.subject import expect as _expect
 from edgevit.target import Target, load_target
+from edgevit.trust import check_trust
 from edgevit.variants import merge_parts, stem_of
 from edgevit.verify import Parity, verify_parts, whole
 
@@ -294,7 +295,7 @@ def reopen(
         InputError: ``against`` is not the bundle's source (its sha256 differs).
     """
     manifest = bundles.open_bundle(path)
-    bundles.check_trust(manifest, trust)
+    check_trust(manifest, trust)
     recipe = Recipe().merged(dict(manifest.recipe))
     sources = [load(against, {i.name: i.shape for i in e.inputs}) for e in manifest.entries]
     if sources[0].sha256 != manifest.source_sha256:

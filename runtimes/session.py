@@ -15,7 +15,6 @@ from edgevit.bundle import (
     Entry,
     Manifest,
     TensorInfo,
-    check_trust,
     open_bundle,
     selfcheck_key,
 )
@@ -27,6 +26,7 @@ from edgevit.runtimes.binding import check_fits
 from edgevit.runtimes.chain import Chain
 from edgevit.runtimes.engine import Arrays, Closing, Engine
 from edgevit.runtimes.heads import Head, parse_head
+from edgevit.trust import check_trust
 
 __all__ = ["SelfCheckResult", "Session", "TensorInfo", "load"]
 

@@ -59,7 +59,16 @@ PASSES = (
 )
 RUNTIMES = {
     f"edgevit.{m}"
-    for m in ("bundle", "manifest", "preprocess", "errors", "registry", "parity", "runtimes")
+    for m in (
+        "bundle",
+        "manifest",
+        "preprocess",
+        "errors",
+        "registry",
+        "parity",
+        "trust",
+        "runtimes",
+    )
 }
 # A device has none of these.
 COMPILER_ONLY = frozenset({"onnx", "onnx_ir", "onnxscript", "networkx", "pydantic", "jinja2"})
