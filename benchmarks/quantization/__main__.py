@@ -61,9 +61,10 @@ def _arguments() -> argparse.Namespace:
 
 
 def _wanted(form: Form, only: list[str] | None) -> bool:
-    if only is None:
-        return not (isinstance(form, Ours) and form.extra)
-    return any(form.label.startswith(o) for o in only)
+    """Forms that explain a default are measured by their whole name only."""
+    if isinstance(form, Ours) and form.extra:
+        return only is not None and form.label in only
+    return only is None or form.label.startswith(tuple(only))
 
 
 def _measured(
