@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from benchmarks.zoo_cells import Record
 
 __all__ = ["HEAD", "markdown", "page", "rows"]
 
 HEAD = ("model", "nodes", "canonical", "blocks", "target", "coverage", "transposes", "MB",
-        "s", "parity", "gate", "accuracy", "")  # fmt: skip
+        "s", "parity", "gate", "accuracy", "code", "")  # fmt: skip
+_NUMBERS = frozenset({"nodes", "canonical", "coverage", "transposes", "MB", "s"})
 Records = Mapping[tuple[str, str], Record]
 
 
@@ -23,7 +24,9 @@ def rows(found: Records, cells: Iterable[tuple[str, str]]) -> list[tuple[str, ..
         if kind != "compile" or cell is None or form is None:
             continue
         right = found.get((model, f"accuracy {label}"))
-        made.append((model, *_form(form), label, *_cell(cell), *_end(cell, right)))
+        accuracy, verdict = _end(cell, right)
+        row = (model, *_form(form), label, *_cell(cell), accuracy, cell.code or "-", verdict)
+        made.append(row)
     return made
 
 
@@ -69,28 +72,38 @@ def markdown(table: Iterable[Sequence[str]], failures: Iterable[str]) -> str:
     return "\n".join([*lines, "", *(f"- {line}" for line in failures)]).rstrip() + "\n"
 
 
-def page(table: Iterable[Sequence[str]], failures: Iterable[str]) -> str:
+def page(table: Sequence[Sequence[str]], failures: Sequence[str]) -> str:
     """A page without scripts or foreign files."""
-    head = "".join(f"<th>{html.escape(text)}</th>" for text in HEAD)
-    body = "\n".join(_row(row) for row in table)
+    head = "".join(map(_cell_of("th"), HEAD, HEAD))
+    body = "\n".join(map(_row, table))
+    codes = len({row[-2] for row in table})
     listed = "\n".join(f"<li>{html.escape(line)}</li>" for line in failures)
     return f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>edgevit: the zoo</title>
-<style>body{{font:14px sans-serif;margin:2em}}table{{border-collapse:collapse}}
-td,th{{border:1px solid #ccc;padding:.2em .5em;text-align:left}}
-.FAIL{{background:#fdd}}.skipped{{background:#eee}}</style>
+<style>:root{{color-scheme:light dark}}
+body{{font:12px/1.4 system-ui,"DejaVu Sans",sans-serif;margin:2em}}
+table{{border-collapse:collapse;font-variant-numeric:tabular-nums}}
+td,th{{border-bottom:1px solid #8885;padding:.25em .5em;text-align:left;white-space:nowrap}}
+td:nth-child(4){{white-space:normal;min-width:9em}}.n{{text-align:right}}
+tr.FAIL{{background:#e553}}tr.skipped{{background:#8883}}</style>
 <h1>The zoo</h1>
 <p>Each model compiled and verified by running what was compiled, against ONNX Runtime on the
-source model.</p>
+source model. {len(table)} artifacts, {len(failures)} misses; <code>code</code> is a digest
+of the compiler's sources that measured a row, {codes} in all.</p>
 <table><tr>{head}</tr>
 {body}
 </table>
-<h2>Failures</h2><ul>
-{listed}
-</ul></html>
+{f"<h2>Misses</h2><ul>{listed}</ul>" if failures else ""}</html>
 """
 
 
+def _cell_of(tag: str) -> Callable[[str, str], str]:
+    def cell(text: str, column: str) -> str:
+        number = ' class="n"' * (column in _NUMBERS)
+        return f"<{tag}{number}>{html.escape(text)}</{tag}>"
+
+    return cell
+
+
 def _row(row: Sequence[str]) -> str:
-    cells = "".join(f"<td>{html.escape(text)}</td>" for text in row)
-    return f'<tr class="{row[-1]}">{cells}</tr>'
+    return f'<tr class="{row[-1]}">{"".join(map(_cell_of("td"), row, HEAD))}</tr>'

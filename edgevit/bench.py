@@ -192,9 +192,14 @@ class Rounds:
     about: tuple[dict[str, Any], ...]
     answers: tuple[tuple[dict[str, Any], ...], ...]
 
-    def ratio(self, one: int, other: int) -> tuple[float, float, float]:
-        """Wall time of subject ``one`` to that of ``other``: low, median, high, paired."""
-        return median_interval([r[one]["wall_ms"] / r[other]["wall_ms"] for r in self.answers])
+    def ratio(
+        self, one: int, other: int, clock: str = "wall_ms"
+    ) -> tuple[float, float, float]:
+        """Time of subject ``one`` to that of ``other``: low, median, high, paired.
+
+        ``clock`` is ``wall_ms`` or ``cpu_ms``, processor time of the whole process.
+        """
+        return median_interval([r[one][clock] / r[other][clock] for r in self.answers])
 
     def timing(self, index: int) -> Timing:
         """The figures of one subject; its ratio is to the first."""

@@ -141,6 +141,8 @@ def _unknown_message(unknown: tuple[UnknownOperator, ...], version: int, file: s
 
 
 def _hint(unknown: tuple[UnknownOperator, ...]) -> str:
+    if any(u.domain.startswith("com.microsoft") for u in unknown):
+        return "give the model that ONNX Runtime's optimizer was given: it writes these"
     if any(u.domain for u in unknown):
         return "export without operators of other domains, or as functions with a body"
     return "check the model's opset_import: the operator may be newer or older than it says"

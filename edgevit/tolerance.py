@@ -102,10 +102,9 @@ def bounds(
                 continue
             own = _wider(unit, values[name].dtype)
             made = rule(node, operands, values[name], own)
-            peak = _peak(values[name])
             # Storing rounds to nearest: at most one unit roundoff of the value itself; a
             # second one covers the neighbor that an error before the rounding can choose.
-            bound = made + 2 * own.storage * peak
+            bound = made + 2 * (own.storage * _peak(values[name]) + own.underflow)
             # Behind an operator without a rule nothing can be bounded (inf times 0 is nan).
             limit[name] = bound if bound < math.inf else math.inf
             error[name] = 0.0 if name in cut else limit[name]
@@ -114,8 +113,16 @@ def bounds(
 
 def _wider(unit: Roundoff, dtype: np.dtype[Any]) -> Roundoff:
     """The roundoffs where the source itself stores a narrow float: it may sum in it too."""
-    narrow = float(np.finfo(dtype).eps) / 2 if dtype.kind == "f" else 0.0
-    return replace(unit, storage=max(unit.storage, narrow), compute=max(unit.compute, narrow))
+    if dtype.kind != "f":
+        return unit
+    info = np.finfo(dtype)
+    narrow, least = float(info.eps) / 2, float(info.smallest_subnormal) / 2
+    return replace(
+        unit,
+        storage=max(unit.storage, narrow),
+        compute=max(unit.compute, narrow),
+        underflow=max(unit.underflow, least),
+    )
 
 
 def _peak(array: Array) -> float:
@@ -157,10 +164,10 @@ def _quantizer(
         limit[name], every = float(steps.max(initial=0)), float(np.linalg.norm(steps))
     else:
         step = float(scale.max())
-        limit[name] = x.error * step + 2 * unit.storage * _peak(values[name])
-        every = x.norm(x.array.size) * step + 2 * unit.storage * float(
-            np.linalg.norm(values[name].astype(np.float64))
-        )
+        y = values[name].astype(np.float64)
+        limit[name] = x.error * step + 2 * (unit.storage * _peak(y) + unit.underflow)
+        stored = unit.storage * float(np.linalg.norm(y)) + unit.underflow * math.sqrt(y.size)
+        every = x.norm(y.size) * step + 2 * stored
     error[name] = 0.0 if name in cut else limit[name]
     total[name] = 0.0 if name in cut else every
 

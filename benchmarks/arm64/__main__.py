@@ -1,6 +1,6 @@
-"""LiteRT and ONNX bundles of this machine, run as ARM64 under emulation.
+"""LiteRT, ONNX and native bundles of this machine, run as ARM64 under emulation.
 
-    python -m benchmarks.arm64 [--models NAME ...] [--engines litert onnx] [--json FILE]
+    python -m benchmarks.arm64 [--models NAME ...] [--engines litert onnx tvm] [--json FILE]
 
 The bundles are compiled here; ``edgevit verify`` and ``edgevit run`` of the base package run
 in an ARM64 Python under ``qemu-aarch64-static``; the outputs are compared with the source
@@ -15,7 +15,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.arm64.root import CPU, EMULATOR, PYTHON, SITE, SYSTEM, prepare_root
+from benchmarks.arm64.root import (
+    CPU,
+    EMULATOR,
+    PYTHON,
+    SITE,
+    SYSTEM,
+    prepare_native,
+    prepare_root,
+)
 from benchmarks.arm64.root import require_tools as require
 from benchmarks.device.measure import Device
 from benchmarks.device.package import install_base
@@ -35,14 +43,14 @@ def device(base: Path) -> Device:
     install_base(base)
     root = folder / SYSTEM
     python = (EMULATOR, "-cpu", CPU, "-L", str(root), str(root / PYTHON))
-    return Device("aarch64", python, (base, folder / SITE))
+    return Device("aarch64", python, (base, folder / SITE, prepare_native()))
 
 
 def main() -> int:
     """Measure and print."""
     with tempfile.TemporaryDirectory() as name:
         what = "Run bundles as ARM64 under emulation."
-        return run(what, lambda: device(Path(name) / "base"), ("litert", "onnx"))
+        return run(what, lambda: device(Path(name) / "base"), ("litert", "onnx", "tvm"))
 
 
 if __name__ == "__main__":

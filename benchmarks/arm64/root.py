@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.corpus.store import CACHE, ROOT, CorpusUnavailableError
+from benchmarks.device.tvm_wheel import fetch
 
 __all__ = [
     "CPU",
@@ -24,11 +25,13 @@ __all__ = [
     "SYSTEM",
     "key",
     "missing_tools",
+    "prepare_native",
     "prepare_root",
     "require_tools",
 ]
 
 LOCK = ROOT / "requirements" / "arm64.lock"
+NATIVE_LOCK = ROOT / "requirements" / "arm64-tvm.lock"
 SUITE = "bookworm"
 PACKAGES = ("libgcc-s1", "libstdc++6", "python3.11-minimal", "libpython3.11-stdlib", "zlib1g")
 PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux2014_aarch64")
@@ -99,6 +102,26 @@ def prepare_root(cache: Path = CACHE) -> Path:
     return folder
 
 
+def prepare_native(cache: Path = CACHE) -> Path:
+    """The folder with the packages that run native code, for ARM64.
+
+    Beside the root, so that their pins do not make another one.
+
+    Raises:
+        CorpusUnavailableError: It is not there and the packages cannot be had.
+    """
+    small = fetch("aarch64", cache)
+    pins = NATIVE_LOCK.read_bytes() + small.name.encode()
+    folder = cache / "arm64" / f"tvm-{hashlib.sha256(pins).hexdigest()[:16]}"
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as name:
+            stage = Path(name) / "stage"
+            _wheels(stage, "--requirement", str(NATIVE_LOCK), str(small))
+            stage.replace(folder)
+    return folder
+
+
 def _build(folder: Path) -> None:
     if os.geteuid() != 0:
         raise CorpusUnavailableError("the ARM64 root", reason="debootstrap needs root")
@@ -107,7 +130,7 @@ def _build(folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent) as name:
         stage = Path(name) / "stage"
         _system(stage / SYSTEM)
-        _wheels(stage / SITE)
+        _wheels(stage / SITE, "--requirement", str(LOCK))
         stage.replace(folder)
 
 
@@ -138,12 +161,12 @@ def _unpack(archive: Path, root: Path) -> None:
         subprocess.run(command, stdin=content, check=True)
 
 
-def _wheels(site: Path) -> None:
+def _wheels(site: Path, *what: str) -> None:
     platforms = [text for name in PLATFORMS for text in ("--platform", name)]
     options = ["--only-binary=:all:", "--no-deps", "--no-compile", "--python-version", "3.11"]
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    where = ["--implementation", "cp", "--target", str(site), "--requirement", str(LOCK)]
-    _call([*pip, *options, *platforms, *where])
+    where = ["--implementation", "cp", "--target", str(site)]
+    _call([*pip, *options, *platforms, *where, *what])
 
 
 def _describe_cores(root: Path, count: int) -> None:

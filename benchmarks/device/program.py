@@ -38,8 +38,8 @@ def main(arguments: list[str]) -> None:
     found = {
         "machine": platform.machine(),
         "python": platform.python_version(),
-        "verify": command(["verify", bundle]),
-        "run": command(["run", bundle, "--output", outputs, "--input", *inputs]),
+        "verify": command(["verify", bundle, "--trust"]),
+        "run": command(["run", bundle, "--trust", "--output", outputs, "--input", *inputs]),
         "modules": sorted(sys.modules),
     }
     Path(answer).write_text(json.dumps(found), encoding="utf-8")

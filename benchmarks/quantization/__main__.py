@@ -51,7 +51,7 @@ def _arguments() -> argparse.Namespace:
     known = ", ".join(case.name for case in CASES)
     parser.add_argument("cases", nargs="*", help=f"beginnings of {known}")
     parser.add_argument("--count", type=int, help="test images; default: the published number")
-    parser.add_argument("--only", action="append", help="labels that start with this")
+    parser.add_argument("--only", action="append", help="a label, or its beginning")
     parser.add_argument(
         "--seconds", type=float, default=300.0, help="processor time after which a row ends"
     )
@@ -61,9 +61,13 @@ def _arguments() -> argparse.Namespace:
 
 
 def _wanted(form: Form, only: list[str] | None) -> bool:
+    """A whole name means that form; forms that explain a default have no other way in."""
     if only is None:
         return not (isinstance(form, Ours) and form.extra)
-    return any(form.label.startswith(o) for o in only)
+    names = {known.label for known in FORMS}
+    begins = tuple(o for o in only if o not in names)
+    extra = isinstance(form, Ours) and form.extra
+    return form.label in only or (form.label.startswith(begins) and not extra)
 
 
 def _measured(

@@ -7,8 +7,11 @@
 ``--files only`` quantizes and times nothing, ``reuse`` times what is there: on a shared
 machine the timing can so wait for a quiet moment. Every round runs each subject of an engine
 once, each in a process of its own; ratios are medians of the rounds' own ratios with their
-distribution-free 95 % interval. Files are made with the same 64 calibration samples as those
-of ``benchmarks.quantization``, whose accuracies are shown where they have been measured.
+distribution-free 95 % interval. ``--clock cpu`` takes processor time, which on a machine that
+others use is what can be compared; with one thread it is the wall time of a quiet one. Ours
+and the peers' are files that the worker opens alike. All were made with the same 64
+calibration samples as those of ``benchmarks.quantization``, whose accuracies are shown where
+they have been measured.
 """
 
 from __future__ import annotations
@@ -49,8 +52,9 @@ def main() -> int:
         again = [a for a in again if a not in ("make", "only", "reuse")]
         command = [str(python), "-m", "benchmarks.quantization.latency", *again]
         return subprocess.run([*command, "--files", "reuse"], check=False).returncode
-    print(f"{machine()}; {options.runs} rounds\n\n{HEAD}", flush=True)
-    found = [r for c in cases for r in _timed(c, engines, options.threads, options.runs)]
+    about = f"{machine()}; {options.runs} rounds, {options.clock} time"
+    print(f"{about}\n\n{HEAD}", flush=True)
+    found = [r for c in cases for r in _timed(c, engines, options)]
     if options.json:
         text = json.dumps([vars(r) for r in found], indent=2) + "\n"
         Path(options.json).write_text(text, encoding="utf-8")
@@ -65,23 +69,22 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     names = [e.name for e in ENGINES]
     parser.add_argument("--engines", nargs="+", choices=names, default=names)
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     parser.add_argument("--json", metavar="FILE", help="also write the figures there")
     return parser.parse_args()
 
 
-def _timed(
-    case: Case, engines: Sequence[Engine], threads: Sequence[int], runs: int
-) -> list[Row]:
+def _timed(case: Case, engines: Sequence[Engine], options: argparse.Namespace) -> list[Row]:
     """Rows of one model; prints as it goes."""
-    made = []
+    made, clock = [], f"{options.clock}_ms"
     for engine in engines:
         found = [(form, subject(case, form, engine)) for form in engine.forms]
         there = [(f, s) for f, s in found if not isinstance(s, Missing)]
         gone = [(f, s) for f, s in found if isinstance(s, Missing)]
-        for count in threads:
-            result = rounds([s for _, s in there], count, runs)
+        for count in options.threads:
+            result = rounds([s for _, s in there], count, options.runs)
             forms = [f for f, _ in there]
-            rows = [row(case, engine, forms, i, result) for i in range(len(forms))]
+            rows = [row(case, engine, forms, i, result, clock) for i in range(len(forms))]
             print("\n".join(r.line() for r in rows), flush=True)
             made += rows
         for form, why in gone:

@@ -16,7 +16,7 @@ from benchmarks.quantization.recipes import SOURCE, Form
 from benchmarks.quantization.run import PEERS, artifact, code_of, float_tflite
 from edgevit.bench import Subject
 
-__all__ = ["Missing", "prepare", "subject"]
+__all__ = ["Missing", "bare", "prepare", "subject"]
 
 _LOG = logging.getLogger(__name__)
 _MADE = BUILD / "latency"
@@ -61,18 +61,27 @@ def _note(case: Case, form: Form, engine: Engine) -> Path:
 
 
 def _made(case: Case, form: Form, engine: Engine) -> Path:
-    if form is not SOURCE:
-        return artifact(case, form)
-    if engine.name == "LiteRT":
+    if form is SOURCE and engine.name == "LiteRT":
         return float_tflite(case)
-    return _openvino(case) if engine.name == "OpenVINO" else case.find()
+    made = case.find() if form is SOURCE else bare(artifact(case, form))
+    if engine.name == "OpenVINO" and made.suffix == ".onnx":
+        label = "" if form is SOURCE else f"-{form.label}"
+        return _openvino(made, file_name(case.name, label), _shapes(case))
+    return made
 
 
-def _openvino(case: Case) -> Path:
-    """The source as OpenVINO reads it, with the shapes that are timed."""
-    out = _MADE / f"{case.name}.xml"
-    command = [str(PEERS / "bin" / "python"), "-c", _CONVERT, str(case.find()), str(out)]
-    command += _shapes(case)
+def bare(made: Path) -> Path:
+    """The file in a bundle that the engine reads, so that all are opened alike."""
+    if not made.is_dir():
+        return made
+    (found,) = (p for p in made.iterdir() if p.suffix in (".onnx", ".tflite"))
+    return found
+
+
+def _openvino(model: Path, name: str, shapes: Sequence[str]) -> Path:
+    """An ONNX file as OpenVINO reads it, with the shapes that are timed."""
+    out = _MADE / f"{name}.xml"
+    command = [str(PEERS / "bin" / "python"), "-c", _CONVERT, str(model), str(out), *shapes]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr.strip().splitlines()[-1])

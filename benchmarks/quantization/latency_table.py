@@ -30,7 +30,8 @@ class Row:
         engine: Its name.
         form: Label.
         accuracy: Of the accuracy table, where it has been measured there.
-        p50_ms: Median wall time.
+        clock: ``wall_ms`` or ``cpu_ms``.
+        p50_ms: Median time.
         to_float: Time to the engine's float32: low, median, high.
         ours_to_it: For a public quantizer: the time of ours, each form, to this one's.
     """
@@ -40,6 +41,7 @@ class Row:
     engine: str
     form: str
     accuracy: float | None
+    clock: str
     p50_ms: float
     to_float: Interval
     ours_to_it: tuple[Interval, ...]
@@ -60,19 +62,23 @@ def _text(values: Interval) -> str:
     return f"{middle:.2f} [{low:.2f}, {high:.2f}]"
 
 
-def row(case: Case, engine: Engine, forms: Sequence[Form], index: int, found: Rounds) -> Row:
+def row(
+    case: Case, engine: Engine, forms: Sequence[Form], index: int, found: Rounds, clock: str
+) -> Row:
     """The row of subject ``index``; float32 is the first."""
+    timing = found.timing(index)
     form = forms[index]
     ours = [i for i, f in enumerate(forms) if isinstance(f, Ours)]
-    pairs = tuple(found.ratio(i, index) for i in ours) if isinstance(form, Peer) else ()
+    pairs = tuple(found.ratio(i, index, clock) for i in ours) if isinstance(form, Peer) else ()
     return Row(
         case.name,
         found.threads,
         engine.name,
         form.label,
         _accuracy(case, form),
-        found.timing(index).p50_ms,
-        found.ratio(index, 0),
+        clock,
+        timing.cpu_ms if clock == "cpu_ms" else timing.p50_ms,
+        found.ratio(index, 0, clock),
         pairs,
     )
 

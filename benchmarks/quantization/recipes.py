@@ -160,7 +160,7 @@ _OURS = (
     Ours("w4a4 both", "onnx", "w4a4", _BOTH, extra=True),
     Ours("w4a4 smooth", "onnx", "w4a4", _SMOOTH, extra=True),
     Ours("w8", "onnx", "w8"),
-    Ours("w4", "onnx", "w4", _WEIGHTS),
+    Ours("w4", "onnx", "w4"),
     Ours("w4", "linux-x86", "w4", _WEIGHTS),
     Ours("w4", "iphone-npu:os=18", "w4", _WEIGHTS),
 )

@@ -15,6 +15,7 @@ from onnx import TensorProto, helper
 from edgevit import registry
 from edgevit.errors import Availability
 from tests.support.cli import FIXTURES, PREPROCESS, edgevit
+from tests.support.optimized import optimized
 
 VIT = FIXTURES / "models" / "fashion_vit_ts.onnx"
 
@@ -176,6 +177,16 @@ def test_unknown_operators_are_named_and_inspect_lists_them_all(
     text = json.dumps(found.result)
     for word in ("Frobnicate", "Wobble", "com.example", "first", "second"):
         assert word in text
+
+
+def test_operators_of_an_optimized_model_are_named(tmp_path: Path, call: Any) -> None:
+    """ONNX Runtime's optimizer writes operators of its own, here among others a fused Gelu."""
+    optimized(FIXTURES / "models" / "fashion_vit_ts.onnx", tmp_path / "m.onnx")
+    ran = call("compile", tmp_path / "m.onnx", "--target", "linux-x86", "--json")
+    assert ran.code == 2
+    for name in ("Gelu", "FusedMatMul", "SkipLayerNormalization"):
+        assert f"operator '{name}' of domain 'com.microsoft'" in ran.error["message"]
+    assert "optimizer" in ran.error["hint"]
 
 
 def test_an_existing_output_is_kept(tmp_path: Path, call: Any) -> None:

@@ -124,5 +124,24 @@ def test_unit_roundoffs_are_those_of_ieee_754() -> None:
     for name in ("float32", "float16"):
         assert roundoff(name).storage == float(np.finfo(name).eps) / 2
         assert roundoff(name).compute == float(np.finfo(np.float32).eps) / 2
+        assert roundoff(name).underflow == float(np.finfo(name).smallest_subnormal) / 2
     with pytest.raises(KeyError):
         roundoff("int8")
+
+
+def test_float16_results_below_the_normal_range() -> None:
+    """A layer scale of 1e-6: all that a branch computes is subnormal in float16."""
+    case = CASES["matmul"]
+    inputs = case.draw(np.random.default_rng(0), 8)
+    inputs = {"x": inputs["x"], **{k: v * 1e-7 for k, v in inputs.items() if k != "x"}}
+    inputs = {k: v.astype(np.float16).astype(v.dtype) for k, v in inputs.items()}
+    expected = case.compute(*_double(inputs))
+    assert 0 < _largest(expected) < np.finfo(np.float16).smallest_normal
+    model, values = case.model(inputs), _reference(case, inputs)
+    bound = bounds(model, values, ALL, roundoff("float16"))["y"]
+    rounded = expected.astype(np.float16).astype(np.float64)
+    assert _largest(rounded - expected) <= bound
+    # Without underflow the bound is below what rounding does, and two steps off are past it.
+    assert 2 * roundoff("float16").storage * _largest(expected) < _largest(rounded - expected)
+    step = float(np.finfo(np.float16).smallest_subnormal)
+    assert _largest(rounded + 2 * step - expected) > bound

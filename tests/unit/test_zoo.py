@@ -140,17 +140,19 @@ def test_lost_blocks_and_too_many_nodes_are_misses() -> None:
 
 def test_tables_have_every_measured_cell_and_every_failure() -> None:
     form = Record("m", "form", "", "", False, FORM)
-    cell = Record("m", "compile onnx fp32", "", "", False, FIGURES)
+    cell = Record("m", "compile onnx fp32", "", "", False, FIGURES, "0123456789ab")
     bad = Record("m", "accuracy onnx fp32", "", "unequal", False,
                  {"samples": 10, "source": 0.9, "artifact": 0.8})  # fmt: skip
     found = {(r.model, r.what): r for r in (form, cell, bad)}
     (row,) = rows(found, [*found, ("m", "compile litert fp32")])
     assert len(row) == len(HEAD)
-    assert row[-1] == "FAIL"
+    assert row[-2:] == ("0123456789ab", "FAIL")
     assert "0.800, source 0.900 (n=10)" in row
     assert "max_rel 2.5e-06" in markdown([row], []).splitlines()[2]
     assert markdown([], ["a <b>"]).endswith("- a <b>\n")
     assert "a &lt;b&gt;" in page([row], ["a <b>"])
+    assert "1 artifacts, 0 misses" in page([row], [])
+    assert "<h2>" not in page([row], [])
 
 
 def test_images_are_upscaled_and_normalized() -> None:

@@ -1,0 +1,1 @@
+"""A C program that runs native code without Python."""
