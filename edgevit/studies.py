@@ -28,6 +28,7 @@ AXES: Mapping[str, tuple[str, type]] = {
     "display-bits": ("display_bits", int),
     "shift": ("shift", float),
     "defocus": ("defocus", float),
+    "full-well": ("full_well", float),
 }
 
 

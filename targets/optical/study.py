@@ -49,6 +49,7 @@ class Point:
         display_bits: Of the displayed tensor's magnitude; 0: continuous.
         shift: Displacement of the mask along both axes, in mask pixels.
         defocus: Root mean square in rad over the mask's disc; wave path only.
+        full_well: Electrons at which a camera pixel saturates; 0: as many as the light needs.
     """
 
     photons: float | None = None
@@ -58,11 +59,13 @@ class Point:
     display_bits: int = 0
     shift: float = 0.0
     defocus: float = 0.0
+    full_well: float = 0.0
 
     @property
     def key(self) -> str:
-        """Canonical text."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        """Canonical text; a full well that is not given is not in it."""
+        fields = {k: v for k, v in asdict(self).items() if k != "full_well" or v}
+        return json.dumps(fields, sort_keys=True, separators=(",", ":"))
 
     def seed(self, seed: int, first: int) -> int:
         """Of the noise of the samples from ``first`` on."""
@@ -155,7 +158,7 @@ def effects_of(point: Point) -> Effects:
             )
         require(light is None or light > 0, "photons", "> 0", light)
         camera = Camera(
-            full_well=PEDESTAL * light if point.adc_bits and light else math.inf,
+            full_well=_full_well(point),
             read_noise=point.read_noise,
             adc_bits=point.adc_bits,
         )
@@ -170,6 +173,21 @@ def effects_of(point: Point) -> Effects:
         )
     except OpticsError as e:
         raise UsageError(str(e)) from e
+
+
+def _full_well(point: Point) -> float:
+    """What the converter spans.
+
+    Raises:
+        ParameterError: The brightest pixel would saturate the camera.
+    """
+    brightest = PEDESTAL * (point.photons or 0.0)
+    if point.full_well:
+        bound = "4 x photons <= full_well (a saturated camera counts no further)"
+        fits = 0 < brightest <= point.full_well
+        require(fits, "full_well", bound, f"{brightest:g} <= {point.full_well:g}")
+        return point.full_well
+    return brightest if point.adc_bits and brightest else math.inf
 
 
 def open_subject(bundle: Path, threads: int = 1) -> Subject:

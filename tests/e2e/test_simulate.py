@@ -100,6 +100,11 @@ def test_pictures_of_a_frame(bundle: Path, tmp_path: Path) -> None:
         ({"base": {"photons": "1e3", "adc-bits": "60"}}, "adc_bits: expected 0 <= bits <= 24"),
         ({"base": {"adc-bits": "8"}}, "expected photons > 0"),
         ({"base": {"mask-bits": "a"}}, "mask-bits: expected numbers"),
+        (
+            {"base": {"photons": "1e4", "full-well": "9000"}},
+            r"full_well: expected 4 x photons <= full_well .* found '40000 <= 9000'",
+        ),
+        ({"base": {"full-well": "9000"}}, "full_well: expected 4 x photons <= full_well"),
         ({"setup": "nothing"}, "unknown set-up"),
     ],
 )

@@ -17,7 +17,7 @@ def plainly(index: Array, array: Array) -> Array:
     return np.where(index >= 0, flat[:, np.maximum(index, 0)], 0)
 
 
-def dark(shape: tuple[int, ...], *corners: tuple[slice, ...]) -> Array:
+def dark(shape: tuple[int, ...], *corners: Any) -> Array:
     index = np.arange(int(np.prod(shape))).reshape(shape)
     for corner in corners:
         index[corner] = -1
