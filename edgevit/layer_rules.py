@@ -89,8 +89,8 @@ def float_reason(node: ir.Node, weight: Sequence[int], scheme: QuantScheme) -> s
         return f"{node.op_type} is not quantized here: {scheme.source}"
     rule = rule_of(node, weight, scheme)
     if rule is not None:
-        slower = f"left float: int8 is slower on this engine: {rule.name} ({rule.source})"
-        return slower if rule.run == "float" else None
+        why = f"int8 is {rule.because} on this engine: {rule.name} ({rule.source})"
+        return f"left float: {why}" if rule.run == "float" else None
     if node.attributes.get_int("group", 1) > 1 and not scheme.depthwise:
         return f"a convolution of several groups: {scheme.source}"
     return None

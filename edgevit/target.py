@@ -94,6 +94,7 @@ class LayerRule(_Strict):
         rows_from: Matches layers that are applied to at least this many positions.
         run: ``float``: the layer is not quantized; ``integers``: it is, and its result is
             float; ``codes``: its result is quantized too.
+        because: Why a layer is left float.
         source: What was measured.
     """
 
@@ -104,6 +105,7 @@ class LayerRule(_Strict):
     inputs_below: int = 0
     rows_from: int = 0
     run: Literal["float", "integers", "codes"]
+    because: Literal["slower", "less exact"] = "slower"
     source: str
 
 

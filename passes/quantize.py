@@ -59,6 +59,7 @@ class Quantize(CalibratedPass):
         operators: Operators, separated by ``|``; empty: the device's.
         outputs: Operators whose results are quantized too, so that engines which write codes
             run them as integers throughout, separated by ``|``; empty: the device's.
+        rules: Whether the device's rules of where integers pay are followed.
     """
 
     name: ClassVar[str] = "quantize"
@@ -74,6 +75,7 @@ class Quantize(CalibratedPass):
     exclude: str = ""
     operators: str = ""
     outputs: str = ""
+    rules: bool = True
 
     def plan(self, model: ir.Model, context: Context) -> tuple[Edit, ...]:
         """Weights first, then the activations they meet."""
@@ -123,6 +125,8 @@ class Quantize(CalibratedPass):
             changes["operators"] = tuple(self.operators.split("|"))
         if self.outputs:
             changes["outputs"] = tuple(self.outputs.split("|"))
+        if not self.rules:
+            changes["layers"] = ()
         return given.model_copy(update=changes)
 
     def _split(

@@ -46,7 +46,12 @@ ENGINES = (
     ),
     Engine(
         "OpenVINO",
-        _forms("linux-x86:engine=openvino,cpu=vnni w8a8", "NNCF transformer", "NNCF default"),
+        _forms(
+            "linux-x86:engine=openvino,cpu=vnni w8a8",
+            "linux-x86:engine=openvino,cpu=vnni w8a8 every layer",
+            "NNCF transformer",
+            "NNCF default",
+        ),
     ),
     Engine(
         "LiteRT",

@@ -132,6 +132,7 @@ _WIDE = (
     "compensate{widen=0.75},sink-quantizers"
 )
 _WEIGHTS = "compensate,quantize"  # the recipe weights-w4
+_EVERY = "quantize{rules=false},sink-quantizers"
 _OPENVINO = "linux-x86:engine=openvino,cpu=vnni"
 _OURS = (
     Ours("w8a8", "onnx:cpu=vnni", "w8a8"),
@@ -140,6 +141,7 @@ _OURS = (
     Ours("w8a8 bridge", "onnx", "w8a8", _BRIDGE, extra=True),
     Ours("w8a8 outputs", "onnx", "w8a8", "quantize{outputs=Conv},sink-quantizers", extra=True),
     Ours("w8a8", _OPENVINO, "w8a8"),
+    Ours("w8a8 every layer", _OPENVINO, "w8a8", _EVERY, extra=True),
     Ours("w8a8", "linux-x86", "w8a8"),
     Ours("w8a8-dyn", "linux-x86", "w8a8-dyn"),
     Ours("w8a8", "iphone-npu", "w8a8"),

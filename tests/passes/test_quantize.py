@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from edgevit.passes.apply_quantizers import apply
 from edgevit.passes.quantize import Quantize
 from edgevit.pipeline import Context, Pipeline
 from edgevit.quantization import QParams, fake
-from edgevit.target import QuantScheme, load_target
+from edgevit.target import LayerRule, QuantScheme, load_target
 from tests.support.graphs import GraphBuilder, run_reference
 
 Array = np.ndarray[Any, Any]
@@ -166,6 +167,21 @@ def test_without_samples_the_hint_names_the_option() -> None:
     with pytest.raises(UsageError) as e:
         Quantize().plan(network(), context(None))
     assert "--calib" in str(e.value.hint)
+
+
+@pytest.mark.parametrize(("rules", "weights"), [(True, 0), (False, 2)])
+def test_the_rules_of_the_device_hold_unless_they_are_left_out(
+    data: DataSource, rules: bool, weights: int
+) -> None:
+    given = context(data)
+    assert given.target is not None
+    rule = LayerRule(name="all", run="float", source="a test")
+    given = replace(given, target=given.target.model_copy(update={"layers": (rule,)}))
+    edits = Quantize(rules=rules).plan(network(), given)
+    assert sum(isinstance(e, QuantizeWeight) for e in edits) == weights
+    kept = [e.reason for e in edits if isinstance(e, KeepFloat)]
+    assert len(kept) == 2 - weights
+    assert all("all (a test)" in reason for reason in kept)
 
 
 def test_a_precision_without_a_scheme_is_an_error(data: DataSource) -> None:

@@ -81,6 +81,8 @@ def test_what_stays_float_says_which_rule_and_what_was_measured() -> None:
     weight = (32, 8, 1, 1)
     reason = float_reason(_conv(), weight, _scheme(_rule("float")))
     assert reason == "left float: int8 is slower on this engine: float (measured so)"
+    inexact = float_reason(_conv(), weight, _scheme(_rule("float", because="less exact")))
+    assert inexact == "left float: int8 is less exact on this engine: float (measured so)"
     assert float_reason(_conv(), weight, _scheme(_rule("integers"))) is None
     assert float_reason(_conv(), weight, _scheme()) is None
     assert float_reason(_conv(), weight, _scheme(operators=("MatMul",))) is not None
