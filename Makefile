@@ -26,7 +26,7 @@ QPEERS_STAMP := .venv-peers/.stamp-$(QPEERS_KEY)
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .PHONY: tvm-runtime-wheel bench-tvm-zoo bench-quantization bench-quantization-latency bench-integer-kernels bench-quantization-ablation demo test test-all lint format bench bench-five bench-latency bench-mutants bench-cost models \
-	oracles optics-oracles bench-optics env clean test-arm64 test-tflite-runtime tflite-env \
+	oracles optics-oracles bench-optics bench-optical bench-optical-noise bench-optical-sweep env clean test-arm64 test-tflite-runtime tflite-env \
 	bench-peers bench-peers-latency bench-compile-time onnx2tf-env openvino-env bench-shapes \
 	peers-env bench-tvm-kernels bench-native-latency
 
@@ -236,6 +236,21 @@ convshare-training: $(STAMP) $(TORCH_STAMP)
 	@.venv-torch/bin/python -m examples.convshare_training.picture build/convshare \
 		build/convshare/attention.png
 	@$(BIN)/python -m examples.convshare_training.table build/convshare
+
+# Hours on a busy machine: 10,000 images a point for the garments, 200 for the texts.
+bench-optical-noise: $(STAMP) models
+	@$(BIN)/python -m benchmarks.optical_noise curves fashion_vit_ts --json build/optics/vit.json
+	@$(BIN)/python -m benchmarks.optical_noise curves fashion_hybrid_ts \
+		--json build/optics/hybrid.json
+	@$(BIN)/python -m benchmarks.optical_noise curves ppocrv4_rec --samples 200 \
+		--json build/optics/texts.json
+	@$(BIN)/python -m benchmarks.optical_noise picture build/optics/noise.png \
+		build/optics/vit.json build/optics/hybrid.json build/optics/texts.json
+	@$(BIN)/python -m benchmarks.optical_noise paths fashion_vit_ts --samples 100 --plane 256x256
+	@$(BIN)/python -m benchmarks.optical_noise paths fashion_hybrid_ts --samples 100 --plane 256x256
+
+bench-optical-sweep: $(STAMP)
+	@$(BIN)/python -m benchmarks.optical_sweep --picture build/optics/front.png
 
 bench-cost: $(STAMP) $(TORCH_STAMP)
 	@.venv-torch/bin/python -m benchmarks.corpus.phone_models

@@ -120,7 +120,7 @@ def _draw(canvas: ImageDraw.ImageDraw, panel: Panel, corner: tuple[int, int]) ->
     canvas.text((left, (corner[1] + 14) * SCALE), panel.y.title, INK, small, anchor="la")
     for number, curve in enumerate(panel.curves):
         _curve(canvas, at, curve, COLORS[number % len(COLORS)])
-    indent = LEFT + 12 if panel.falling else WIDTH - RIGHT - 150
+    indent = LEFT + 12 if panel.falling else WIDTH - RIGHT - 178
     _legend(canvas, panel.curves, (corner[0] + indent, corner[1]), small)
 
 
