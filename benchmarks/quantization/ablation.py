@@ -36,6 +36,7 @@ from benchmarks.quantization.ablation_steps import (
 from benchmarks.quantization.cases import Case, choose
 from benchmarks.quantization.cells import Cell, file_name
 from benchmarks.quantization.table import accuracy, paired
+from benchmarks.zoo_code import code_digest
 from edgevit import registry
 from edgevit.loading import load
 from edgevit.pipeline import Context, Pipeline, split_specs
@@ -132,7 +133,7 @@ def _cell(subject: _Subject, step: Step, bits: int, count: int, run: bool) -> Ce
     answers = tuple(_answers(content, subject.case, count))
     end = time.perf_counter()
     cell = Cell(
-        subject.case.name, step.label, answers=answers, bytes=len(content),
+        subject.case.name, step.label, code_digest(), answers=answers, bytes=len(content),
         quantize_s=middle - start, run_s=end - middle,
     )  # fmt: skip
     write_atomic(path, json.dumps(vars(cell), ensure_ascii=False).encode())
