@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
 
 from edgevit.sim4f.budget import (
     Budget,
@@ -24,8 +26,11 @@ from edgevit.sim4f.budget import (
 )
 from edgevit.sim4f.camera import Camera
 from edgevit.sim4f.catalogue import camera_of
+from edgevit.sim4f.effects import Effects
 from edgevit.sim4f.errors import OpticsError
+from edgevit.sim4f.joint import first_pass_sigma
 from edgevit.sim4f.modulator import Modulator
+from edgevit.sim4f.moves import apply
 from edgevit.sim4f.perturb import level_error, peak
 from edgevit.sim4f.program import Optical, sizes
 from edgevit.sim4f.sensitivity import misplacement_error
@@ -35,6 +40,7 @@ from edgevit.targets.optical.study import Levels, Point, Subject, effects_of
 __all__ = ["Precision", "Sight", "layer_budget", "on_point", "on_setup", "photon_rate"]
 __all__ += ["top_of"]
 
+Array = np.ndarray[Any, Any]
 WELL = "shot noise at the full well"
 LIGHT = "shot noise of the light"
 
@@ -89,7 +95,12 @@ class Precision:
 
 
 def layer_budget(
-    step: Optical, shapes: Mapping[str, Any], levels: Levels, top: float, seen: Sight
+    step: Optical,
+    shapes: Mapping[str, Any],
+    levels: Levels,
+    top: float,
+    seen: Sight,
+    kernel: Array,
 ) -> Budget:
     """The noise terms of a layer.
 
@@ -99,6 +110,7 @@ def layer_budget(
         levels: Of its tensors, measured.
         top: Largest modulus of its transfer functions.
         seen: The device.
+        kernel: Its kernel, or an example of it.
     """
     area = step.plane[0] * step.plane[1]
     terms = math.prod([sizes(step, shapes)[s] for s in step.summed] or [1])
@@ -108,6 +120,7 @@ def layer_budget(
         Term("mask levels", mask),
         Term("mask position", misplacement_error(step, seen.shift)),
     ]
+    found += first_pass(step, levels, kernel, seen, terms)
     if math.isfinite(seen.photons):
         found += _detection(step, levels, seen, terms)
     return Budget(tuple(found))
@@ -130,6 +143,29 @@ def _detection(step: Optical, levels: Levels, seen: Sight, terms: int) -> list[T
         Term(read.name, read.noise * scale),
         Term(converter.name, converter.noise * scale),
     ]
+
+
+def first_pass(
+    step: Optical, levels: Levels, kernel: Array, seen: Sight, terms: int
+) -> tuple[Term, ...]:
+    """What the camera of a joint transform's first exposure adds; nothing for other steps.
+
+    Sums of moduli are those of normal numbers, ``sqrt(2 / pi)`` of their root mean square.
+    """
+    if not any(step.joint) or not math.isfinite(seen.photons):
+        return ()
+    taps = apply(step.masked.moves, kernel).astype(np.float64)
+    masks = taps.reshape(-1, *taps.shape[-2:])
+    largest = float(np.abs(masks).max()) or 1.0
+    lit = levels.light / levels.shown**2
+    shown = lit * levels.shown / levels.top * math.sqrt(2 / math.pi)
+    sums = shown + np.abs(masks / largest).sum(axis=(1, 2))
+    power = levels.light / levels.top**2 + np.square(masks / largest).sum(axis=(1, 2))
+    effects = Effects(seen.photons, replace(seen.camera, adc_bits=0))
+    area = step.plane[0] * step.plane[1]
+    sigma = first_pass_sigma(effects, power, np.square(sums), area)
+    noise = float(np.sqrt(np.mean(np.square(sigma)))) * levels.top * largest / levels.rms
+    return (Term("power spectrum", noise * math.sqrt(terms)),)
 
 
 def photon_rate(step: Optical, levels: Levels, top: float, chosen: Setup) -> float:
@@ -164,7 +200,8 @@ def on_setup(
         pedestal = 4 if step.signs.detector == "intensity" else 1
         most = camera.full_well / camera.quantum_efficiency / pedestal
         seen = Sight(min(light, most), light >= most, camera, bits, sigma, shift)
-        budget = layer_budget(step, subject.program.shapes, levels, top, seen)
+        kernel = _kernel(subject, step)
+        budget = layer_budget(step, subject.program.shapes, levels, top, seen, kernel)
         found.append(Precision(step.name, seen.photons, budget))
     return tuple(found)
 
@@ -186,7 +223,14 @@ def on_point(subject: Subject, point: Point) -> tuple[Precision, ...]:
         Precision(
             step.name,
             seen.photons,
-            layer_budget(step, shapes, subject.levels[step.name], top_of(subject, step), seen),
+            layer_budget(
+                step,
+                shapes,
+                subject.levels[step.name],
+                top_of(subject, step),
+                seen,
+                _kernel(subject, step),
+            ),
         )
         for step in subject.program.optical
     )
@@ -198,9 +242,14 @@ def top_of(subject: Subject, step: Optical) -> float:
     Raises:
         OpticsError: The subject is not calibrated.
     """
-    kernel = subject.executor.weights[step.kernel] if step.static else None
-    if kernel is None:
-        kernel = subject.prepared.examples.get(step.name)
-    if kernel is None:
+    return peak(step, _kernel(subject, step), subject.prepared)
+
+
+def _kernel(subject: Subject, step: Optical) -> Array:
+    """The stored kernel, or the computed one of the first calibration sample."""
+    if step.static:
+        stored: Array = subject.executor.weights[step.kernel]
+        return stored
+    if step.name not in subject.prepared.examples:
         raise OpticsError(f"step {step.name!r}: expected a calibrated study, found none")
-    return peak(step, kernel, subject.prepared)
+    return subject.prepared.examples[step.name]

@@ -18,12 +18,16 @@ from edgevit.sim4f.fast import FastProduct
 from edgevit.sim4f.joint import joint_plane, lag_pixels, strays
 from edgevit.sim4f.modulator import Modulator
 from edgevit.sim4f.moves import apply
+from edgevit.sim4f.perturb import peak
+from edgevit.sim4f.prepared import Prepared
 from edgevit.sim4f.program import Optical, frames
 from edgevit.sim4f.wave import WaveProduct
 from edgevit.targets.optical.account import work
 from edgevit.targets.optical.joint import JOINT
 from edgevit.targets.optical.planner import Goal, choose
+from edgevit.targets.optical.precision import Sight, layer_budget
 from edgevit.targets.optical.sites import attention_layers
+from edgevit.targets.optical.study import Levels
 from tests.targets.optical.layers import FLOAT32, SIGNS, Array, error
 
 PATHS = {"fast": FastProduct, "wave": WaveProduct}
@@ -143,6 +147,28 @@ def test_the_first_camera_adds_the_variance_that_is_predicted(read_noise: float)
         made.run("fast", mask, effects=effects, rng=rng, full_scales=full) for _ in range(20)
     ]
     assert np.std(np.stack(less) - made.exact) < 0.8 * spread[0]
+
+
+def test_the_predicted_noise_of_a_layer_has_it() -> None:
+    made = Made(heads=1)
+    effects = Effects(photons=2e4)
+    levels = Levels(
+        full=float(np.abs(made.exact).max()),
+        rms=float(np.sqrt(np.mean(made.exact**2))),
+        top=float(np.abs(made.x).max()),
+        shown=float(np.sqrt(np.mean(made.x.astype(float) ** 2))),
+        light=float((made.x.astype(float) ** 2).sum()),
+    )
+    seen = Sight(effects.photons, False, effects.camera, 0, 0.0, (0.0, 0.0))
+    top = peak(made.step, made.k, Prepared())
+    budget = layer_budget(made.step, made.shapes, levels, top, seen, made.k)
+    assert budget.limiting.name == "power spectrum"
+    rng = np.random.default_rng(5)
+    full = {"scores": levels.full}
+    runs = [made.run("wave", effects=effects, rng=rng, full_scales=full) for _ in range(100)]
+    noise = np.std(np.stack(runs) - made.exact) / levels.rms
+    # Two decibels, as for the other terms.
+    assert 20 * np.log10(budget.noise / noise) == pytest.approx(0, abs=2)
 
 
 def test_a_displaced_power_spectrum_does_the_same_to_both() -> None:

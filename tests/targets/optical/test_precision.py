@@ -50,7 +50,7 @@ def predicted(name: str, point: Point, factor: float = 1.0) -> tuple[float, str]
         effects.shift,
     )
     top = peak(step, made.kernel, Prepared())
-    budget = layer_budget(step, made.shapes, levels_of(made, step), top, seen)
+    budget = layer_budget(step, made.shapes, levels_of(made, step), top, seen, made.kernel)
     return -20 * math.log10(budget.noise), budget.limiting.name
 
 
