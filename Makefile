@@ -25,7 +25,7 @@ QPEERS_KEY := $(shell sha256sum requirements/quantization-peers.lock | cut -c1-1
 QPEERS_STAMP := .venv-peers/.stamp-$(QPEERS_KEY)
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: tvm-runtime-wheel bench-tvm-zoo bench-quantization bench-quantization-latency bench-integer-kernels bench-quantization-ablation demo test test-all lint format bench bench-five bench-latency bench-mutants bench-cost models \
+.PHONY: tvm-runtime-wheel bench-tvm-zoo bench-native-memory bench-quantization bench-quantization-latency bench-integer-kernels bench-quantization-ablation demo test test-all lint format bench bench-five bench-latency bench-mutants bench-cost models \
 	oracles optics-oracles bench-optics bench-optical bench-optical-noise bench-optical-sweep env clean test-arm64 test-tflite-runtime tflite-env \
 	bench-peers bench-peers-latency bench-compile-time onnx2tf-env openvino-env bench-shapes \
 	peers-env bench-tvm-kernels bench-native-latency
@@ -169,6 +169,9 @@ bench-tvm-zoo: $(STAMP) zoo-models
 	@$(BIN)/python -m benchmarks.zoo --backends tvm --samples 0 --once --trained $(TRAINED) \
 		$(ZOO_OPTIONS) --json build/zoo/tvm.json --markdown build/zoo/tvm.md
 	@$(BIN)/python -m benchmarks.five_models --models ppocrv4_rec --targets tvm
+
+bench-native-memory: $(STAMP) models
+	@$(BIN)/python -m benchmarks.native_memory
 
 bench-shapes: $(STAMP) zoo-models
 	@$(BIN)/python -m benchmarks.shapes

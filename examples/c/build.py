@@ -23,7 +23,7 @@ from pathlib import Path
 from edgevit.runtimes.tvm import PLACES
 from examples.c.plan_header import header
 
-__all__ = ["build", "libraries", "main"]
+__all__ = ["build", "build_here", "libraries", "main"]
 
 SOURCE = Path(__file__).with_name("run_model.c")
 
@@ -78,12 +78,17 @@ def build(
         raise RuntimeError(f"the C program does not build:\n{done.stderr[-2000:]}")
 
 
-def main() -> None:
-    """Build for this machine with its C compiler."""
-    bundle, program = map(Path, sys.argv[1:3])
+def build_here(bundle: Path, program: Path) -> None:
+    """Build for this machine with its C compiler, else with the one of ``ziglang``."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     command = (compiler,) if compiler else (sys.executable, "-m", "ziglang", "cc")
     build(bundle, program, command, *libraries())
+
+
+def main() -> None:
+    """Build for this machine."""
+    bundle, program = map(Path, sys.argv[1:3])
+    build_here(bundle, program)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import edgevit
 from benchmarks.arm64.root import CPU, EMULATOR, SYSTEM, prepare_native, prepare_root
 from benchmarks.arm64.root import missing_tools as missing
 from benchmarks.corpus.store import CorpusUnavailableError
-from examples.c.build import build, libraries
+from examples.c.build import build, build_here
 from examples.c.plan_header import header
 from tests.support.cli import FIXTURES
 from tests.support.cli import edgevit as command
@@ -24,7 +24,6 @@ from tests.support.cli import edgevit as command
 MODEL = FIXTURES / "models" / "fashion_vit_ts.onnx"
 TURNED = '<ir_version: 8, opset_import: ["": 17]> g (float[2,3,4] x) => (float[4,2,3] y)'
 ZIG = (sys.executable, "-m", "ziglang", "cc")
-COMPILER = ("gcc",) if shutil.which("gcc") else ZIG
 GATE = 1e-4  # of max|y|: float32, whole network
 
 
@@ -51,7 +50,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A bundle for this machine and its program."""
     folder = tmp_path_factory.mktemp("c")
     bundle = compiled(folder, "linux-x86:backend=tvm")
-    build(bundle, folder / "program", COMPILER, *libraries())
+    build_here(bundle, folder / "program")
     return bundle, folder / "program"
 
 
@@ -87,7 +86,7 @@ def test_elements_go_through_their_strides(tmp_path: Path) -> None:
     plan["outputs"] += [v for v in plan["values"] if v["name"] == "t"]
     path.write_text(json.dumps(plan))
     assert "{4, 2, 3}, {1, 12, 4}" in header(path)
-    build(bundle, tmp_path / "program", COMPILER, *libraries())
+    build_here(bundle, tmp_path / "program")
     x = np.random.default_rng(0).standard_normal((2, 3, 4)).astype(np.float32)
     done = run(tmp_path / "program", bundle, given=x.tobytes())
     assert done.returncode == 0, done.stderr
@@ -119,7 +118,7 @@ def test_a_program_is_for_one_architecture(made: tuple[Path, Path], tmp_path: Pa
     plan["triple"] = "aarch64-unknown-linux-gnu"
     (tmp_path / "model.plan.json").write_text(json.dumps(plan))
     with pytest.raises(RuntimeError, match="the code is for aarch64"):
-        build(tmp_path, tmp_path / "program", COMPILER, *libraries())
+        build_here(tmp_path, tmp_path / "program")
 
 
 @pytest.mark.long
