@@ -54,6 +54,7 @@ TOOLS = ("onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
 TOOLS_OF = {
     "coreml": ("coremltools",),
     "litert": ("ai-edge-litert", "flatbuffers"),
+    "tvm": ("apache-tvm", "apache-tvm-ffi"),
 }
 
 

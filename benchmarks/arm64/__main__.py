@@ -1,6 +1,6 @@
 """LiteRT, ONNX and native bundles of this machine, run as ARM64 under emulation.
 
-    python -m benchmarks.arm64 [--models NAME ...] [--engines litert onnx tvm] [--json FILE]
+    python -m benchmarks.arm64 [--models NAME ...] [--engines NAME ...] [--json FILE]
 
 The bundles are compiled here; ``edgevit verify`` and ``edgevit run`` of the base package run
 in an ARM64 Python under ``qemu-aarch64-static``; the outputs are compared with the source
@@ -50,7 +50,8 @@ def main() -> int:
     """Measure and print."""
     with tempfile.TemporaryDirectory() as name:
         what = "Run bundles as ARM64 under emulation."
-        return run(what, lambda: device(Path(name) / "base"), ("litert", "onnx", "tvm"))
+        engines = ("litert", "onnx", "tvm", "tvm-w8a8")
+        return run(what, lambda: device(Path(name) / "base"), engines)
 
 
 if __name__ == "__main__":

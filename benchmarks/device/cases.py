@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.corpus.fashion import load_slice
+from benchmarks.corpus.fashion import load_full, load_slice
 from benchmarks.corpus.fashion import preprocess as fashion_preprocess
 from benchmarks.corpus.store import ROOT
 from benchmarks.corpus.text_images import default_source, generate
 from benchmarks.corpus.text_images import preprocess as text_preprocess
 from benchmarks.edgevit_json import call
 from benchmarks.five.cases import Case, choose
+from edgevit.bundle import npz_bytes
 
 __all__ = ["ENGINES", "MODELS", "Engine", "compile_bundle", "models", "samples"]
 
@@ -29,6 +30,7 @@ MODELS = (
 )
 SAMPLES = 2
 SEED = 3
+CALIBRATION, CALIBRATION_SEED = 64, 4
 
 
 @dataclass(frozen=True)
@@ -41,18 +43,22 @@ class Engine:
         modules: The packages of which one must be loaded after a run.
         foreign: Whether this machine cannot run what it compiles: then the device does it
             for the first time.
+        precision: What is compiled; integers are calibrated on other samples than run.
     """
 
     label: str
     target: str
     modules: tuple[str, ...]
     foreign: bool = False
+    precision: str = "fp32"
 
 
+_PI = "raspberry-pi-5:backend=tvm"
 ENGINES = (
     Engine("litert", "raspberry-pi-5", ("ai_edge_litert", "tflite_runtime")),
     Engine("onnx", "onnx", ("onnxruntime",)),
-    Engine("tvm", "raspberry-pi-5:backend=tvm", ("tvm_ffi",), foreign=True),
+    Engine("tvm", _PI, ("tvm_ffi",), foreign=True),
+    Engine("tvm-w8a8", _PI, ("tvm_ffi",), foreign=True, precision="w8a8"),
 )
 
 
@@ -66,7 +72,7 @@ def models(names: list[str]) -> tuple[Case, ...]:
 
 
 def compile_bundle(case: Case, engine: Engine) -> Path:
-    """Compile a model in float32 with the command line of this machine.
+    """Compile a model with the command line of this machine.
 
     Raises:
         CorpusUnavailableError: The model cannot be had here.
@@ -74,14 +80,41 @@ def compile_bundle(case: Case, engine: Engine) -> Path:
     """
     FOLDER.mkdir(parents=True, exist_ok=True)
     bundle = FOLDER / f"{case.name}-{engine.label}.edgevit"
-    options = ["--target", engine.target, "--precision", "fp32", "--output", str(bundle)]
+    options = ["--target", engine.target, "--precision", engine.precision]
+    options += ["--output", str(bundle)]
     for name, dims in case.shapes.items():
         options += ["--shape", f"{name}={','.join(map(str, dims))}"]
     options += ["--no-verify"] if engine.foreign else []
+    if engine.precision != "fp32":
+        options += _calibrated(case)
     answer = call(["compile", str(case.find()), *options, "--overwrite"])
     if answer.exit_code:
         raise RuntimeError(f"{case.name} for {engine.target}: {answer.error}")
     return bundle
+
+
+def _calibrated(case: Case) -> list[str]:
+    """Options: training samples or other texts, self-check included; noise for random weights.
+
+    Noise as a self-check would say nothing of a model whose ranges are those of images.
+    """
+    if case.task is None:
+        return ["--calib", "synthetic"]
+    name, path = _input(case), FOLDER / f"{case.name}-calibration.npz"
+    if case.task == "text":
+        drawn = generate(default_source(), "hard", CALIBRATION_SEED, CALIBRATION)
+        arrays = np.stack([text_preprocess(sample.image) for sample in drawn])
+    else:
+        arrays = fashion_preprocess(load_full("train").images[:CALIBRATION])[:, None]
+    path.write_bytes(npz_bytes({name: arrays}))
+    return ["--calib", str(path), "--selfcheck-input", str(path)]
+
+
+def _input(case: Case) -> str:
+    import onnx
+
+    name: str = onnx.load(case.find(), load_external_data=False).graph.input[0].name
+    return name
 
 
 def samples(case: Case, shape: tuple[int, ...]) -> list[Array]:

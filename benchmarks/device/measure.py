@@ -20,7 +20,7 @@ from edgevit.bundle import npz_bytes, open_bundle
 from edgevit.parity import Figure, Gate, compare, judge, worst_of
 from edgevit.reference import run_reference
 
-__all__ = ["GATE", "Device", "Row", "judge_outputs", "measure", "strangers"]
+__all__ = ["GATE", "Device", "Row", "gate_of", "judge_outputs", "measure", "strangers"]
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 PROGRAM = Path(__file__).with_name("program.py")
@@ -75,9 +75,9 @@ class Row:
         package: The engine's package that was loaded there.
         machine: What ``platform.machine()`` said there.
         python: The version of Python there.
-        max_rel: max|y - r| / max|r| of the worst output of the worst sample; ``None`` if
-            equal or not finite.
-        limit: Of ``max_rel``.
+        metric: The whole-network gate's: ``max_rel`` for floats, ``sqnr_db`` for integers.
+        value: Of the worst output of the worst sample; ``None`` if equal or not finite.
+        limit: Of the metric.
         selfcheck: The same of the bundled self-check; ``None`` if equal or not finite.
         verify_s: Seconds of ``edgevit verify`` there.
         run_s: Seconds of ``edgevit run`` there, opening included, for all samples.
@@ -90,7 +90,8 @@ class Row:
     package: str
     machine: str
     python: str
-    max_rel: float | None
+    metric: str
+    value: float | None
     limit: float
     selfcheck: float | None
     verify_s: float
@@ -115,8 +116,16 @@ def measure(case: Case, engine: Engine, device: Device) -> Row:
     with tempfile.TemporaryDirectory() as name:
         answer, seconds = _execute(device, bundle, feeds, Path(name))
         found = _outputs(Path(name) / "outputs.npz")
-    figure = judge_outputs(expected, found)
+    figure = judge_outputs(expected, found, gate_of(bundle, engine))
     return _row(case.name, engine, device, answer, figure, seconds)
+
+
+def gate_of(bundle: Path, engine: Engine) -> Gate:
+    """What the outputs must keep; for integers what the device's self-check must too."""
+    if engine.precision == "fp32":
+        return GATE
+    ((metric, limit),) = open_bundle(bundle).selfcheck.gates.items()
+    return Gate(metric, limit)
 
 
 def _require_alive(name: str, expected: Sequence[Arrays]) -> None:
@@ -170,23 +179,26 @@ def _outputs(path: Path) -> list[dict[str, np.ndarray[Any, Any]]]:
     return [{name: array[i] for name, array in stacked.items()} for i in range(count)]
 
 
-def judge_outputs(expected: Sequence[Arrays], found: Sequence[Arrays]) -> Figure:
+def judge_outputs(
+    expected: Sequence[Arrays], found: Sequence[Arrays], gate: Gate = GATE
+) -> Figure:
     """The worst figure over samples and outputs; a run or output that lacks fails.
 
     Args:
         expected: For each sample, output name -> the source's array.
         found: The same from the device.
+        gate: What each must keep.
     """
     named = [sorted((name, a.shape) for name, a in arrays.items()) for arrays in expected]
     if named != [sorted((name, a.shape) for name, a in arrays.items()) for arrays in found]:
-        return Figure(GATE.metric, None, GATE.limit, passed=False)
+        return Figure(gate.metric, None, gate.limit, passed=False)
     metrics = {
         f"{name} of sample {i}": compare(array, found[i][name])
         for i, arrays in enumerate(expected)
         for name, array in arrays.items()
     }
-    broken = [m for m in metrics.values() if not judge(m, GATE).passed]
-    return judge(broken[0], GATE) if broken else worst_of(metrics, GATE)[1]
+    broken = [m for m in metrics.values() if not judge(m, gate).passed]
+    return judge(broken[0], gate) if broken else worst_of(metrics, gate)[1]
 
 
 def strangers(modules: Sequence[str]) -> tuple[str, ...]:
@@ -212,9 +224,10 @@ def _row(
         package=next((m for m in engine.modules if m in loaded), ""),
         machine=answer["machine"],
         python=answer["python"],
-        max_rel=figure.value,
+        metric=figure.metric,
+        value=figure.value,
         limit=figure.limit,
-        selfcheck=verified.get("parity", {}).get(GATE.metric, {}).get("value"),
+        selfcheck=verified.get("parity", {}).get(figure.metric, {}).get("value"),
         verify_s=round(answer["verify"]["seconds"], 3),
         run_s=round(answer["run"]["seconds"], 3),
         total_s=round(seconds, 3),

@@ -25,7 +25,7 @@ def text_of(rows: Sequence[Row]) -> str:
         "model",
         "engine",
         "on",
-        "max_rel",
+        "parity",
         "limit",
         "self-check",
         "verify s",
@@ -39,9 +39,9 @@ def text_of(rows: Sequence[Row]) -> str:
 def _cells(r: Row) -> tuple[str, ...]:
     return (
         r.model,
-        r.package or r.engine,
+        f"{r.engine} ({r.package})",
         r.machine,
-        _figure(r.max_rel, bool(r.faults)),
+        f"{r.metric} {_figure(r.value, bool(r.faults))}",
         f"{r.limit:g}",
         _figure(r.selfcheck, bool(r.faults)),
         f"{r.verify_s:.1f}",
@@ -54,7 +54,7 @@ def _cells(r: Row) -> tuple[str, ...]:
 def _figure(value: float | None, failed: bool) -> str:
     if value is None:
         return "-" if failed else "exact"
-    return f"{value:.2e}"
+    return f"{value:.3g}"
 
 
 def run(what: str, prepare: Callable[[], Device], engines: Sequence[str]) -> int:

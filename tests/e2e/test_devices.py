@@ -15,6 +15,7 @@ from benchmarks.corpus.store import ROOT, CorpusUnavailableError
 from benchmarks.device import tables
 from benchmarks.device.cases import ENGINES, models
 from benchmarks.device.measure import GATE, Device, judge_outputs, measure, strangers
+from edgevit.parity import Gate
 
 SHAPE = (1, 10)
 
@@ -49,6 +50,12 @@ def test_a_fault_in_one_sample_fails(sample: int, fault: str) -> None:
     else:
         found[sample] = {"z": y}
     assert not judge_outputs(outputs(), found).passed
+
+
+def test_integers_are_judged_by_the_gate_of_the_bundle() -> None:
+    found = [{"y": a["y"] * np.float32(1.1)} for a in outputs()]  # 20 dB
+    assert judge_outputs(outputs(), found, Gate("sqnr_db", 19.9)).passed
+    assert not judge_outputs(outputs(), found, Gate("sqnr_db", 20.1)).passed
 
 
 def test_no_outputs_at_all_fail() -> None:
@@ -98,7 +105,7 @@ def test_other_pins_are_another_root(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 @pytest.mark.long
 def test_a_device_that_is_not_the_expected_machine_is_a_fault(tmp_path: Path) -> None:
     here = Device("pdp11", (sys.executable,), (ROOT,))
-    (case,), (engine, _) = models(["fashion_vit_ts"]), ENGINES
+    (case,), engine = models(["fashion_vit_ts"]), ENGINES[0]
     row = measure(case, engine, here)
     assert any("expected a pdp11" in fault for fault in row.faults)
 
@@ -121,8 +128,8 @@ def report(module: str) -> str:
 @pytest.mark.long
 def test_bundles_run_on_arm64_within_the_gates() -> None:
     printed = report("benchmarks.arm64")
-    assert printed.count("aarch64") == 10
-    assert "PASS: 10 bundles, 0 faults" in printed
+    assert printed.count("aarch64") == 20
+    assert "PASS: 20 bundles, 0 faults" in printed
 
 
 @pytest.mark.long
