@@ -250,7 +250,12 @@ def _pad(node: ir.Node) -> str | None:
 
 
 def _gemm(node: ir.Node) -> str | None:
-    """``C`` is broadcast to the product and never widens it."""
+    """Flags are 0 or 1; ``C`` is broadcast to the product and never widens it."""
+    for name in ("transA", "transB"):
+        flag = node.attributes.get_int(name, 0)
+        # Some readers keep the low 32 bits of other numbers and some do not.
+        if flag not in (0, 1):
+            return f"{name} is {flag}, expected 0 or 1"
     added, out = _shape(node, 2), node.outputs[0].shape
     if added is None or out is None or not out.is_static():
         return None
