@@ -222,7 +222,7 @@ def _wide_addend(model: onnx.ModelProto) -> None:
 def _odd_flag(model: onnx.ModelProto) -> None:
     """Its low 32 bits are 0, and it is not: readers disagree."""
     _wide_addend(model)
-    model.graph.node[-1].attribute[0].i = -(1 << 62)
+    model.graph.node[-1].attribute.append(helper.make_attribute("transB", -(1 << 62)))
 
 
 def _bad_text(model: onnx.ModelProto) -> None:
@@ -258,7 +258,7 @@ def _bad_text(model: onnx.ModelProto) -> None:
         (_shape_clash, "contradicts itself"),
         (_lost_elements, "256 elements of shape (1, 4, 8, 8) do not fit into the shape"),
         (_wide_addend, "C has shape (10,), which does not broadcast to the product's (5, 1)"),
-        (_odd_flag, "transA is -4611686018427387904, expected 0 or 1"),
+        (_odd_flag, "transB is -4611686018427387904, expected 0 or 1"),
         (_bad_text, "text is not UTF-8"),
     ],
     ids=lambda case: case.__name__.strip("_") if callable(case) else "",
