@@ -63,35 +63,49 @@ def rows(found: Sequence[Row], labels: Sequence[object]) -> list[str]:
 
 
 def ahead(found: Sequence[Row], labels: Sequence[object]) -> list[str]:
-    """For every family that somebody else offers: our most accurate form next to theirs.
+    """For every family that somebody else offers: our best form next to theirs, by engine.
 
-    The best of each side is taken by the very accuracy that is shown, which flatters both.
+    The best of each side loses least to the source, by the very images that are shown: that
+    flatters both. The difference between them is on the images that both answered.
     """
+    base = next(cell for form, cell in found if form is SOURCE)
+    pairs = sorted({(f.family, f.engine) for f, _ in found if isinstance(f, Peer)})
     lines = []
-    for family in sorted({form.family for form, _ in found if isinstance(form, Peer)}):
-        sides = [_best(found, labels, family, peer) for peer in (False, True)]
-        if any(side is None for side in sides):
-            continue
-        (ours, mine), (theirs, other) = (side for side in sides if side is not None)
-        change, half = paired(mine, other, labels)
-        lines.append(
-            f"{family}: {ours.label} {accuracy(mine, labels):.4f}, {mine.bytes / 1e6:.2f} MB; "
-            f"best public: {theirs.label} {accuracy(other, labels):.4f}, "
-            f"{other.bytes / 1e6:.2f} MB; difference {change:+.2f} ± {half:.2f} points"
-        )
-    return lines
+    for family in sorted({family for family, _ in pairs}):
+        for engine in ("", *(e for f, e in pairs if f == family)):
+            ours, theirs = (
+                _best(found, base, labels, (family, engine, peer)) for peer in (False, True)
+            )
+            if ours is None or theirs is None:
+                continue
+            change, half = paired(ours[1], theirs[1], labels)
+            lines.append(
+                f"| {family} | {engine or 'any'} | {_shown(ours, base, labels)} "
+                f"| {_shown(theirs, base, labels)} | {change:+.2f} ± {half:.2f} |"
+            )
+    head = "| family | engine | ours | best public | difference, points |"
+    return [head, "|---|---|---|---|---|", *lines] if lines else []
+
+
+def _shown(row: Row, base: Cell, labels: Sequence[object]) -> str:
+    change, _ = paired(row[1], base, labels)
+    return f"{row[0].label}: {change:+.2f}, {row[1].bytes / 1e6:.2f} MB"
 
 
 def _best(
-    found: Sequence[Row], labels: Sequence[object], family: str, peer: bool
+    found: Sequence[Row], base: Cell, labels: Sequence[object], of: tuple[str, str, bool]
 ) -> Row | None:
-    """The most accurate form of one side, of those that answered all images."""
-    most = max(len(cell.answers) for _, cell in found)
+    """The form that loses least; ``of``: family, engine, whether a peer's.
+
+    Without an engine those count that answered every image.
+    """
+    family, engine, peer = of
     side = [
         (form, cell)
         for form, cell in found
         if form.family == family
+        and (form.engine == engine if engine else len(cell.answers) == len(base.answers))
         and isinstance(form, Peer) is peer
-        and len(cell.answers) == most
+        and not cell.error
     ]
-    return max(side, key=lambda row: accuracy(row[1], labels), default=None)
+    return max(side, key=lambda row: paired(row[1], base, labels)[0], default=None)
