@@ -45,9 +45,14 @@ def _outputs(ctx: Context, graph: ir.Graph) -> list[Placed]:
     return found
 
 
-def _values(ctx: Context, graph: ir.Graph, outputs: list[Placed]) -> Iterator[Placed]:
-    """The values that have a place, in execution order; of equal places the first."""
-    seen = set()
+def _values(
+    ctx: Context, graph: ir.Graph, inputs: list[Placed], outputs: list[Placed]
+) -> Iterator[Placed]:
+    """The values that have a place, in execution order; of equal places the first.
+
+    A view of an input is no value of its own: no call makes it.
+    """
+    seen = {p.held.tensor for p in inputs}
     last = {p.binding.name: p for p in outputs}
     for node in graph:
         for value in node.outputs:
@@ -81,7 +86,7 @@ def emit(model: ir.Model, machine: Machine, options: LowerOptions) -> Lowered:
         if not ctx.done(node):
             OPS[key(node)].lower(ctx, node)
     outputs = _outputs(ctx, graph)
-    values = list(_values(ctx, graph, outputs))
+    values = list(_values(ctx, graph, inputs, outputs))
     kept = [p.held.tensor for p in (*inputs, *outputs)]
     arena, offsets = ctx.program.arena(kept)
     params, places = ctx.program.parameters()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from edgevit.bundle import Part
@@ -178,3 +179,15 @@ def test_codes_are_multiplied_as_codes(tmp_path: Path) -> None:
     assert layers == {"gemm_int8", "depthwise_int8"}  # its only dense window reads one channel
     size = {f["path"]: f["bytes"] for f in ran.result["files"]}["model.params"]
     assert size < 0.6 * 4 * ran.result["cost"]["params"]
+
+
+def test_a_view_of_the_input_is_not_replayed(tmp_path: Path) -> None:
+    """No call makes it: replaying it would compare memory that nobody wrote."""
+    text = """<ir_version: 8, opset_import: ["": 17]> g (float[2,3,4] x) => (float[4,2,3] y) {
+        t = Transpose<perm=[2,0,1]>(x)  y = Relu(t) }"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "turned.onnx")
+    out = tmp_path / "turned.edgevit"
+    ran = edgevit("compile", "turned.onnx", "--target", TARGET, "-o", out, cwd=tmp_path)
+    assert ran.code == 0, ran.err
+    plan = json.loads((out / "model.plan.json").read_text())
+    assert [v["name"] for v in plan["values"]] == ["y"]
