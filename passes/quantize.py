@@ -49,8 +49,9 @@ class Quantize(CalibratedPass):
         weights: Bits of weight codes; 0: the device's scheme decides; -1: float.
         activations: Bits of activation codes; 0: the device's scheme decides; -1: float.
         observer: ``minmax``, ``percentile``, ``mse`` or ``entropy``, of activations; ``auto``:
-            ``percentile`` for 8 bits and more, where a few outliers cost more than the
-            rounding (measured on PP-OCRv4), ``mse`` below.
+            ``mse`` up to 8 bits, ``percentile`` above. At 8 bits percentiles clip what pure
+            transformers say with few large numbers (a ViT-S lost 18 to 29 points, with
+            ``mse`` none of 100 development images), and gain nothing that ``mse`` does not.
         percentile: Share kept on each side by ``percentile``, in percent.
         weight_observer: ``minmax`` or ``mse``.
         weight_axis: ``channel`` or ``tensor``.
@@ -188,8 +189,8 @@ class Quantize(CalibratedPass):
     def _params(
         self, seen: TensorStatistics, scheme: QuantScheme, through: Function | None
     ) -> QParams:
-        wide = not 0 < scheme.activation_bits < 8
-        auto = "percentile" if wide else "mse"
+        bits = scheme.activation_bits or 8 * np.dtype(str(scheme.activations)).itemsize
+        auto = "percentile" if bits > 8 else "mse"
         return activation_parameters(
             seen,
             auto if self.observer == "auto" else self.observer,

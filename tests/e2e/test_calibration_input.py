@@ -121,8 +121,9 @@ def test_a_budget_that_cannot_be_met_names_what_can(call: Any, tmp_path: Path) -
     options = (*W8A8, "--calib", "c.npz", "--passes", passes, "--json")
     ran = call("compile", _model(tmp_path), *options)
     assert ran.code == 1
-    # weights of 8 * 27 and 96 * 4 numbers, in bytes: half of them at 4 bits
-    assert "a budget of 240 bytes cannot be met" in ran.error["message"]
-    assert "best reachable is 300 bytes" in ran.error["message"]
+    # The linear layer's 96 * 4 numbers, in bytes, at 4 bits half of them; the convolution of 3
+    # channels stays float on this engine (a rule of the device file).
+    assert "a budget of 153.6 bytes cannot be met" in ran.error["message"]
+    assert "best reachable is 192 bytes" in ran.error["message"]
     assert "raise the budget" in ran.error["hint"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["c.npz", "model.onnx"]

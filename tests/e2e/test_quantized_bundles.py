@@ -213,8 +213,8 @@ def test_a_quantized_model_compiles(target: str, tmp_path: Path) -> None:
     assert ran.code == 0, ran.err + ran.out
     assert ran.result["verification"]["first_divergent"] is None
     assert ran.result["coverage"]["fallback"] == []
-    changed = {p["spec"]: p["changed"] for p in ran.result["passes"]}
-    assert changed["quantize"] == (1 if target == "linux-x86" else 0)
+    changed = [p["changed"] for p in ran.result["passes"] if p["spec"].startswith("quantize")]
+    assert sum(changed) == (1 if target == "linux-x86" else 0)
     figure = ran.result["parity"]["sqnr_db"]
     # Only tipped codes are left, and on LiteRT the quantized logits of the softmax.
     assert figure.get("exact") or figure["value"] > 25
