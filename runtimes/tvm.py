@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import importlib.metadata
 import importlib.util
-import json
 import os
 import platform
 from collections.abc import Iterator, Mapping
@@ -23,10 +22,10 @@ import numpy as np
 from edgevit.bundle import Part
 from edgevit.errors import ArtifactError, Availability, InputError, probe_package
 from edgevit.runtimes.engine import Arrays, Closing
+from edgevit.runtimes.tvm_plan import read_plan
 
 __all__ = ["TVMEngine", "TVMExecutor"]
 
-SCHEMA = 1
 ALIGNMENT = 64
 # Other versions of the pair have another interface between code and library.
 VERSIONS = {"apache-tvm": "0.27.0.post1", "apache-tvm-ffi": "0.1.14.post1"}
@@ -79,7 +78,7 @@ class TVMExecutor(Closing):
         self._run, self._plan = run, plan
         arena = _aligned(max(1, plan["arena"]))
         self._blocks = {"arena": arena, "params": params}
-        self._args = (tvm_ffi.from_dlpack(arena), tvm_ffi.from_dlpack(params))
+        self._args: tuple[Any, ...] = (tvm_ffi.from_dlpack(arena), tvm_ffi.from_dlpack(params))
         self._inputs = [_Place(e, self._blocks) for e in plan["inputs"]]
         self._outputs = [_Place(e, self._blocks) for e in plan["outputs"]]
         self._values = {e["name"]: e for e in plan["values"]}
@@ -123,8 +122,9 @@ class TVMExecutor(Closing):
 
     def close(self) -> None:
         """Drop the code and the memory."""
-        self._run = None
-        self._blocks = {}
+        self._run, self._args = None, ()
+        self._inputs, self._outputs = [], []  # places hold the blocks that they lie in
+        self._blocks, self._places = {}, {}
 
 
 class TVMEngine:
@@ -149,10 +149,11 @@ class TVMEngine:
         """
         self.probe().require()
         stem = artifact.with_suffix("")
-        plan = _plan(stem.with_name(f"{stem.name}.plan.json"))
+        plan = read_plan(stem.with_name(f"{stem.name}.plan.json"))
         _check_processor(plan)
         params = _params(stem.with_name(f"{stem.name}.params"), plan["params"])
         _check_size(artifact, plan["code"])  # the loader maps what is missing, and dies of it
+        _check_names(artifact, plan, part)
         _threads(threads)
         return TVMExecutor(_code(artifact), plan, params, part)
 
@@ -216,17 +217,6 @@ def _code(artifact: Path) -> Any:
         raise ArtifactError(f"{artifact}: cannot be loaded as code: {e}") from e
 
 
-def _plan(path: Path) -> dict[str, Any]:
-    try:
-        plan = json.loads(path.read_bytes())
-    except (OSError, ValueError) as e:
-        raise ArtifactError(f"{path}: cannot be read as a plan: {e}") from e
-    found = plan.get("schema") if isinstance(plan, dict) else None
-    if found != SCHEMA:
-        raise ArtifactError(f"{path}: expected a plan of schema {SCHEMA}, found {found!r}")
-    return dict(plan)
-
-
 def _check_processor(plan: Mapping[str, Any]) -> None:
     """Said here, as an illegal instruction says nothing."""
     wanted = plan["triple"].partition("-")[0]
@@ -242,6 +232,21 @@ def _check_processor(plan: Mapping[str, Any]) -> None:
             f"the code uses {', '.join(missing)}, which this processor does not have",
             hint="compile with an older mcpu, e.g. linux-x86:backend=tvm,mcpu=x86-64-v3",
         )
+
+
+def _check_names(artifact: Path, plan: Mapping[str, Any], part: Part) -> None:
+    """Whether the plan speaks of the tensors that the manifest gives and takes."""
+    if not (part.inputs or part.outputs):
+        return  # opened without a manifest
+    if "drive" in plan:
+        return  # of a verification: made here, with values between
+    for kind, bindings in (("inputs", part.inputs), ("outputs", part.outputs)):
+        found = sorted(e["name"] for e in plan[kind])
+        expected = sorted(b.artifact for b in bindings)
+        if found != expected:
+            raise ArtifactError(
+                f"{artifact}: expected {kind} {expected}, the plan has {found}"
+            )
 
 
 def _features() -> set[str]:

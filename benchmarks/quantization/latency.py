@@ -30,8 +30,10 @@ from benchmarks.quantization.cells import BUILD
 from benchmarks.quantization.latency_cases import ENGINES, Engine, choose_timed
 from benchmarks.quantization.latency_files import Missing, prepare, subject
 from benchmarks.quantization.latency_table import HEAD, Row, row
+from benchmarks.quantization.recipes import Form
 from benchmarks.quantization.run import PEERS
-from edgevit.bench import rounds
+from edgevit.bench import Rounds, Subject, rounds
+from edgevit.errors import InputError
 
 __all__: list[str] = []
 
@@ -78,18 +80,31 @@ def _timed(case: Case, engines: Sequence[Engine], options: argparse.Namespace) -
     """Rows of one model; prints as it goes."""
     made, clock = [], f"{options.clock}_ms"
     for engine in engines:
-        found = [(form, subject(case, form, engine)) for form in engine.forms]
-        there = [(f, s) for f, s in found if not isinstance(s, Missing)]
-        gone = [(f, s) for f, s in found if isinstance(s, Missing)]
+        found = {form: subject(case, form, engine) for form in engine.forms}
         for count in options.threads:
-            result = rounds([s for _, s in there], count, options.runs)
-            forms = [f for f, _ in there]
+            forms, result = _rounds(found, count, options.runs)
             rows = [row(case, engine, forms, i, result, clock) for i in range(len(forms))]
             print("\n".join(r.line() for r in rows), flush=True)
             made += rows
-        for form, why in gone:
-            print(f"| {case.name} | {engine.name} | {form.label} | | {why.reason} | | |")
+        for form, one in found.items():
+            if isinstance(one, Missing):
+                cells = (case.name, "", engine.name, form.label, one.reason, "", "", "")
+                print(f"| {' | '.join(cells)} |", flush=True)
     return made
+
+
+def _rounds(
+    found: dict[Form, Subject | Missing], threads: int, runs: int
+) -> tuple[list[Form], Rounds]:
+    """What opens, timed; a file that its engine refuses becomes ``Missing`` in ``found``."""
+    while True:
+        there = {f: s for f, s in found.items() if not isinstance(s, Missing)}
+        try:
+            return list(there), rounds(list(there.values()), threads, runs)
+        except InputError as e:
+            label, _, reason = e.message.partition(": ")
+            (bad,) = [f for f in there if f.label == label]
+            found[bad] = Missing(reason.rpartition("/")[2][:160])
 
 
 if __name__ == "__main__":

@@ -12,7 +12,14 @@ import onnx_ir as ir
 from edgevit.model import constant, dtype_of, shape_of
 from edgevit.quantizers import stored
 from edgevit.targets.neighbors import fixed
-from edgevit.targets.tvm.kernels.pointwise import Apply, Const, Expression, In, Pointwise
+from edgevit.targets.tvm.kernels.pointwise import (
+    Apply,
+    Const,
+    Expression,
+    In,
+    Pointwise,
+    size_of,
+)
 from edgevit.targets.tvm.machine import Machine
 from edgevit.targets.tvm.program import Program, Ref, Tensor
 from edgevit.targets.tvm.strides import Held, dense, joined, loops
@@ -22,6 +29,8 @@ __all__ = ["Context", "Rows", "Waiting", "numbers_of"]
 
 # An expression that waits for its reader may grow to this many operands.
 MAX_OPERANDS = 6
+# And to this size where it is written out; a chain of functions would grow exponentially.
+MAX_SIZE = 64
 
 
 @dataclass(frozen=True)
@@ -122,7 +131,8 @@ class Context:
     ) -> None:
         """``value = name(inputs...)``, now or when its only reader is computed."""
         waiting = self.waiting(value, name, inputs, *numbers)
-        if _fusable(value) and len(waiting.sources) < MAX_OPERANDS:
+        small = size_of(waiting.expression) <= MAX_SIZE
+        if _fusable(value) and small and len(waiting.sources) < MAX_OPERANDS:
             self._waiting[value] = waiting
         else:
             self.define(value, self.force(waiting, value.name or ""))

@@ -57,7 +57,9 @@ def _counts(node: ir.Node) -> np.ndarray | None:
     h, w = shape_of(data_of(node))[2:]
     inside = np.pad(np.ones((h, w)), ((pads[0], pads[2]), (pads[1], pads[3])))
     kernel, strides = integers(node, "kernel_shape"), integers(node, "strides")
-    windows = np.lib.stride_tricks.sliding_window_view(inside, kernel)
+    dy, dx = integers(node, "dilations") if "dilations" in node.attributes else (1, 1)
+    reach = ((kernel[0] - 1) * dy + 1, (kernel[1] - 1) * dx + 1)
+    windows = np.lib.stride_tricks.sliding_window_view(inside, reach)[..., ::dy, ::dx]
     counts = windows[:: strides[0], :: strides[1]].sum(axis=(2, 3))
     out = shape_of(node.outputs[0])[2:]
     return np.asarray(1.0 / counts[: out[0], : out[1]], np.float32)

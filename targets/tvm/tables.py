@@ -60,7 +60,8 @@ def refusal(node: ir.Node) -> str | None:
         dtype = dtype_of(value).name
         if dtype not in DTYPES:
             return f"value {value.name!r} has dtype {dtype}, which is not lowered"
-        unread = node.op_type == "Resize" and value.const_value is not None
+        # An absent scale of Resize; the shape of a scalar. Neither is read when the code runs.
+        unread = node.op_type in ("Reshape", "Resize") and value.const_value is not None
         if 0 in shape_of(value) and not unread:
             return f"value {value.name!r} of shape {shape_of(value)} has no elements"
     return op.check(node)

@@ -120,6 +120,43 @@ def test_what_cannot_run_here_is_said_before_it_runs(
         _open(copy, **changes)
 
 
+def _moved(plan: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    return {"inputs": [{**plan["inputs"][0], **changes}]}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"offset": 1 << 40},
+        {"offset": -64},
+        {"offset": 2},
+        {"axes": [[[1 << 30, 4096]]]},
+        {"axes": [[[2, -1]]]},
+        {"axes": 7},
+        {"dtype": "object"},
+        {"block": "stack"},
+    ],
+    ids=str,
+)
+def test_a_plan_that_reaches_outside_its_blocks_is_refused(
+    bundle: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(bundle, copy)
+    plan = json.loads((copy / "model.plan.json").read_text())
+    with pytest.raises(ArtifactError, match="the plan is damaged") as e:
+        _open(copy, **_moved(plan, **changes))
+    assert e.value.exit_code == 4
+
+
+def test_a_plan_without_its_entries_is_refused(bundle: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(bundle, copy)
+    for key in ("arena", "inputs", "features", "steps"):
+        with pytest.raises(ArtifactError, match="the plan is damaged"):
+            _open(copy, **{key: None})
+
+
 def test_a_damaged_file_is_no_code(bundle: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy.edgevit"
     shutil.copytree(bundle, copy)

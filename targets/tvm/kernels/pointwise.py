@@ -21,7 +21,16 @@ from edgevit.targets.tvm.kernels.kernel import Operand, load, loop, store
 from edgevit.targets.tvm.machine import Machine
 from edgevit.targets.tvm.strides import Loop
 
-__all__ = ["Apply", "Const", "Expression", "In", "Pointwise", "evaluate", "inputs_of"]
+__all__ = [
+    "Apply",
+    "Const",
+    "Expression",
+    "In",
+    "Pointwise",
+    "evaluate",
+    "inputs_of",
+    "size_of",
+]
 
 # Below this many elements threads cost more than they save.
 PARALLEL_FROM = 16384
@@ -55,12 +64,34 @@ class Apply:
 
 Expression = In | Const | Apply
 
+# How often a function names its operand where it is written out: a polynomial once a power.
+_REPEATS: Mapping[str, int] = {
+    **dict.fromkeys(("exp", "sigmoid", "silu", "softplus", "tanh", "elu"), 24),
+    **dict.fromkeys(("erf", "gelu"), 32),
+    "gelu_tanh": 72,
+    "mish": 576,
+    **dict.fromkeys(("max", "min"), 5),
+    **dict.fromkeys(("leaky", "prelu", "sign", "hardswish"), 3),
+}
+
+
+def size_of(expression: Expression) -> int:
+    """How many operands are named where an expression is written out, roughly.
+
+    Expressions are trees: what is named twice is generated twice, and that multiplies along a
+    chain of functions.
+    """
+    if not isinstance(expression, Apply):
+        return 1
+    return _REPEATS.get(expression.name, 1) * sum(size_of(a) for a in expression.args)
+
+
 _BINARY: Mapping[str, Callable[[Any, Any], Any]] = {
     "add": lambda a, b: a + b,
     "sub": lambda a, b: a - b,
     "mul": lambda a, b: a * b,
-    "max": lambda a, b: tirx.Select(a > b, a, tirx.Select(b > a, b, a + (b - b))),
-    "min": lambda a, b: tirx.Select(a < b, a, tirx.Select(b < a, b, a + (b - b))),
+    "max": lambda a, b: tirx.Select(a > b, a, tirx.Select(b > a, b, _same(a, b))),
+    "min": lambda a, b: tirx.Select(a < b, a, tirx.Select(b < a, b, _same(a, b))),
     "less": lambda a, b: a < b,
     "greater": lambda a, b: a > b,
     "lessequal": lambda a, b: a <= b,
@@ -83,6 +114,14 @@ def inputs_of(expression: Expression) -> set[int]:
 
 def _wide(scalar: Any, lanes: int) -> Any:
     return T.Broadcast(scalar, lanes) if lanes > 1 else scalar
+
+
+def _same(a: Any, b: Any) -> Any:
+    """Neither is larger: they are equal, or one is NaN and so is their sum.
+
+    ``a + (b - b)`` would say it in one go, but TVM simplifies ``b - b`` to 0.
+    """
+    return tirx.Select(tirx.EQ(a, b), a, a + b)
 
 
 def _div(a: Any, b: Any) -> Any:
