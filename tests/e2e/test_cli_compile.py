@@ -46,7 +46,7 @@ def test_the_result_tells_what_was_done(compiled: Compiled) -> None:
     assert changed["recover-activations"] == 10
     assert changed["recover-layer-norm"] == 0
     for entry in result["passes"]:
-        assert set(entry) == {"spec", "effect", "changed", "refused"}
+        assert set(entry) == {"spec", "effect", "changed", "refused", "notes"}
         assert entry["effect"] in ("exact", "bounded", "calibrated", "trained")
         for refusal in entry["refused"]:
             assert refusal["reason"]
