@@ -27,6 +27,7 @@ from benchmarks.quantization.latency_files import Missing, subject
 from benchmarks.quantization.recipes import FORMS, SOURCE, Form
 from benchmarks.quantization.run import PEERS, calibration_file
 from edgevit.bench import Rounds, Subject, median_interval, rounds
+from edgevit.errors import InputError
 
 __all__: list[str] = []
 
@@ -101,7 +102,7 @@ def _rows(case: Case) -> list[Row]:
     """Everything that is there: peers first."""
     by_label: dict[str, Form] = {form.label: form for form in FORMS}
     engines: dict[str, Engine] = {engine.name: engine for engine in ENGINES}
-    asked = [("float32", name, SOURCE) for name in engines]
+    asked: list[tuple[str, str, Form]] = [("float32", name, SOURCE) for name in engines]
     asked += [("int8", name, by_label[label]) for name, label in PEERS_INT8]
     found = []
     for kind, name, form in asked:
@@ -110,11 +111,25 @@ def _rows(case: Case) -> list[Row]:
             print(f"| {case.name} | | {kind} | {name} {form.label} | | {made.reason} |")
             continue
         label = f"{name} fp32" if form is SOURCE else form.label
-        found.append(Row(kind, False, Subject(label, made.path, made.shapes)))
+        one = Subject(label, made.path, made.shapes)
+        reason = _refused(one)
+        if reason:
+            print(f"| {case.name} | | {kind} | {label} | | does not run: {reason} |")
+            continue
+        found.append(Row(kind, False, one))
     for kind, precision in (("float32", "fp32"), ("int8", "w8a8")):
         path = str(_bundle(case, precision))
         found.append(Row(kind, True, Subject(f"ours {precision}", path, ())))
     return found
+
+
+def _refused(one: Subject) -> str:
+    """Why a peer's file does not run; empty if it does."""
+    try:
+        rounds([one], 1, 1, warmup=0)
+    except InputError as e:
+        return e.message.partition(": ")[2][:120]
+    return ""
 
 
 def _time(case: Case, threads: int, runs: int, clock: str) -> None:
