@@ -9,20 +9,12 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from edgevit.model import constant
+from edgevit.targets.attributes import attribute, data_of, text
 from edgevit.targets.litert.context import Context, permuted
 from edgevit.targets.litert.elementwise import fused, operand_shape, unary_operand
 from edgevit.targets.litert.grouping import Group
 from edgevit.targets.litert.rules import Rule
-from edgevit.targets.litert.table import (
-    Op,
-    all_of,
-    attribute,
-    constant_input,
-    data_of,
-    floats,
-    scalar,
-    text,
-)
+from edgevit.targets.litert.table import Op, all_of, constant_input, floats, scalar
 
 __all__ = ["OPS"]
 

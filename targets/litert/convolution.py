@@ -11,6 +11,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from edgevit.model import constant, shape_of
 from edgevit.quantizers import stored
+from edgevit.targets.attributes import data_of, optional, whole
 from edgevit.targets.litert.context import Context, permuted
 from edgevit.targets.litert.elementwise import fused
 from edgevit.targets.litert.grouping import Group
@@ -23,16 +24,7 @@ from edgevit.targets.litert.padding import (
     window_of,
 )
 from edgevit.targets.litert.rules import Rule, channels_last
-from edgevit.targets.litert.table import (
-    Op,
-    all_of,
-    constant_input,
-    data_of,
-    floats,
-    optional,
-    rank,
-    whole,
-)
+from edgevit.targets.litert.table import Op, all_of, constant_input, floats, rank
 
 __all__ = ["OPS", "padded", "strided"]
 

@@ -11,10 +11,11 @@ import onnx_ir as ir
 from ai_edge_litert import schema_py_generated as schema
 
 from edgevit.model import constant, dtype_of, shape_of
+from edgevit.targets.attributes import data_of
 from edgevit.targets.litert.context import Context, permuted
 from edgevit.targets.litert.grouping import Group, activation_of
 from edgevit.targets.litert.rules import Rule, aligned
-from edgevit.targets.litert.table import Check, Op, all_of, data_of, floats
+from edgevit.targets.litert.table import Check, Op, all_of, floats
 from edgevit.targets.litert.writer import DTYPES
 
 __all__ = ["OPS", "broadcast_shapes", "fused", "operand_shape"]

@@ -10,10 +10,11 @@ import onnx_ir as ir
 from ai_edge_litert import schema_py_generated as schema
 
 from edgevit.model import constant, dtype_of, shape_of
+from edgevit.targets.attributes import data_of, text, whole
 from edgevit.targets.litert.context import Context
 from edgevit.targets.litert.grouping import Group
 from edgevit.targets.litert.rules import Rule, identity_perm
-from edgevit.targets.litert.table import Op, data_of, text, whole
+from edgevit.targets.litert.table import Op
 
 __all__ = ["OPS"]
 

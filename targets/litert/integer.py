@@ -17,6 +17,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from edgevit.model import constant, shape_of
 from edgevit.quantizers import Quantizer, Stored, stored
+from edgevit.targets.attributes import data_of, optional, whole
 from edgevit.targets.litert.context import Context, permuted
 from edgevit.targets.litert.convolution import padded, strided
 from edgevit.targets.litert.elementwise import fused, operands
@@ -26,7 +27,7 @@ from edgevit.targets.litert.linear import products
 from edgevit.targets.litert.padding import window_of
 from edgevit.targets.litert.quantized import codes_behind, meaning
 from edgevit.targets.litert.rules import Rule, channels_last
-from edgevit.targets.litert.table import Op, data_of, optional, whole
+from edgevit.targets.litert.table import Op
 from edgevit.targets.litert.writer import parameters
 from edgevit.targets.neighbors import is_linear
 

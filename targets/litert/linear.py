@@ -10,21 +10,13 @@ import onnx_ir as ir
 from ai_edge_litert import schema_py_generated as schema
 
 from edgevit.model import constant, dtype_of, shape_of
+from edgevit.targets.attributes import attribute, data_of, optional
 from edgevit.targets.litert.context import Context, permuted
 from edgevit.targets.litert.elementwise import fused
 from edgevit.targets.litert.grouping import Group
 from edgevit.targets.litert.kernels import kernel
 from edgevit.targets.litert.rules import Rule, identity_perm
-from edgevit.targets.litert.table import (
-    Op,
-    all_of,
-    attribute,
-    data_of,
-    floats,
-    optional,
-    rank,
-    scalar,
-)
+from edgevit.targets.litert.table import Op, all_of, floats, rank, scalar
 from edgevit.targets.neighbors import is_linear
 
 __all__ = ["OPS", "products"]

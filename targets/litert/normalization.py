@@ -10,21 +10,12 @@ import onnx_ir as ir
 from ai_edge_litert import schema_py_generated as schema
 
 from edgevit.model import constant, shape_of
+from edgevit.targets.attributes import attribute, data_of, optional, whole
 from edgevit.targets.litert.context import Context, permuted
 from edgevit.targets.litert.elementwise import broadcast_shapes
 from edgevit.targets.litert.grouping import Group
 from edgevit.targets.litert.rules import Rule
-from edgevit.targets.litert.table import (
-    Op,
-    all_of,
-    attribute,
-    constant_input,
-    data_of,
-    floats,
-    optional,
-    scalar,
-    whole,
-)
+from edgevit.targets.litert.table import Op, all_of, constant_input, floats, scalar
 
 __all__ = ["OPS"]
 

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from ai_edge_litert import schema_py_generated as schema
 
 from edgevit.model import dtype_of, shape_of
+from edgevit.targets.attributes import data_of, whole
 from edgevit.targets.litert.context import Context, permuted
 from edgevit.targets.litert.elementwise import fused
 from edgevit.targets.litert.grouping import Group
@@ -22,7 +23,7 @@ from edgevit.targets.litert.padding import (
     window_of,
 )
 from edgevit.targets.litert.rules import Rule, channels_last
-from edgevit.targets.litert.table import Op, all_of, data_of, floats, rank, whole
+from edgevit.targets.litert.table import Op, all_of, floats, rank
 
 __all__ = ["OPS", "share_inside"]
 

@@ -9,12 +9,13 @@ from ai_edge_litert import schema_py_generated as schema
 
 from edgevit.model import constant, dtype_of
 from edgevit.quantizers import quantizer_of, stored
+from edgevit.targets.attributes import data_of
 from edgevit.targets.litert.context import Context
 from edgevit.targets.litert.grouping import Group
 from edgevit.targets.litert.kernels import codes_kernel, widened
 from edgevit.targets.litert.quantized import absorbed
 from edgevit.targets.litert.rules import Rule
-from edgevit.targets.litert.table import Op, data_of
+from edgevit.targets.litert.table import Op
 
 __all__ = ["OPS"]
 

@@ -8,17 +8,11 @@ import onnx_ir as ir
 from ai_edge_litert import schema_py_generated as schema
 
 from edgevit.model import constant, dtype_of, shape_of
+from edgevit.targets.attributes import data_of, whole
 from edgevit.targets.litert.context import Context, permuted
 from edgevit.targets.litert.grouping import Group
 from edgevit.targets.litert.rules import Rule, reduced_axes
-from edgevit.targets.litert.table import (
-    Op,
-    all_of,
-    constant_input,
-    data_of,
-    floats,
-    whole,
-)
+from edgevit.targets.litert.table import Op, all_of, constant_input, floats
 
 __all__ = ["OPS"]
 

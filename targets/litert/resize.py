@@ -10,6 +10,7 @@ import onnx_ir as ir
 from ai_edge_litert import schema_py_generated as schema
 
 from edgevit.model import shape_of
+from edgevit.targets.attributes import attribute, data_of, text
 from edgevit.targets.interpolation import (
     Axis,
     interpolation_matrix,
@@ -20,7 +21,7 @@ from edgevit.targets.interpolation import (
 from edgevit.targets.litert.context import Context
 from edgevit.targets.litert.grouping import Group
 from edgevit.targets.litert.rules import Rule, channels_last
-from edgevit.targets.litert.table import Op, all_of, attribute, data_of, floats, rank, text
+from edgevit.targets.litert.table import Op, all_of, floats, rank
 
 __all__ = ["OPS"]
 

@@ -11,22 +11,13 @@ import onnx_ir as ir
 from ai_edge_litert import schema_py_generated as schema
 
 from edgevit.model import constant, dtype_of, shape_of
+from edgevit.targets.attributes import attribute, data_of, optional, text, whole
 from edgevit.targets.litert.context import Context, permuted
 from edgevit.targets.litert.grouping import Group
 from edgevit.targets.litert.movement import MAX_RANK
 from edgevit.targets.litert.rules import Rule, aligned, channels_last, identity_perm
 from edgevit.targets.litert.sinking import Refined
-from edgevit.targets.litert.table import (
-    Check,
-    Op,
-    all_of,
-    attribute,
-    data_of,
-    optional,
-    rank,
-    text,
-    whole,
-)
+from edgevit.targets.litert.table import Check, Op, all_of, rank
 
 __all__ = ["OPS"]
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from edgevit.model import dtype_of, shape_of
+from edgevit.targets.attributes import data_of
 from edgevit.targets.litert.context import Context
 from edgevit.targets.litert.grouping import Group
 from edgevit.targets.litert.rules import Rule
 from edgevit.targets.neighbors import fixed
 
-__all__ = ["Check", "Op", "all_of", "any_node", "attribute", "data_of", "floats", "scalar"]
+__all__ = ["Check", "Op", "all_of", "any_node", "floats", "scalar"]
 
 Check = Callable[[ir.Node], str | None]
 
@@ -73,37 +74,6 @@ def constant_input(index: int, what: str) -> Check:
         return None if fixed(value) else f"{what} must be constant"
 
     return check
-
-
-def data_of(node: ir.Node, index: int = 0) -> ir.Value:
-    """An input that must be there."""
-    value = node.inputs[index] if index < len(node.inputs) else None
-    if value is None:
-        raise ValueError(f"node {node.name!r} ({node.op_type}) has no input {index}")
-    return value
-
-
-def optional(node: ir.Node, index: int) -> ir.Value | None:
-    """An input that may be absent."""
-    return node.inputs[index] if index < len(node.inputs) else None
-
-
-def attribute(node: ir.Node, name: str, default: float) -> float:
-    """A numeric attribute."""
-    found = node.attributes.get(name)
-    return default if found is None else float(found.value)
-
-
-def whole(node: ir.Node, name: str, default: int) -> int:
-    """An integer attribute."""
-    found = node.attributes.get(name)
-    return default if found is None else found.as_int()
-
-
-def text(node: ir.Node, name: str, default: str) -> str:
-    """A string attribute."""
-    found = node.attributes.get(name)
-    return default if found is None else found.as_string()
 
 
 def scalar(ctx: Context, value: float) -> int:

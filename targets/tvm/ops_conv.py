@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgevit.model import shape_of
+from edgevit.targets.attributes import data_of, optional, whole
 from edgevit.targets.neighbors import fixed
 from edgevit.targets.tvm.context import Context, numbers_of
 from edgevit.targets.tvm.kernels.conv import Conv, Window, pack_conv
@@ -20,7 +21,7 @@ from edgevit.targets.tvm.ops_integer import integer_conv
 from edgevit.targets.tvm.ops_movement import padded, region
 from edgevit.targets.tvm.program import Ref
 from edgevit.targets.tvm.strides import Held, dense
-from edgevit.targets.tvm.table import Op, data_of, floats, integers, optional, whole
+from edgevit.targets.tvm.table import Op, floats, integers
 from edgevit.targets.tvm.tails import tail
 from edgevit.targets.views import View
 

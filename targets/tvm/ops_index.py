@@ -9,13 +9,14 @@ import numpy as np
 import onnx_ir as ir
 
 from edgevit.model import constant, dtype_of, shape_of
+from edgevit.targets.attributes import attribute, data_of, optional, text, whole
 from edgevit.targets.interpolation import Axis, interpolation_matrix, nearest_indices
 from edgevit.targets.tvm.context import Context
 from edgevit.targets.tvm.kernels.search import ArgMax, CumSum, Pick, Put, TopK
 from edgevit.targets.tvm.kernels.windows import GatherRows, Resample
 from edgevit.targets.tvm.program import Ref
 from edgevit.targets.tvm.strides import Held, dense
-from edgevit.targets.tvm.table import Op, attribute, data_of, floats, optional, text, whole
+from edgevit.targets.tvm.table import Op, floats
 
 __all__ = ["OPS"]
 

@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from edgevit.model import dtype_of, shape_of
 from edgevit.quantizers import Quantizer, Stored, dequantizer, quantizer_of, stored
+from edgevit.targets.attributes import data_of, optional, whole
 from edgevit.targets.neighbors import is_linear
 from edgevit.targets.tvm.context import Context, Rows, Waiting
 from edgevit.targets.tvm.kernels.arithmetic import QUAD, integer, pack_integers
@@ -29,7 +30,7 @@ from edgevit.targets.tvm.machine import Machine
 from edgevit.targets.tvm.ops_movement import padded, region
 from edgevit.targets.tvm.program import Ref
 from edgevit.targets.tvm.strides import Held, dense
-from edgevit.targets.tvm.table import Op, data_of, integers, optional, whole
+from edgevit.targets.tvm.table import Op, integers
 from edgevit.targets.tvm.tails import tail
 from edgevit.targets.views import View
 

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgevit.model import dtype_of, shape_of
+from edgevit.targets.attributes import attribute, data_of, optional
 from edgevit.targets.neighbors import is_linear
 from edgevit.targets.tvm.context import Context, numbers_of
 from edgevit.targets.tvm.kernels.attention import Attention, Heads, Mask
@@ -17,7 +18,7 @@ from edgevit.targets.tvm.kernels.gemm import Gemm, layout, pack_b
 from edgevit.targets.tvm.ops_integer import integer_linear
 from edgevit.targets.tvm.program import Ref
 from edgevit.targets.tvm.strides import Held, dense
-from edgevit.targets.tvm.table import Op, attribute, data_of, floats, optional
+from edgevit.targets.tvm.table import Op, floats
 from edgevit.targets.tvm.tails import tail
 from edgevit.targets.views import squeezed
 

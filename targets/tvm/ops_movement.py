@@ -9,11 +9,12 @@ import numpy as np
 import onnx_ir as ir
 
 from edgevit.model import constant, dtype_of, shape_of
+from edgevit.targets.attributes import data_of, optional, text, whole
 from edgevit.targets.tvm.context import Context
 from edgevit.targets.tvm.kernels.windows import GatherRows
 from edgevit.targets.tvm.program import Ref
 from edgevit.targets.tvm.strides import Held, dense
-from edgevit.targets.tvm.table import Op, data_of, integers, optional, text, whole
+from edgevit.targets.tvm.table import Op, integers
 from edgevit.targets.views import Factor, View, squeezed
 
 __all__ = ["OPS", "axis_part", "natural_order"]

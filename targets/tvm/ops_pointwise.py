@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 import onnx_ir as ir
 
 from edgevit.model import constant, dtype_of
+from edgevit.targets.attributes import attribute, data_of, text
 from edgevit.targets.tvm.context import Context
-from edgevit.targets.tvm.table import Op, attribute, data_of, floats, text
+from edgevit.targets.tvm.table import Op, floats
 
 __all__ = ["OPS", "activation"]
 

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgevit.model import constant, shape_of
+from edgevit.targets.attributes import attribute, data_of, optional, whole
 from edgevit.targets.neighbors import only_consumer
 from edgevit.targets.tvm.context import Context, Waiting
 from edgevit.targets.tvm.kernels.kernel import Kernel
@@ -17,7 +18,7 @@ from edgevit.targets.tvm.kernels.reduce import Reduce
 from edgevit.targets.tvm.kernels.rows import LayerNorm, RowSoftmax
 from edgevit.targets.tvm.program import Ref
 from edgevit.targets.tvm.strides import Held, dense, joined
-from edgevit.targets.tvm.table import Op, attribute, data_of, floats, optional, whole
+from edgevit.targets.tvm.table import Op, floats
 from edgevit.targets.tvm.tails import quantized
 from edgevit.targets.views import Factor, View
 
