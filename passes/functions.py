@@ -9,12 +9,10 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from edgevit.errors import InternalError
+from edgevit.passes.function_parts import DOMAIN, OPSET, VERSION
+from edgevit.passes.shift_functions import SHIFT_FUNCTIONS
 
 __all__ = ["DOMAIN", "FUNCTIONS", "VERSION", "ensure_function"]
-
-DOMAIN = "ai.edgevit"
-VERSION = 1
-_OPSET = 23
 
 
 def _silu() -> ir.Function:
@@ -23,7 +21,7 @@ def _silu() -> ir.Function:
     gate = ir.Node("", "Sigmoid", [x], outputs=[ir.Value(name="gate")])
     out = ir.Node("", "Mul", [x, gate.outputs[0]], outputs=[ir.Value(name="y")])
     graph = ir.Graph(
-        [x], [out.outputs[0]], nodes=[gate, out], opset_imports={"": _OPSET}, name="Silu"
+        [x], [out.outputs[0]], nodes=[gate, out], opset_imports={"": OPSET}, name="Silu"
     )
     return ir.Function(DOMAIN, "Silu", graph=graph, attributes=[])
 
@@ -54,7 +52,7 @@ def _log_quantize() -> ir.Function:
         [x, factor, top, table],
         [y],
         nodes=nodes,
-        opset_imports={"": _OPSET},
+        opset_imports={"": OPSET},
         name="LogQuantize",
     )
     return ir.Function(DOMAIN, "LogQuantize", graph=graph, attributes=[])
@@ -65,7 +63,7 @@ def _optical_linear() -> ir.Function:
     x, w = ir.Value(name="x"), ir.Value(name="w")
     out = ir.Node("", "MatMul", [x, w], outputs=[ir.Value(name="y")])
     graph = ir.Graph(
-        [x, w], [out.outputs[0]], nodes=[out], opset_imports={"": _OPSET}, name="OpticalLinear"
+        [x, w], [out.outputs[0]], nodes=[out], opset_imports={"": OPSET}, name="OpticalLinear"
     )
     return ir.Function(DOMAIN, "OpticalLinear", graph=graph, attributes=[])
 
@@ -80,7 +78,7 @@ def _optical_conv() -> ir.Function:
     handed = [ir.RefAttr(name, name, kind) for name, kind in kinds.items()]
     out = ir.Node("", "Conv", [x, w], handed, outputs=[ir.Value(name="y")])
     graph = ir.Graph(
-        [x, w], [out.outputs[0]], nodes=[out], opset_imports={"": _OPSET}, name="OpticalConv"
+        [x, w], [out.outputs[0]], nodes=[out], opset_imports={"": OPSET}, name="OpticalConv"
     )
     formal = [ir.Attr(name, kind, None) for name, kind in kinds.items()]
     return ir.Function(DOMAIN, "OpticalConv", graph=graph, attributes=formal)
@@ -102,7 +100,7 @@ def _shared_conv() -> ir.Function:
         [x, k, b],
         y.outputs,
         nodes=[shape, pictures, y],
-        opset_imports={"": _OPSET},
+        opset_imports={"": OPSET},
         name="SharedConv",
     )
     formal = [ir.Attr(name, ir.AttributeType.INTS, None) for name in ("tile", "pads")]
@@ -115,6 +113,7 @@ FUNCTIONS = {
     "OpticalLinear": _optical_linear,
     "SharedConv": _shared_conv,
     "Silu": _silu,
+    **SHIFT_FUNCTIONS,
 }
 
 
