@@ -84,7 +84,7 @@ def products(shapes: Mapping[str, Any], at: Accelerator, threads: int) -> dict[s
         "fast": (FastProduct(shapes), OffloadedFast(shapes, at)),
         "fast, noise": (
             FastProduct(shapes, NOISE, rng()),
-            OffloadedFast(shapes, at, NOISE, rng()),
+            OffloadedFast(shapes, at, effects=NOISE, rng=rng()),
         ),
         "wave": (WaveProduct(shapes, workers=threads), OffloadedWave(shapes, at)),
     }

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from edgevit import registry
 from edgevit.edits import Edit
+from edgevit.inlining import inline_unknown
 from edgevit.pipeline import (
     CalibratedPass,
     Context,
@@ -85,13 +86,19 @@ def calibrated(target: Target, precision: str, recorded: Sequence[str]) -> bool:
 def optimize(
     model: ir.Model, chosen: Pipeline, context: Context, observers: Sequence[Observer] = ()
 ) -> Optimized:
-    """Run passes in place, keeping a copy from before the first one that rounds."""
+    """Run passes in place, keeping a copy from before the first one that rounds.
+
+    What a pass leaves as functions that the target's backend does not know is inlined behind
+    it, so that the passes that follow see operators.
+    """
     records: list[PassRecord] = []
     exact: ir.Model | None = None
     for p in chosen.passes:
         before = None if exact is not None or p.effect is Effect.EXACT else model.clone()
         found = Pipeline((p,)).run(model, observers, context)
         records += found
+        if context.target is not None:
+            records += inline_unknown(model, context.target, context.precision, observers)
         if any(r.changes for r in found):
             exact = exact or before
     return Optimized(tuple(records), exact)

@@ -76,6 +76,7 @@ BUILTIN = Plugin(
         "gemm-to-matmul": "edgevit.passes.gemm_to_matmul:GemmToMatMul",
         "hoist-affine": "edgevit.passes.hoist_affine:HoistAffine",
         "hoist-selections": "edgevit.passes.hoist_selections:HoistSelections",
+        "inline-functions": "edgevit.passes.inline_functions:InlineFunctions",
         "infer-shapes": "edgevit.passes.infer_shapes:InferShapes",
         "log-quantize": "edgevit.passes.log_quantize:LogQuantize",
         "mark-optical": "edgevit.passes.mark_optical:MarkOptical",

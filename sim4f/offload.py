@@ -10,12 +10,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
 from edgevit.sim4f.arrays import Array, Namespace
-from edgevit.sim4f.effects import IDEAL, Effects
+from edgevit.sim4f.effects import Effects
 from edgevit.sim4f.errors import ParameterError, require
 from edgevit.sim4f.fast import FastProduct, Plan
 from edgevit.sim4f.gather import Gather
@@ -79,26 +79,27 @@ class _Take:
         return xp.reshape(xp.take(padded, index, axis=1), (samples, *self.shape))
 
 
+class Device(TypedDict, total=False):
+    """What both paths are told of the device, as by ``FastProduct`` and ``WaveProduct``."""
+
+    effects: Effects
+    rng: np.random.Generator | None
+    full_scales: Mapping[str, float] | None
+
+
 class OffloadedFast(FastProduct):
     """The fast path, gathers and matrix products on an accelerator.
 
     Args:
         shapes: Of every tensor and weight.
         at: The accelerator.
-        effects: As of ``FastProduct``.
-        rng: As of ``FastProduct``.
-        full_scales: As of ``FastProduct``.
+        device: See ``Device``.
     """
 
     def __init__(
-        self,
-        shapes: Mapping[str, Sequence[int]],
-        at: Accelerator,
-        effects: Effects = IDEAL,
-        rng: np.random.Generator | None = None,
-        full_scales: Mapping[str, float] | None = None,
+        self, shapes: Mapping[str, Sequence[int]], at: Accelerator, **device: Unpack[Device]
     ) -> None:
-        super().__init__(shapes, effects, rng, full_scales)
+        super().__init__(shapes, **device)
         self._at = at
         self._takes: dict[int, tuple[Gather, _Take]] = {}
         self._stored: dict[tuple[str, PartName], Array] = {}
@@ -142,25 +143,21 @@ class OffloadedWave(WaveProduct):
     Args:
         shapes: Of every tensor and weight.
         at: The accelerator.
-        effects: As of ``WaveProduct``.
-        rng: As of ``WaveProduct``.
-        full_scales: As of ``WaveProduct``.
         dtype: As of ``WaveProduct``.
         batch_pixels: Pixels transformed at once, of masks as of input planes.
+        device: See ``Device``.
     """
 
     def __init__(
         self,
         shapes: Mapping[str, Sequence[int]],
         at: Accelerator,
-        effects: Effects = IDEAL,
-        rng: np.random.Generator | None = None,
-        full_scales: Mapping[str, float] | None = None,
         dtype: Any = np.float32,
         batch_pixels: int = BATCH_PIXELS,
+        **device: Unpack[Device],
     ) -> None:
         require(batch_pixels >= 1, "batch_pixels", ">= 1", batch_pixels)
-        super().__init__(shapes, effects, rng, full_scales, dtype)
+        super().__init__(shapes, dtype=dtype, **device)
         self._at, self._pixels = at, batch_pixels
 
     def _fields(

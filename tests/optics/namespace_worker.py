@@ -91,7 +91,7 @@ def paths(at: Accelerator) -> dict[str, float]:
         ),
         "wave of levels": (
             WaveProduct(shapes, levels, dtype=np.float64),
-            OffloadedWave(shapes, at, levels, dtype=np.float64),
+            OffloadedWave(shapes, at, effects=levels, dtype=np.float64),
         ),
     }
     found = {}

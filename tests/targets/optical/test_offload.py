@@ -52,12 +52,14 @@ def test_effects_are_those_of_the_host(name: str, device: str) -> None:
         return np.random.default_rng(5)
 
     host: Any = WaveProduct(made.shapes, effects, seeded(), dtype=np.float64)
-    there: Any = OffloadedWave(made.shapes, AT, effects, seeded(), dtype=np.float64)
+    there: Any = OffloadedWave(
+        made.shapes, AT, effects=effects, rng=seeded(), dtype=np.float64
+    )
     assert error(there(step, x, k), host(step, x, k)) < 1e-9
     if device == "defocus":
         return
     host = FastProduct(made.shapes, effects, seeded())
-    there = OffloadedFast(made.shapes, AT, effects, seeded())
+    there = OffloadedFast(made.shapes, AT, effects=effects, rng=seeded())
     assert error(there(step, x, k), host(step, x, k)) < 1e-9
 
 
@@ -71,7 +73,7 @@ def test_noise_is_as_large_as_on_the_host(path: str) -> None:
     there: Any = {"fast": OffloadedFast, "wave": OffloadedWave}[path]
     products = (
         host(made.shapes, effects, rngs[0], full),
-        there(made.shapes, AT, effects, rngs[1], full),
+        there(made.shapes, AT, effects=effects, rng=rngs[1], full_scales=full),
     )
     spread = [
         np.std([p(step, made.x, made.kernel) - made.exact for _ in range(20)])

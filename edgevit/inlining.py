@@ -1,0 +1,51 @@
+"""One rule for every backend: a function that it does not know is replaced by its body."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from edgevit import registry
+from edgevit.partition import backend_of
+from edgevit.pipeline import Observer, PassRecord, Pipeline
+from edgevit.target import Target
+
+__all__ = ["inline_unknown", "unknown"]
+
+
+def unknown(model: ir.Model, target: Target, precision: str) -> tuple[str, ...]:
+    """Names of the functions of which the target's backend refuses a call, sorted."""
+    calls = [n for n in model.graph if n.op_identifier() in model.functions]
+    if not calls:
+        return ()
+    backend = backend_of(target.backend)
+    refused = {
+        n.op_type
+        for n in calls
+        if n.op_type in target.exclude_ops
+        or backend.unsupported(n, target, precision) is not None
+    }
+    return tuple(sorted(refused))
+
+
+def inline_unknown(
+    model: ir.Model, target: Target, precision: str, observers: Sequence[Observer] = ()
+) -> tuple[PassRecord, ...]:
+    """Inline them, in place.
+
+    Args:
+        model: Canonical, apart from functions that passes have left.
+        target: Its backend is asked about every call.
+        precision: Name of the precision.
+        observers: Called after the pass.
+
+    Returns:
+        The record of the pass; nothing where every function is known.
+    """
+    names = unknown(model, target, precision)
+    if not names:
+        return ()
+    spec = f"inline-functions{{functions={'+'.join(names)}}}"
+    chosen = Pipeline.parse([spec], lambda name: registry.load("passes", name))
+    return chosen.run(model, observers)
