@@ -1,6 +1,6 @@
 """Accuracy on 4f devices that are not ideal: curves, and the two paths side by side.
 
-python -m benchmarks.optical_noise curves NAME --samples N --json FILE
+python -m benchmarks.optical_noise curves NAME --samples N [--axis KEY=V1,V2]... --json FILE
 python -m benchmarks.optical_noise paths NAME --samples N --plane 256x256
 python -m benchmarks.optical_noise picture OUT.png FILE.json...
 
@@ -43,7 +43,7 @@ CURVES: Curves = {
 CURVES_OF_TEXTS: Curves = {
     "photons": ({}, (1000, 3000, 10_000)),
     "adc_bits": ({"photons": 1e5}, (5, 6, 8)),
-    "mask_bits": ({}, (6, 8, 10)),
+    "mask_bits": ({}, (6, 8, 10, 12)),
     "shift": ({}, (0.05, 0.1, 0.2)),
 }
 # One device near the knee of each curve.
@@ -129,11 +129,20 @@ def row(axis: str, value: float | None, right: Array) -> dict[str, Any]:
     return {"axis": axis, "value": value, "accuracy": share, "standard_error": error}
 
 
-def curves(model: str, plane: str, count: int) -> dict[str, Any]:
-    """Every curve of a model."""
+def chosen(model: str, axes: Sequence[str]) -> Curves:
+    """The curves of a model, or only the named values of some."""
+    every = CURVES if model.startswith("fashion") else CURVES_OF_TEXTS
+    if not axes:
+        return every
+    pairs = (text.split("=") for text in axes)
+    return {key: (every[key][0], tuple(map(float, v.split(",")))) for key, v in pairs}
+
+
+def curves(model: str, plane: str, count: int, axes: Sequence[str]) -> dict[str, Any]:
+    """The ideal device, then the curves."""
     with prepared(model, plane, count) as (subject, task):
         rows = [row("ideal", None, marks(subject, task, Point()))]
-        wanted = CURVES if model.startswith("fashion") else CURVES_OF_TEXTS
+        wanted = chosen(model, axes)
         for axis, (rest, values) in wanted.items():
             for value in values:
                 number = int(value) if axis.endswith("bits") else value
@@ -169,6 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("names", nargs="+")
     parser.add_argument("--samples", type=int, default=10_000)
     parser.add_argument("--plane", default="1080x1920")
+    parser.add_argument("--axis", action="append", default=[], metavar="KEY=V1,V2")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args(arguments)
     if given.what == "picture":
@@ -178,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     elif given.what == "paths":
         paths(given.names[0], given.plane, given.samples)
     else:
-        found = curves(given.names[0], given.plane, given.samples)
+        found = curves(given.names[0], given.plane, given.samples, given.axis)
         text = json.dumps(found, indent=1) + "\n"
         if given.json is None:
             print(text)

@@ -99,10 +99,10 @@ def loopback(folder: Path, workers: int) -> Iterator[list[str]]:
             address = json.loads(where.read_text(encoding="utf-8"))["address"]
             yield ["--scheduler", str(address)]
         finally:
+            # A worker that is asked to end waits for its scheduler.
             for process in started:
-                process.terminate()
-            for process in started:
-                process.wait(timeout=30)
+                process.kill()
+                process.wait()
 
 
 def counts(file: Path) -> dict[str, tuple[int, int]]:

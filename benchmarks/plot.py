@@ -151,22 +151,26 @@ def _legend(
 
 def draw_noise(path: Path, sources: Sequence[Path]) -> None:
     """Accuracy against light, converter bits, mask bits and alignment, of every model."""
-    studies = [json.loads(source.read_text(encoding="utf-8")) for source in sources]
+    studies: dict[tuple[str, int], list[Any]] = {}
+    for source in sources:
+        study = json.loads(source.read_text(encoding="utf-8"))
+        # A file may hold some values of a curve, and another the rest.
+        studies.setdefault((study["model"], study["samples"]), []).extend(study["rows"])
     share = Axis("accuracy", 0.0, 1.0, (0, 0.2, 0.4, 0.6, 0.8, 1))
     axes = {
         "photons": ("light", Axis("photons a pixel at full scale", 2, 14_000, (), True)),
         "adc_bits": ("converter", Axis("bits", 2.5, 8.5, ())),
-        "mask_bits": ("mask levels", Axis("phase bits", 0.5, 10.5, ())),
+        "mask_bits": ("mask levels", Axis("phase bits", 0.5, 12.5, ())),
         "shift": ("mask position", Axis("displacement in mask pixels", 0, 0.65, ())),
     }
     panels = []
     for name, (title, axis) in axes.items():
         curves, ticks = [], set()
-        for study in studies:
-            rows = [row for row in study["rows"] if row["axis"] == name]
+        for (model, count), every in studies.items():
+            rows = [row for row in every if row["axis"] == name]
             ticks |= {row["value"] for row in rows}
-            points = tuple((r["value"], r["accuracy"], r["standard_error"]) for r in rows)
-            curves.append(Curve(f"{study['model']}, n = {study['samples']:,}", points))
+            points = [(r["value"], r["accuracy"], r["standard_error"]) for r in rows]
+            curves.append(Curve(f"{model}, n = {count:,}", tuple(sorted(points))))
         shown = Axis(axis.title, axis.low, axis.high, tuple(sorted(ticks)), axis.log)
         panels.append(Panel(title, shown, share, tuple(curves), falling=name == "shift"))
     draw_panels(path, panels)

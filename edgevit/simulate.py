@@ -189,9 +189,9 @@ def _pictures(subject: Any, data: Labeled | None, asked: Pictures, study: Study)
     if data is None:
         raise UsageError("pictures show a sample: none is given", hint="add --data FILE.npz")
     load = registry.load_attribute
-    bits = int(dict(study.base).get("display-bits", 0))
+    point = load(f"{_STUDY}:Point")(**_base(study))
     planes = load("edgevit.targets.optical.pictures:planes")(
-        subject, data.samples[0], asked.layer, asked.frame, bits
+        subject, data.samples[0], asked.layer, asked.frame, point, point.seed(study.seed, 0)
     )
     write = load("edgevit.targets.optical.pictures:write_pictures")
     return [str(path) for path in write(asked.folder, planes)]

@@ -76,10 +76,16 @@ def numbers(axes: Mapping[str, Sequence[str]]) -> dict[str, list[float | int]]:
         if key not in AXES:
             raise UsageError(f"unknown device parameter {key!r}", hint=nearest(key, [*AXES]))
         field, kind = AXES[key]
-        try:
-            found[field] = [kind(v) for v in values]
-        except ValueError as e:
-            raise UsageError(f"{key}: expected numbers ({kind.__name__}), found {e}") from e
+        found[field] = [_number(key, kind, value) for value in values]
+    return found
+
+
+def _number(key: str, kind: type, value: str) -> float | int:
+    try:
+        found: float | int = kind(value)
+    except ValueError as e:
+        wanted = "whole numbers" if kind is int else "numbers without a unit"
+        raise UsageError(f"{key}: expected {wanted}, found {value!r}") from e
     return found
 
 
@@ -95,8 +101,11 @@ def labeled(path: Path, manifest: Manifest, count: int | None) -> Labeled:
     the bundle's preprocessing takes; ``labels`` beside them if known.
 
     Raises:
+        UsageError: A count below 1.
         InputError: The file does not fit the bundle.
     """
+    if count is not None and count < 1:
+        raise UsageError(f"samples: expected a count >= 1, found {count}")
     arrays = _read(path)
     labels = arrays.pop("labels", None)
     inputs = manifest.inputs

@@ -160,9 +160,12 @@ def sweep(what: Sweep, progress: Progress) -> dict[str, Any]:
 
     Raises:
         BackendMissingError: Dask is not installed.
-        InputError: The output file belongs to something else.
+        InputError: The output file belongs to something else, or cannot be written; nothing
+            answers at the scheduler's address.
+        UsageError: A device that is impossible, or a set-up that is not known.
     """
     tasks = tasks_of(what)
+    _check(what, tasks)
     done = finished(what.output)
     known = {t["key"] for t in tasks}
     foreign = [key for key in done if key not in known]
@@ -188,6 +191,23 @@ def sweep(what: Sweep, progress: Progress) -> dict[str, Any]:
         subject, _, _ = _opened(*(tasks[0][k] for k in ("subject", "data", "total")))
         found["front"] = front_of(subject, rows, what.setups)
     return found
+
+
+def _check(what: Sweep, tasks: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse, before a cluster starts, what no task could do."""
+    if what.subject.is_dir():
+        load = registry.load_attribute
+        for name in what.setups:
+            load("edgevit.targets.optical.account:setup_of")(name)
+        subject, make = load(f"{_STUDY}:open_subject")(what.subject), load(f"{_STUDY}:Point")
+        points = {json.dumps(t["point"], sort_keys=True): t["point"] for t in tasks}
+        for fields in points.values():
+            load(f"{_STUDY}:product_of")(subject, make(**fields), what.seed)
+    try:
+        with what.output.open("a", encoding="utf-8"):
+            pass
+    except OSError as e:
+        raise InputError(f"{what.output} cannot be written: {e.strerror}") from e
 
 
 def _collect(
@@ -219,8 +239,15 @@ def _cluster(what: Sweep) -> Iterator[Any]:
             hint="pip install 'edgevit[sweep]'",
         ) from e
     if what.scheduler is not None:
-        with Client(what.scheduler, timeout=20) as client:
-            yield client
+        try:
+            remote = Client(what.scheduler, timeout=20)
+        except (OSError, ValueError) as e:
+            raise InputError(
+                f"no Dask scheduler answers at {what.scheduler!r}: {e}",
+                hint="start one, and give the address that it prints: tcp://HOST:PORT",
+            ) from e
+        with remote:
+            yield remote
         return
     with (
         dask.config.set(_UNTRIMMED),

@@ -195,7 +195,8 @@ class FastProduct:
     ) -> None:
         if effects.aberration:
             raise ParameterError(
-                "aberration: the fast path has no closed form for it; use the wave path"
+                "aberration (defocus): the fast path has no closed form for it; "
+                "use the wave path"
             )
         self._shapes = shapes
         self._effects = effects

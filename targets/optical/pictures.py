@@ -10,11 +10,15 @@ import numpy as np
 
 from edgevit.errors import UsageError
 from edgevit.registry import nearest
-from edgevit.sim4f.effects import converted
+from edgevit.sim4f.camera import detect
+from edgevit.sim4f.effects import Effects, converted
+from edgevit.sim4f.modulator import passive, realize
 from edgevit.sim4f.moves import apply
 from edgevit.sim4f.place import impulse_response, input_plane
 from edgevit.sim4f.program import Optical, frames
-from edgevit.targets.optical.study import Subject
+from edgevit.sim4f.signs import Exposure, part_of
+from edgevit.sim4f.wave import lens_phases, mask_ramp
+from edgevit.targets.optical.study import Point, Subject, check_shift, effects_of
 
 __all__ = ["planes", "write_pictures"]
 
@@ -22,20 +26,31 @@ Array = np.ndarray[Any, Any]
 
 
 def planes(
-    subject: Subject, sample: Mapping[str, Array], layer: str, number: int, bits: int
+    subject: Subject,
+    sample: Mapping[str, Array],
+    layer: str,
+    number: int,
+    point: Point,
+    seed: int = 0,
 ) -> dict[str, Array]:
-    """The four planes of a frame, float or complex, zero frequency in the middle.
+    """The four planes of a frame on a device, float or complex, zero frequency in the middle.
+
+    The camera's is the signal's field where it is known exactly, and the electrons of the
+    first exposure, reference wave included, where photons are counted.
 
     Args:
-        subject: Opened bundle.
+        subject: Opened bundle, calibrated if photons are counted.
         sample: Input name -> array.
         layer: Name of an optical step.
         number: Frame of the step.
-        bits: Of the displayed tensor; 0 for continuous.
+        point: The device.
+        seed: Of the camera's noise.
 
     Raises:
-        UsageError: No such layer or frame.
+        UsageError: No such layer or frame, or an impossible device.
     """
+    effects = effects_of(point)
+    check_shift(subject, effects)
     step, x, kernel = _operands(subject, sample, layer)
     every = list(frames(step, subject.program.shapes))
     if not 0 <= number < len(every):
@@ -47,19 +62,42 @@ def planes(
             f"layer {layer!r} is a joint transform, of which no pictures are made",
             hint="compile with attention=mask",
         )
-    frame = every[number]
-    shown = apply(step.displayed.moves, converted(x[None], bits)[0])[frame.displayed]
-    taps = apply(step.masked.moves, kernel)[frame.masked]
+    frame, first = every[number], step.signs.exposures[0]
+    shown = converted(x[None], effects.display_bits)[0]
+    shown = apply(step.displayed.moves, part_of(shown, first.displayed))[frame.displayed]
+    taps = apply(step.masked.moves, part_of(kernel, first.masked))[frame.masked]
     light = input_plane(step, shown)
-    spectrum = np.fft.fft2(light)
-    mask = np.fft.fft2(impulse_response(step, taps))
-    mask /= np.abs(mask).max() or 1.0
+    mask, top = _mask(step, taps, effects)
+    behind = np.fft.fft2(light) * mask
+    field = np.fft.ifft2(behind) * top
     return {
         "input": light,
         "mask": np.fft.fftshift(mask),
-        "fourier": np.fft.fftshift(spectrum * mask),
-        "camera": np.fft.ifft2(spectrum * mask).real,
+        "fourier": np.fft.fftshift(behind),
+        **_camera(field, subject.full.get(layer, 1.0), first, effects, seed),
     }
+
+
+def _mask(step: Optical, taps: Array, effects: Effects) -> tuple[Array, float]:
+    """What the modulator and the lenses do to each frequency, and the brightness lost."""
+    response = impulse_response(step, taps.astype(np.float64))
+    spectrum = np.fft.fft2(response * mask_ramp(effects.shift, step.plane, response.dtype))
+    if not spectrum.any():
+        return spectrum, 1.0
+    wanted, top = passive(spectrum)
+    lenses = lens_phases(step.plane, effects.aberration, spectrum.dtype)
+    return np.asarray(realize(effects.mask, wanted) * lenses), top
+
+
+def _camera(
+    field: Array, full: float, first: Exposure, effects: Effects, seed: int
+) -> dict[str, Array]:
+    if not effects.counts:
+        return {"camera-intensity": field.real}
+    arriving = np.abs(field / full + first.reference) ** 2 * effects.photons
+    rng = np.random.default_rng(seed)
+    seen = detect(arriving, effects.camera, effects.exposure, rng, clip=True)
+    return {"camera-electrons": seen.electrons}
 
 
 def _operands(
@@ -80,7 +118,10 @@ def _operands(
 
 
 def write_pictures(folder: Path, found: Mapping[str, Array]) -> list[Path]:
-    """Write PNG files: intensities on a decibel scale; the mask as modulus and phase.
+    """Write PNG files.
+
+    Intensities are on a decibel scale, the mask is shown as modulus and phase, electrons from
+    none (black) to the most (white).
 
     Returns:
         The files.
@@ -93,8 +134,12 @@ def write_pictures(folder: Path, found: Mapping[str, Array]) -> list[Path]:
         "mask-modulus": _bytes(np.abs(found["mask"])),
         "mask-phase": _bytes((np.angle(found["mask"]) + np.pi) / (2 * np.pi)),
         "fourier-intensity": _bytes(_decibels(found["fourier"])),
-        "camera-intensity": _bytes(_decibels(found["camera"])),
     }
+    if "camera-intensity" in found:
+        pictures["camera-intensity"] = _bytes(_decibels(found["camera-intensity"]))
+    else:
+        electrons = found["camera-electrons"]
+        pictures["camera-electrons"] = _bytes(electrons / (electrons.max() or 1.0))
     paths = []
     for name, picture in pictures.items():
         path = folder / f"{name}.png"

@@ -75,7 +75,7 @@ def _figures(target: Target) -> tuple[int, int]:
         if figure is None or figure.unit != "px" or value < 1 or value != int(value):
             raise UsageError(
                 f"device file {target.name}: expected figure {name!r} >= 1 px, a whole "
-                f"number, found {figure.value if figure else 'none'}"
+                f"number, found {f'{figure.value:g} {figure.unit}' if figure else 'none'}"
             )
         found.append(int(value))
     return found[0], found[1]

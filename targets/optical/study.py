@@ -26,7 +26,17 @@ from edgevit.sim4f.prepared import Prepared
 from edgevit.sim4f.program import Optical, frame_count
 from edgevit.sim4f.wave import WaveProduct
 
-__all__ = ["Levels", "Outcome", "Point", "Subject", "effects_of", "evaluate", "open_subject"]
+__all__ = [
+    "Levels",
+    "Outcome",
+    "Point",
+    "Subject",
+    "check_shift",
+    "effects_of",
+    "evaluate",
+    "open_subject",
+    "product_of",
+]
 
 Array = np.ndarray[Any, Any]
 PathName = Literal["fast", "wave"]
@@ -190,6 +200,21 @@ def _full_well(point: Point) -> float:
     return brightest if point.adc_bits and brightest else math.inf
 
 
+def check_shift(subject: Subject, effects: Effects) -> None:
+    """Refuse a mask that has left the light.
+
+    Raises:
+        UsageError: A displacement of more than half of the mask.
+    """
+    far = max(abs(e) for e in effects.shift)
+    least = min(min(step.plane) for step in subject.program.optical)
+    if far > least / 2:
+        raise UsageError(
+            f"shift: expected |shift| <= {least / 2:g}, half of the mask's {least} pixels, "
+            f"found {far:g}"
+        )
+
+
 def open_subject(bundle: Path, threads: int = 1) -> Subject:
     """Open a bundle of the optical target.
 
@@ -258,6 +283,25 @@ def _joined(found: Sequence[Levels]) -> Levels:
     )
 
 
+def product_of(
+    subject: Subject, point: Point, seed: int, path: PathName = "fast"
+) -> FastProduct | WaveProduct:
+    """An interpreter of the program on the device of a point.
+
+    Raises:
+        UsageError: An impossible device, or one that the path cannot be.
+    """
+    effects, rng = effects_of(point), np.random.default_rng(seed)
+    check_shift(subject, effects)
+    shapes, full = subject.program.shapes, subject.full
+    try:
+        if path == "fast":
+            return FastProduct(shapes, effects, rng, full, subject.prepared)
+        return WaveProduct(shapes, effects, rng, full)
+    except OpticsError as e:
+        raise UsageError(str(e), hint="--path wave") from e
+
+
 def answers(
     subject: Subject,
     samples: Sequence[Mapping[str, Array]],
@@ -266,16 +310,7 @@ def answers(
     path: PathName = "fast",
 ) -> Iterator[Array]:
     """The first output for each sample, on the device of a point."""
-    effects, rng = effects_of(point), np.random.default_rng(seed)
-    shapes, full = subject.program.shapes, subject.full
-    product: FastProduct | WaveProduct
-    try:
-        if path == "fast":
-            product = FastProduct(shapes, effects, rng, full, subject.prepared)
-        else:
-            product = WaveProduct(shapes, effects, rng, full)
-    except OpticsError as e:
-        raise UsageError(str(e), hint="--path wave") from e
+    product = product_of(subject, point, seed, path)
     size = subject.at_once
     for start in range(0, len(samples), size):
         some = samples[start : start + size]

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from edgevit import api
@@ -92,6 +93,35 @@ def test_pictures_of_a_frame(bundle: Path, tmp_path: Path) -> None:
             assert low != high
 
 
+def camera(bundle: Path, **device: Any) -> dict[str, Any]:
+    """The planes of a frame of ``LAYER``, and what the ideal device multiplies there."""
+    from edgevit.bundle import open_bundle
+    from edgevit.studies import labeled
+    from edgevit.targets.optical import pictures
+    from edgevit.targets.optical.study import Point, calibrate, open_subject
+
+    subject = open_subject(bundle)
+    samples = labeled(DATA, open_bundle(bundle), 1).samples
+    calibrate(subject, samples)
+    found: dict[str, Any] = pictures.planes(subject, samples[0], LAYER, 0, Point(**device), 7)
+    return {**found, "full": subject.full[LAYER]}
+
+
+def test_pictures_show_the_device_that_is_asked_for(bundle: Path) -> None:
+    ideal, bright = camera(bundle), camera(bundle, photons=1e4)
+    assert "camera-electrons" not in ideal
+    # First exposure: (field + reference)^2 in units of the full scale's light.
+    mean = 1e4 * (ideal["camera-intensity"] / ideal["full"] + 1) ** 2
+    apart = bright["camera-electrons"] - mean
+    lit = mean > 100
+    # Poisson: unit variance behind the root; 65,536 pixels put 0.006 on its spread.
+    assert 0.97 < np.std(apart[lit] / np.sqrt(mean[lit])) < 1.03
+    moved = camera(bundle, shift=0.4)["camera-intensity"]
+    assert np.abs(moved - ideal["camera-intensity"]).max() > 0.05 * ideal["full"]
+    levels = camera(bundle, mask_bits=2)["mask"]
+    assert len(np.unique(np.round(levels, 6))) <= 16
+
+
 @pytest.mark.parametrize(
     ("study", "message"),
     [
@@ -99,7 +129,10 @@ def test_pictures_of_a_frame(bundle: Path, tmp_path: Path) -> None:
         ({"base": {"photons": "0"}}, "photons: expected > 0, found 0"),
         ({"base": {"photons": "1e3", "adc-bits": "60"}}, "adc_bits: expected 0 <= bits <= 24"),
         ({"base": {"adc-bits": "8"}}, "expected photons > 0"),
-        ({"base": {"mask-bits": "a"}}, "mask-bits: expected numbers"),
+        ({"base": {"mask-bits": "a"}}, "mask-bits: expected whole numbers, found 'a'"),
+        ({"base": {"photons": "10um"}}, "photons: expected numbers without a unit"),
+        ({"base": {"shift": "129"}}, r"\|shift\| <= 128, half of the mask's 256 pixels"),
+        ({"base": {"defocus": "0.1"}}, r"aberration \(defocus\)"),
         (
             {"base": {"photons": "1e4", "full-well": "9000"}},
             r"full_well: expected 4 x photons <= full_well .* found '40000 <= 9000'",
@@ -111,6 +144,11 @@ def test_pictures_of_a_frame(bundle: Path, tmp_path: Path) -> None:
 def test_impossible_devices_are_refused(bundle: Path, study: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         points(bundle, **study)
+
+
+def test_no_samples_are_refused(bundle: Path) -> None:
+    with pytest.raises(UsageError, match="samples: expected a count >= 1, found 0"):
+        simulate(bundle, Study(data=DATA, count=0), SilentProgress())
 
 
 def test_a_bundle_of_another_target_is_refused(tmp_path: Path) -> None:
@@ -146,6 +184,26 @@ def test_results_of_another_sweep_are_not_mixed(bundle: Path, tmp_path: Path) ->
     what = swept(bundle, tmp_path / "r.jsonl")
     what.output.write_text('{"key": "other"}\n', encoding="utf-8")
     with pytest.raises(InputError, match="results of another sweep"):
+        sweep(what, SilentProgress())
+
+
+@pytest.mark.parametrize(
+    ("grid", "more", "message"),
+    [
+        ("photons=10,0", {}, "photons: expected > 0, found 0"),
+        ("defocus=0.1", {}, r"aberration \(defocus\)"),
+        ("shift=0,500", {}, r"\|shift\| <= 128"),
+        ("photons=10", {"setups": ("nothing",)}, "unknown set-up 'nothing'"),
+        ("photons=10", {"output": Path("/nowhere/r.jsonl")}, "cannot be written"),
+        ("photons=10", {"scheduler": "tcp:/127.0.0.1"}, "no Dask scheduler answers"),
+    ],
+)
+def test_impossible_sweeps_are_refused_before_they_start(
+    bundle: Path, tmp_path: Path, grid: str, more: dict[str, Any], message: str
+) -> None:
+    asked = {"output": tmp_path / "r.jsonl", **more}
+    what = Sweep(bundle, parse_axes([grid]), data=DATA, count=6, **asked)
+    with pytest.raises((InputError, UsageError), match=message):
         sweep(what, SilentProgress())
 
 
