@@ -26,6 +26,10 @@ class TVMBackend:
 
     name: ClassVar[str] = "tvm"
     precisions: ClassVar[frozenset[str]] = PRECISIONS
+    # Of our own; others are inlined.
+    functions: ClassVar[frozenset[str]] = frozenset(
+        {"ShiftConv", "ShiftLinear", "WideShiftConv", "WideShiftLinear"}
+    )
 
     def probe(self) -> Availability:
         """Whether this machine can lower: the compiler library in the pinned versions."""

@@ -25,7 +25,7 @@ from edgevit.targets.tvm.table import Op, floats, integers
 from edgevit.targets.tvm.tails import tail
 from edgevit.targets.views import View
 
-__all__ = ["OPS"]
+__all__ = ["OPS", "float_conv"]
 
 CHANNELS_LAST = (0, 2, 3, 1)
 
@@ -108,15 +108,21 @@ def _weight(node: ir.Node) -> np.ndarray:
 
 
 def _conv(ctx: Context, node: ir.Node) -> None:
-    if integer_conv(ctx, node):
-        return
-    x, weight = data_of(node), _weight(node)
+    if not integer_conv(ctx, node):
+        float_conv(ctx, node, _weight(node), optional(node, 2))
+
+
+def float_conv(ctx: Context, node: ir.Node, weight: np.ndarray, bias: ir.Value | None) -> None:
+    """A convolution with constant numbers [M, C / group, kh, kw] in float32."""
+    x = data_of(node)
     pads, strides = integers(node, "pads"), integers(node, "strides")
     data = image(ctx, x, pads)
     n, c, h, w = shape_of(x)
     padded_shape = (n, c, h + pads[0] + pads[2], w + pads[1] + pads[3])
     dilations = integers(node, "dilations")
-    _convolved(ctx, node, data, padded_shape, weight, (strides[0], strides[1]), dilations)
+    _convolved(
+        ctx, node, data, padded_shape, weight, (strides[0], strides[1]), dilations, bias
+    )
 
 
 def _convolved(
@@ -127,6 +133,7 @@ def _convolved(
     weight: np.ndarray,
     strides: tuple[int, int],
     dilations: Sequence[int],
+    bias: ir.Value | None,
 ) -> None:
     """Convolve a padded dense image [N, C, H, W] (channels last) with [M, C/g, kh, kw]."""
     n, c, h, w = shape
@@ -134,7 +141,7 @@ def _convolved(
     m, per, kh, kw = weight.shape
     groups = c // per
     view = dense(out_shape, CHANNELS_LAST)
-    after = tail(ctx, node, view, biased=optional(node, 2))
+    after = tail(ctx, node, view, biased=bias)
     columns = layout(m // groups, ctx.machine)
     out = (out_shape[2], out_shape[3])
     steps = (dilations[0], dilations[1])
@@ -171,7 +178,9 @@ def _conv_transpose(ctx: Context, node: ir.Node) -> None:
     _scatter(ctx, ctx.read(x), spread, (n, c, h, w), first, (strides[0], strides[1]))
     split = weight.reshape(groups, c // groups, -1, kh, kw)[..., ::-1, ::-1]
     flipped = split.transpose(0, 2, 1, 3, 4).reshape(-1, c // groups, kh, kw)
-    _convolved(ctx, node, spread, shape, np.ascontiguousarray(flipped), (1, 1), dilations)
+    bias = optional(node, 2)
+    weight = np.ascontiguousarray(flipped)
+    _convolved(ctx, node, spread, shape, weight, (1, 1), dilations, bias)
 
 
 def _scatter(

@@ -34,7 +34,7 @@ from edgevit.targets.tvm.table import Op, integers
 from edgevit.targets.tvm.tails import tail
 from edgevit.targets.views import View
 
-__all__ = ["OPS", "integer_conv", "integer_linear"]
+__all__ = ["OPS", "coded", "coded_image", "integer_conv", "integer_linear", "quads"]
 
 CHANNELS_LAST = (0, 2, 3, 1)
 _RANGES = {"uint8": (0, 255), "int8": (-128, 127)}
@@ -70,22 +70,31 @@ def _scalars(found: Quantizer) -> tuple[float, int]:
     return float(found.scale), int(found.zero_point)
 
 
-def _codes(node: ir.Node, machine: Machine, axis: int) -> Codes | None:
-    """The codes behind both operands, if the machine multiplies such codes."""
-    source = dequantizer(node.inputs[0])
+def coded(value: ir.Value | None, machine: Machine) -> tuple[ir.Value, float, int] | None:
+    """The codes behind a layer's data, their scale and zero point.
+
+    ``None`` if there are none, or the machine does not multiply such codes.
+    """
+    source = dequantizer(value)
     found = None if source is None else quantizer_of(source)
     if source is None or found is None or source.inputs[0] is None:
         return None
-    data, weight = source.inputs[0], stored(node.inputs[1])
-    if data.const_value is not None or found.axis is not None or found.block or weight is None:
+    data = source.inputs[0]
+    if data.const_value is not None or found.axis is not None or found.block:
         return None
     fits = dtype_of(data).name == integer(machine).left
+    return (data, *_scalars(found)) if fits else None
+
+
+def _codes(node: ir.Node, machine: Machine, axis: int) -> Codes | None:
+    """The codes behind both operands, if the machine multiplies such codes."""
+    found, weight = coded(node.inputs[0], machine), stored(node.inputs[1])
+    if found is None or weight is None:
+        return None
     q = weight.quantizer
     plain = q.symmetric and not q.block and q.axis in (None, axis)
     narrow = q.dtype in (ir.DataType.INT8, ir.DataType.INT4)
-    if not (fits and plain and narrow):
-        return None
-    return Codes(data, *_scalars(found), weight)
+    return Codes(*found, weight) if plain and narrow else None
 
 
 def _refs(ctx: Context, label: str, packed: np.ndarray, offsets: np.ndarray) -> list[Ref]:
@@ -95,7 +104,7 @@ def _refs(ctx: Context, label: str, packed: np.ndarray, offsets: np.ndarray) -> 
     ]
 
 
-def _quads(ctx: Context, value: ir.Value) -> tuple[Rows, int]:
+def quads(ctx: Context, value: ir.Value) -> tuple[Rows, int]:
     """Rows of codes whose length, stride and start are multiples of four bytes."""
     rows, columns = ctx.rows(value), shape_of(value)[-1]
     spare = -columns % QUAD
@@ -123,7 +132,7 @@ def integer_linear(ctx: Context, node: ir.Node) -> bool:
         return False
     kind, weights = integer(ctx.machine), found.weight.codes.astype(np.int8)
     n = weights.shape[1]
-    rows, depth = _quads(ctx, found.data)
+    rows, depth = quads(ctx, found.data)
     view = rows.view(n)
     after = tail(ctx, node, view, scaled=True)
     columns = layout(n, ctx.machine)
@@ -143,17 +152,19 @@ def integer_linear(ctx: Context, node: ir.Node) -> bool:
     return True
 
 
-def _image(ctx: Context, found: Codes, pads: Sequence[int], channels: int) -> Held:
+def coded_image(
+    ctx: Context, data: ir.Value, zero: int, pads: Sequence[int], channels: int
+) -> Held:
     """Codes as a dense channels-last image, its border and spare channels filled."""
-    held, (n, c, h, w) = ctx.read(found.data), shape_of(found.data)
+    held, (n, c, h, w) = ctx.read(data), shape_of(data)
     top, left, bottom, right = pads
     shape = (n, channels, h + top + bottom, w + left + right)
     if not any(pads) and channels == c:
         return ctx.copied(held, shape, CHANNELS_LAST)
-    tensor = ctx.new(f"{found.data.name}/image", math.prod(shape), held.tensor.dtype)
+    tensor = ctx.new(f"{data.name}/image", math.prod(shape), held.tensor.dtype)
     made = Held(tensor, 0, dense(shape, CHANNELS_LAST))
     border = (0, 0, top, left, 0, channels - c, bottom, right)
-    padded(ctx, held, made, (n, c, h, w), border, found.zero)
+    padded(ctx, held, made, (n, c, h, w), border, zero)
     return made
 
 
@@ -170,7 +181,7 @@ def integer_conv(ctx: Context, node: ir.Node) -> bool:
         return False
     channels = c if separate else c + -c % QUAD
     pads = integers(node, "pads")
-    image = _image(ctx, found, pads, channels)
+    image = coded_image(ctx, found.data, found.zero, pads, channels)
     out, strides = shape_of(node.outputs[0]), integers(node, "strides")
     dilations = integers(node, "dilations")
     high, wide = h + pads[0] + pads[2], w + pads[1] + pads[3]

@@ -22,17 +22,22 @@ from edgevit.targets.tvm.table import Op, floats
 from edgevit.targets.tvm.tails import tail
 from edgevit.targets.views import squeezed
 
-__all__ = ["OPS"]
+__all__ = ["OPS", "float_linear"]
 
 
 def _linear(ctx: Context, node: ir.Node) -> None:
     """Rows in the order in which they lie, whatever the leading axes are."""
     if integer_linear(ctx, node):
         return
-    x, w = data_of(node), data_of(node, 1)
-    weight = numbers_of(w)
+    weight = numbers_of(data_of(node, 1))
     if weight is None:
         raise ValueError(f"node {node.name!r}: the weight is not constant")
+    float_linear(ctx, node, weight)
+
+
+def float_linear(ctx: Context, node: ir.Node, weight: np.ndarray) -> None:
+    """A product with constant numbers [K, N] in float32."""
+    x, w = data_of(node), data_of(node, 1)
     k, n = weight.shape
     rows = ctx.rows(x)
     view = rows.view(n)

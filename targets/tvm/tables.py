@@ -15,6 +15,7 @@ from edgevit.targets.tvm import (
     ops_movement,
     ops_pointwise,
     ops_rows,
+    ops_shift,
 )
 from edgevit.targets.tvm.table import Op
 
@@ -41,6 +42,7 @@ OPS: Mapping[str, Op] = _merged(
     ops_movement.OPS,
     ops_pointwise.OPS,
     ops_rows.OPS,
+    ops_shift.OPS,
 )
 
 

@@ -24,6 +24,7 @@ from edgevit.targets.views import View
 
 __all__ = ["Tail", "tail"]
 
+_LINEAR = ("MatMul", "ShiftLinear", "WideShiftLinear")
 _NAMES = {"leaky": "leaky_relu", "hardsigmoid": "hard_sigmoid"}
 
 
@@ -107,7 +108,7 @@ def tail(
     """
     value, bias = node.outputs[0], biased
     follower = only_consumer(value)
-    if bias is None and follower is not None and node.op_type == "MatMul":
+    if bias is None and follower is not None and node.op_type in _LINEAR:
         bias = bias_of(follower, value)
         if bias is not None:
             ctx.finish(follower)

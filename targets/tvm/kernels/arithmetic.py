@@ -18,7 +18,7 @@ from edgevit.targets.tvm.kernels.kernel import Operand, load
 from edgevit.targets.tvm.kernels.tile import Tile
 from edgevit.targets.tvm.machine import Machine
 
-__all__ = ["FLOAT32", "QUAD", "Arithmetic", "integer", "pack_integers"]
+__all__ = ["FLOAT32", "QUAD", "Arithmetic", "integer", "pack_integers", "product_of"]
 
 # What rows of bytes are padded to, whatever the machine: its instructions take 4 or 1.
 QUAD = 4
@@ -47,9 +47,18 @@ class Arithmetic:
         """Whether sums start at an int32 operand [columns] instead of zero."""
         return self.sums == "int32"
 
+    @property
+    def suffix(self) -> str:
+        """What the names of kernels say of it."""
+        return "_int8" if self.starts else ""
+
     def operands(self, columns: int) -> tuple[Operand, ...]:
         """What the sums start at."""
         return (Operand("offset", "int32", columns),) if self.starts else ()
+
+    def size(self, vectors: int, lanes: int, depth: int) -> int:
+        """Elements of B that so many vectors side by side take, over so many steps along K."""
+        return vectors * lanes * depth
 
     def start(self, tile: Tile, buffers: Sequence[Any], columns: Sequence[Any]) -> None:
         """Set the sums: to zero, or to the offsets of their columns."""
@@ -191,3 +200,8 @@ _PRODUCTS: Mapping[str, Callable[..., Any]] = {
     "madd256": _halves("llvm.x86.avx2.pmadd.wd", 8),
     "widen": lambda sums, x, y, lanes: _widened(sums, x, y, lanes, 1),
 }
+
+
+def product_of(name: str) -> Callable[..., Any]:
+    """``product(sums, four of A, four of each lane of B, lanes)`` of a way of multiplying."""
+    return _PRODUCTS[name]

@@ -142,14 +142,14 @@ class Conv:
 
     @property
     def label(self) -> str:
-        """``conv``, ``conv_int8``."""
-        return "conv_int8" if self.arithmetic.starts else "conv"
+        """``conv``, ``conv_int8``, ``conv_codes``, ``conv_shift``."""
+        return f"conv{self.arithmetic.suffix}"
 
     @property
     def operands(self) -> tuple[Operand, ...]:
         """Padded input, packed weights, offsets if integers, the epilogue's reads, output."""
         columns, kind = self.columns, self.arithmetic
-        panels = columns.vectors * columns.lanes * self.channels * self.window.taps
+        panels = kind.size(columns.vectors, columns.lanes, self.channels * self.window.taps)
         places = (self.window.pixels - 1) * self.output_stride + columns.count * self.groups
         return (
             Operand("input", kind.left, self.window.extent(self.channels * self.groups)),
@@ -176,8 +176,8 @@ class Conv:
             starts = [base + columns.start(spot.panel, v) for v in range(spot.vectors)]
             tile = Tile(len(pixels), spot.vectors, columns.lanes, kind.sums)
             kind.start(tile, buffers[2:], starts)
-            first = spot.outer * (columns.vectors * columns.lanes * depth)
-            first = first + spot.panel * (columns.height * columns.lanes * depth)
+            first = spot.outer * kind.size(columns.vectors, columns.lanes, depth)
+            first = first + spot.panel * kind.size(columns.height, columns.lanes, depth)
             corners = [window.corner(p) + spot.outer * self.channels for p in pixels]
             self._sum(tile, buffers, corners, first)
             places = [p * self.output_stride for p in pixels]
@@ -189,9 +189,9 @@ class Conv:
     def _sum(self, tile: Tile, buffers: Any, corners: list[Any], panel: Any) -> None:
         """Add all taps: one run of neighbors after another."""
         high, wide, run = self._runs()
-        width = tile.vectors * tile.lanes
+        taken = self.arithmetic.size(tile.vectors, tile.lanes, run)
         with loop(high) as row, loop(wide) as column:
             tap = self.window.tap(row, column)
             rows = [c + tap for c in corners]
-            start = panel + (row * wide + column) * (run * width)
+            start = panel + (row * wide + column) * taken
             self.arithmetic.multiply(tile, buffers[0], rows, buffers[1], start, run)

@@ -53,8 +53,8 @@ class Gemm:
 
     @property
     def label(self) -> str:
-        """``gemm``, ``gemm_int8``."""
-        return "gemm_int8" if self.arithmetic.starts else "gemm"
+        """``gemm``, ``gemm_int8``, ``gemm_codes``, ``gemm_shift``."""
+        return f"gemm{self.arithmetic.suffix}"
 
     @property
     def operands(self) -> tuple[Operand, ...]:
@@ -64,7 +64,7 @@ class Gemm:
         kind = self.arithmetic
         return (
             Operand("a", kind.left, (self.rows - 1) * self.row_stride + self.depth),
-            Operand("b", kind.right, columns.vectors * columns.lanes * self.depth),
+            Operand("b", kind.right, kind.size(columns.vectors, columns.lanes, self.depth)),
             *kind.operands(columns.count),
             *self.epilogue.operands(columns.count, places),
         )
@@ -79,7 +79,7 @@ class Gemm:
             starts = [columns.start(spot.panel, v) for v in range(spot.vectors)]
             tile = Tile(len(rows), spot.vectors, columns.lanes, kind.sums)
             kind.start(tile, rest, starts)
-            panel = spot.panel * (columns.height * columns.lanes * self.depth)
+            panel = spot.panel * kind.size(columns.height, columns.lanes, self.depth)
             left = [r * self.row_stride for r in rows]
             kind.multiply(tile, a, left, b, panel, self.depth)
             places = [r * self.output_stride for r in rows]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgevit.targets.tvm import ops_shift
 from edgevit.targets.tvm.tables import OPS, key, refusal
 from tests.support.graphs import feeds_for, run_reference
 from tests.support.native import Result, lower, run_all
@@ -118,9 +119,10 @@ def test_what_is_refused_says_why(name: str) -> None:
 
 
 def test_every_operator_of_the_tables_has_a_case() -> None:
-    """Quantizers have theirs in test_native_code.py."""
+    """Quantizers have theirs in test_native_code.py, shifts in test_shift_layers.py."""
     seen = {key(node) for case in EVERY.values() for node in _model(case).graph}
-    assert seen >= OPS.keys() - {"QuantizeLinear", "DequantizeLinear"}
+    elsewhere = {"QuantizeLinear", "DequantizeLinear", *ops_shift.OPS}
+    assert seen >= OPS.keys() - elsewhere
 
 
 @pytest.mark.parametrize(
