@@ -65,7 +65,9 @@ def _comparison(cost: Mapping[str, Any], digital: Mapping[str, Any]) -> list[str
 
 def _precision_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """SNR of each layer after each term, in dB, and the term that limits it."""
-    names = list(dict.fromkeys(name for row in rows for name in row["terms"]))
+    # The row of most terms first: each column stands where its term enters.
+    fullest = sorted(rows, key=lambda row: -len(row["terms"]))
+    names = list(dict.fromkeys(name for row in fullest for name in row["terms"]))
     # A layer is limited by its light or by the full well: one column for both.
     shots = [name for name in names if name.startswith("shot noise")]
     columns = [name for name in names if name not in shots[1:]]
@@ -77,7 +79,8 @@ def _precision_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             (
                 row["layer"],
                 "inf" if row["photons"] is None else f"{row['photons']:.4g}",
-                *(_decibel(steps["shot" if c in shots else c]) for c in columns),
+                # Only joint transforms have a power spectrum.
+                *(_decibel(steps.get("shot" if c in shots else c)) for c in columns),
                 "-" if row["enob"] is None else f"{row['enob']:.1f}",
                 row["limiting"] or "nothing",
             )

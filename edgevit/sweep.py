@@ -324,6 +324,9 @@ def _outcome(row: Mapping[str, Any]) -> str:
     if "refused" in row:
         return f"refused: {row['refused'].splitlines()[0]}"
     figures = row["parity"] or {}
-    return ", ".join(f"{k} {v['value']}" for k, v in figures.items()) + (
+    shown = {
+        k: "exact" if v["value"] is None else f"{v['value']:.3g}" for k, v in figures.items()
+    }
+    return ", ".join(f"{k} {v}" for k, v in shown.items()) + (
         "" if all(v["pass"] for v in figures.values()) else " FAIL"
     )

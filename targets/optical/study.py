@@ -15,7 +15,7 @@ import numpy as np
 
 from edgevit import registry
 from edgevit.bundle import open_bundle
-from edgevit.errors import InputError, UsageError
+from edgevit.errors import ArtifactError, InputError, UsageError
 from edgevit.sim4f.camera import Camera
 from edgevit.sim4f.effects import Effects
 from edgevit.sim4f.errors import OpticsError, require
@@ -309,12 +309,24 @@ def answers(
     seed: int,
     path: PathName = "fast",
 ) -> Iterator[Array]:
-    """The first output for each sample, on the device of a point."""
+    """The first output for each sample, on the device of a point.
+
+    Raises:
+        UsageError: A device that is impossible, or not modeled for some step.
+    """
     product = product_of(subject, point, seed, path)
     size = subject.at_once
     for start in range(0, len(samples), size):
         some = samples[start : start + size]
-        yield from subject.executor.run_many(product, some)[subject.output]
+        try:
+            found = subject.executor.run_many(product, some)
+        except ArtifactError as e:
+            # The program itself has run, on the ideal device: the fault is the point's.
+            if isinstance(e.__cause__, OpticsError):
+                hint = "--path wave" if path == "fast" else None
+                raise UsageError(str(e.__cause__), hint=hint) from e
+            raise
+        yield from found[subject.output]
 
 
 def evaluate(

@@ -151,6 +151,27 @@ def test_no_samples_are_refused(bundle: Path) -> None:
         simulate(bundle, Study(data=DATA, count=0), SilentProgress())
 
 
+def test_joint_transforms_are_simulated_as_far_as_they_are_modeled(tmp_path: Path) -> None:
+    out = tmp_path / "joint.edgevit"
+    api.compile(
+        FIXTURES / "models" / "fashion_vit_ts.onnx",
+        target="optical-4f:plane=256x256,attention=joint",
+        preprocess=PREPROCESS,
+        verify=False,
+        output=out,
+    )
+    asked = Study(data=DATA, count=2, base={"photons": "1e6"})
+    text = text_of_simulation(simulate(out, asked, SilentProgress()))
+    (head,) = [line for line in text.splitlines() if line.startswith("layer ")]
+    assert head.index("power spectrum") < head.index("shot noise")
+    for base, message in (
+        ({"photons": "1e6", "adc-bits": "8"}, "below the converter's step"),
+        ({"mask-bits": "8"}, "joint"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            simulate(out, Study(data=DATA, count=2, base=base), SilentProgress())
+
+
 def test_a_bundle_of_another_target_is_refused(tmp_path: Path) -> None:
     out = tmp_path / "m.edgevit"
     model = FIXTURES / "models" / "fashion_vit_ts.onnx"
