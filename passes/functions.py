@@ -6,6 +6,8 @@ and a backend that knows the name may do better.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import onnx_ir as ir
 
 from edgevit.errors import InternalError
@@ -107,7 +109,7 @@ def _shared_conv() -> ir.Function:
     return ir.Function(DOMAIN, "SharedConv", graph=graph, attributes=formal)
 
 
-FUNCTIONS = {
+FUNCTIONS: Mapping[str, Callable[[], ir.Function]] = {
     "LogQuantize": _log_quantize,
     "OpticalConv": _optical_conv,
     "OpticalLinear": _optical_linear,

@@ -323,7 +323,7 @@ def answers(
         except ArtifactError as e:
             # The program itself has run, on the ideal device: the fault is the point's.
             if isinstance(e.__cause__, OpticsError):
-                hint = "--path wave" if path == "fast" else None
+                hint = "--path wave" if path == "fast" else ""
                 raise UsageError(str(e.__cause__), hint=hint) from e
             raise
         yield from found[subject.output]
