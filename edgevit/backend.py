@@ -14,7 +14,15 @@ if TYPE_CHECKING:
 
     from edgevit.target import Target
 
-__all__ = ["Arithmetic", "Backend", "Foreign", "LowerOptions", "Lowered", "Merging"]
+__all__ = [
+    "Arithmetic",
+    "Backend",
+    "Foreign",
+    "LowerOptions",
+    "Lowered",
+    "Merging",
+    "Resolving",
+]
 
 
 @dataclass(frozen=True)
@@ -87,6 +95,14 @@ class Foreign(Protocol):
 
     def foreign(self, target: Target) -> str | None:
         """Why artifacts for the target do not run here; ``None`` if they do."""
+
+
+@runtime_checkable
+class Resolving(Protocol):
+    """What a backend may do besides: say what an option like ``native`` stands for."""
+
+    def resolve(self, target: Target) -> Target:
+        """The target with every option as it is recorded: equal names, equal bytes."""
 
 
 class Backend(Protocol):

@@ -8,6 +8,7 @@ from typing import Any
 
 from edgevit import bundle as bundles
 from edgevit import registry
+from edgevit.backend import Resolving
 from edgevit.errors import UnsupportedModelError, UsageError
 from edgevit.loading import WeightLimit
 from edgevit.pipeline import split_specs
@@ -67,6 +68,8 @@ def plan(
         known = ", ".join(registry.names("targets"))
         raise UsageError("no target was given", hint=f"--target NAME; known: {known}")
     target = load_target(merged.target or "", Path(target_file) if target_file else None)
+    backend = registry.load("backends", target.backend)()
+    target = backend.resolve(target) if isinstance(backend, Resolving) else target
     precision = merged.precision or target.default_precision
     _check_precision(target, precision)
     preprocess = Preprocess.parse(merged.preprocess) if merged.preprocess else None

@@ -72,10 +72,12 @@ class _Place:
 class TVMExecutor(Closing):
     """One opened shared object with its parameters and memory."""
 
-    def __init__(self, run: Any, plan: Mapping[str, Any], params: Array, part: Part) -> None:
+    def __init__(
+        self, run: Any, plan: Mapping[str, Any], params: Array, part: Part, threads: int
+    ) -> None:
         import tvm_ffi
 
-        self._run, self._plan = run, plan
+        self._run, self._plan, self._threads = run, plan, threads
         arena = _aligned(max(1, plan["arena"]))
         self._blocks = {"arena": arena, "params": params}
         self._args: tuple[Any, ...] = (tvm_ffi.from_dlpack(arena), tvm_ffi.from_dlpack(params))
@@ -89,6 +91,7 @@ class TVMExecutor(Closing):
         """Run once; artifact input name -> array to artifact output name -> array."""
         if self._run is None:
             raise InputError("this TVM session is closed")
+        _POOL.resize(self._threads)
         how = self._plan.get("drive")
         if how == "replay":
             return dict(self._replayed(feeds))
@@ -154,8 +157,8 @@ class TVMEngine:
         params = _params(stem.with_name(f"{stem.name}.params"), plan["params"])
         _check_size(artifact, plan["code"])  # the loader maps what is missing, and dies of it
         _check_names(artifact, plan, part)
-        _threads(threads)
-        return TVMExecutor(_code(artifact), plan, params, part)
+        count = threads or os.cpu_count() or 1
+        return TVMExecutor(_code(artifact), plan, params, part, count)
 
 
 def _mismatch() -> str:
@@ -198,12 +201,23 @@ def _runtime() -> Any:
     return ctypes.CDLL(str(found[0] if found else None), mode=ctypes.RTLD_GLOBAL)
 
 
-def _threads(threads: int | None) -> None:
-    import tvm_ffi
+class _Pool:
+    """The process's one pool of threads: as large as the session that runs asked for."""
 
-    _runtime()
-    count = threads or os.cpu_count() or 1
-    tvm_ffi.get_global_func("runtime.config_threadpool")(0, count)
+    def __init__(self) -> None:
+        self._size = 0
+
+    def resize(self, count: int) -> None:
+        """Set the number of threads, where another session left another one."""
+        import tvm_ffi
+
+        if count != self._size:
+            _runtime()
+            tvm_ffi.get_global_func("runtime.config_threadpool")(0, count)
+            self._size = count
+
+
+_POOL = _Pool()
 
 
 def _code(artifact: Path) -> Any:

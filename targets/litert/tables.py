@@ -25,21 +25,12 @@ from edgevit.targets.litert.quantizers import OPS as QUANTIZERS
 from edgevit.targets.litert.rules import Rule
 from edgevit.targets.litert.table import Op
 from edgevit.targets.litert.writer import DTYPES
+from edgevit.targets.merging import key, merged
 
 __all__ = ["OPS", "key", "op_of", "refusal", "rule_of"]
 
 
-def _merged(*tables: Mapping[str, Op]) -> dict[str, Op]:
-    merged: dict[str, Op] = {}
-    for table in tables:
-        twice = merged.keys() & table.keys()
-        if twice:
-            raise ValueError(f"operators with two lowerings: {sorted(twice)}")
-        merged |= table
-    return merged
-
-
-OPS: Mapping[str, Op] = _merged(
+OPS: Mapping[str, Op] = merged(
     activation.OPS,
     convolution.OPS,
     elementwise.OPS,
@@ -55,11 +46,6 @@ OPS: Mapping[str, Op] = _merged(
 
 
 _WHOLE = frozenset({"Split", "TopK"})  # operators whose every output is written
-
-
-def key(node: ir.Node) -> str:
-    """Name of a node's operator in the tables."""
-    return f"{node.domain}.{node.op_type}" if node.domain else node.op_type
 
 
 def op_of(group: Group) -> Op:

@@ -46,6 +46,13 @@ class TVMBackend:
             return f"precision {precision!r} is not lowered"
         return refusal(node)
 
+    def resolve(self, target: Target) -> Target:
+        """``mcpu=native`` as the processor that it is: two machines, two names."""
+        from edgevit.targets.tvm.machine import machine
+
+        options = {**target.options, "mcpu": machine(target.options["mcpu"]).name}
+        return target.model_copy(update={"options": options})
+
     def foreign(self, target: Target) -> str | None:
         """Code for another architecture, or for instructions that are missing here."""
         import platform

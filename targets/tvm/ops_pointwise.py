@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from edgevit.model import constant, dtype_of
 from edgevit.targets.attributes import attribute, data_of, text
+from edgevit.targets.merging import key
 from edgevit.targets.tvm.context import Context
 from edgevit.targets.tvm.table import Op, floats
 
@@ -54,10 +55,6 @@ _BINARY = {
 _CASTS = frozenset({"float32", "int32", "int64", "uint8", "int8", "bool"})
 
 
-def _key(node: ir.Node) -> str:
-    return f"{node.domain}.{node.op_type}" if node.domain else node.op_type
-
-
 def _scalar(value: ir.Value | None, default: float) -> float:
     array = constant(value)
     return default if array is None else float(array.reshape(-1)[0])
@@ -65,22 +62,22 @@ def _scalar(value: ir.Value | None, default: float) -> float:
 
 def activation(node: ir.Node) -> tuple[str, tuple[float, ...]] | None:
     """The name and the numbers of a function of one float; ``None`` if it is none."""
-    key = _key(node)
-    if key in _UNARY:
-        return _UNARY[key], ()
-    if key == "Gelu":
+    name = key(node)
+    if name in _UNARY:
+        return _UNARY[name], ()
+    if name == "Gelu":
         return ("gelu" if text(node, "approximate", "none") == "none" else "gelu_tanh"), ()
-    if key == "Clip":
+    if name == "Clip":
         low = _scalar(node.inputs[1] if len(node.inputs) > 1 else None, -math.inf)
         high = _scalar(node.inputs[2] if len(node.inputs) > 2 else None, math.inf)
         return "clip", (low, high)
-    if key == "LeakyRelu":
+    if name == "LeakyRelu":
         return "leaky", (attribute(node, "alpha", 0.01),)
-    if key == "Elu":
+    if name == "Elu":
         return "elu", (attribute(node, "alpha", 1.0),)
-    if key == "HardSigmoid":
+    if name == "HardSigmoid":
         return "hardsigmoid", (attribute(node, "alpha", 0.2), attribute(node, "beta", 0.5))
-    return ("sign", ()) if key == "Sign" else None
+    return ("sign", ()) if name == "Sign" else None
 
 
 def _function(ctx: Context, node: ir.Node) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from edgevit.model import dtype_of, shape_of
+from edgevit.targets.merging import key, merged
 from edgevit.targets.tvm import (
     ops_conv,
     ops_index,
@@ -24,17 +25,7 @@ __all__ = ["OPS", "key", "refusal"]
 DTYPES = frozenset({"float32", "int32", "int64", "uint8", "int8", "bool", "float64"})
 
 
-def _merged(*tables: Mapping[str, Op]) -> dict[str, Op]:
-    merged: dict[str, Op] = {}
-    for table in tables:
-        twice = merged.keys() & table.keys()
-        if twice:
-            raise ValueError(f"operators with two lowerings: {sorted(twice)}")
-        merged |= table
-    return merged
-
-
-OPS: Mapping[str, Op] = _merged(
+OPS: Mapping[str, Op] = merged(
     ops_conv.OPS,
     ops_index.OPS,
     ops_integer.OPS,
@@ -44,11 +35,6 @@ OPS: Mapping[str, Op] = _merged(
     ops_rows.OPS,
     ops_shift.OPS,
 )
-
-
-def key(node: ir.Node) -> str:
-    """Name of a node's operator in the tables."""
-    return f"{node.domain}.{node.op_type}" if node.domain else node.op_type
 
 
 def refusal(node: ir.Node) -> str | None:
