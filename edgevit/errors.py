@@ -122,7 +122,7 @@ class Availability:
         if not self.ok:
             raise BackendMissingError(
                 f"{self.name} is needed here and is not available: {self.reason}",
-                hint=f"pip install 'edgevit[{self.extra}]'",
+                hint=f"pip install 'edgevit[{self.extra}]'" if self.extra else "",
             )
 
 

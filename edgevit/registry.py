@@ -136,6 +136,7 @@ BUILTIN = Plugin(
     engines={
         "coreml": "edgevit.runtimes.coreml:CoreMLEngine",
         "coreml-fp16-accumulate": "edgevit.runtimes.coreml:PessimisticEngine",
+        "cuda": "edgevit.runtimes.cuda:CudaEngine",
         "litert": "edgevit.runtimes.litert:LiteRTEngine",
         "optical": "edgevit.runtimes.optical:OpticalEngine",
         "optical-wave": "edgevit.runtimes.optical:WaveEngine",
@@ -149,6 +150,7 @@ BUILTIN = Plugin(
         "linux-x86": f"{_DEVICES}:linux-x86.toml",
         "linux-x86-openvino": f"{_DEVICES}:linux-x86-openvino.toml",
         "linux-x86-tvm": f"{_DEVICES}:linux-x86-tvm.toml",
+        "nvidia-gpu": f"{_DEVICES}:nvidia-gpu.toml",
         "onnx": f"{_DEVICES}:onnx.toml",
         "optical-4f": f"{_DEVICES}:optical-4f.toml",
         "raspberry-pi-5": f"{_DEVICES}:raspberry-pi-5.toml",

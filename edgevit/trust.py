@@ -10,8 +10,8 @@ from edgevit.manifest import Manifest
 
 __all__ = ["check_trust"]
 
-# Files that run when an engine loads them.
-_CODE_SUFFIXES = (".so", ".dylib", ".dll", ".pyd")
+# Files that run when an engine loads them, here or on a GPU.
+_CODE_SUFFIXES = (".so", ".dylib", ".dll", ".pyd", ".ptx")
 
 
 def check_trust(manifest: Manifest, trust: bool) -> None:

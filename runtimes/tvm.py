@@ -22,7 +22,7 @@ import numpy as np
 from edgevit.bundle import Part
 from edgevit.errors import ArtifactError, Availability, InputError, probe_package
 from edgevit.runtimes.engine import Arrays, Closing
-from edgevit.runtimes.tvm_plan import read_plan
+from edgevit.runtimes.tvm_plan import check_names, check_size, read_plan
 
 __all__ = ["TVMEngine", "TVMExecutor"]
 
@@ -155,8 +155,8 @@ class TVMEngine:
         plan = read_plan(stem.with_name(f"{stem.name}.plan.json"))
         _check_processor(plan)
         params = _params(stem.with_name(f"{stem.name}.params"), plan["params"])
-        _check_size(artifact, plan["code"])  # the loader maps what is missing, and dies of it
-        _check_names(artifact, plan, part)
+        check_size(artifact, plan["code"])  # the loader maps what is missing, and dies of it
+        check_names(artifact, plan, part)
         count = threads or os.cpu_count() or 1
         return TVMExecutor(_code(artifact), plan, params, part, count)
 
@@ -248,21 +248,6 @@ def _check_processor(plan: Mapping[str, Any]) -> None:
         )
 
 
-def _check_names(artifact: Path, plan: Mapping[str, Any], part: Part) -> None:
-    """Whether the plan speaks of the tensors that the manifest gives and takes."""
-    if not (part.inputs or part.outputs):
-        return  # opened without a manifest
-    if "drive" in plan:
-        return  # of a verification: made here, with values between
-    for kind, bindings in (("inputs", part.inputs), ("outputs", part.outputs)):
-        found = sorted(e["name"] for e in plan[kind])
-        expected = sorted(b.artifact for b in bindings)
-        if found != expected:
-            raise ArtifactError(
-                f"{artifact}: expected {kind} {expected}, the plan has {found}"
-            )
-
-
 def _features() -> set[str]:
     """What Linux says of the processor."""
     try:
@@ -279,19 +264,10 @@ def _features() -> set[str]:
 
 def _params(path: Path, size: int) -> Array:
     """The parameters, mapped: pages that no call reads are never loaded."""
-    _check_size(path, size)
+    check_size(path, size)
     if not size:
         return _aligned(1)
     try:
         return np.memmap(path, np.uint8, mode="c", shape=(size,))
     except OSError as e:
         raise ArtifactError(f"{path}: cannot be read: {e.strerror}") from e
-
-
-def _check_size(path: Path, size: int) -> None:
-    try:
-        found = path.stat().st_size
-    except OSError as e:
-        raise ArtifactError(f"{path}: cannot be read: {e.strerror}") from e
-    if found != size:
-        raise ArtifactError(f"{path}: expected {size} bytes, found {found}")

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from edgevit.bundle import Part
 from edgevit.errors import ArtifactError
 
-__all__ = ["SCHEMA", "read_plan"]
+__all__ = ["SCHEMA", "check_launches", "check_names", "check_size", "read_plan"]
 
 SCHEMA = 1
 _DTYPES = frozenset({"float32", "float64", "int32", "int64", "uint8", "int8", "bool"})
@@ -90,3 +91,59 @@ def _check_steps(entry: Mapping[str, Any], count: int) -> None:
             raise ValueError(f"value {entry['name']!r}: call {step} of {count}")
     if not all(isinstance(names, list) for names in entry["reads"].values()):
         raise TypeError(f"value {entry['name']!r}: reads are not lists of names")
+
+
+def check_names(artifact: Path, plan: Mapping[str, Any], part: Part) -> None:
+    """Whether the plan speaks of the tensors that the manifest gives and takes."""
+    if not (part.inputs or part.outputs):
+        return  # opened without a manifest
+    if "drive" in plan:
+        return  # of a verification: made here, with values between
+    for kind, bindings in (("inputs", part.inputs), ("outputs", part.outputs)):
+        found = sorted(e["name"] for e in plan[kind])
+        expected = sorted(b.artifact for b in bindings)
+        if found != expected:
+            raise ArtifactError(
+                f"{artifact}: expected {kind} {expected}, the plan has {found}"
+            )
+
+
+def check_size(path: Path, size: int) -> None:
+    """Whether a file has the size that its plan says.
+
+    Raises:
+        ArtifactError: It has not, or is not there.
+    """
+    try:
+        found = path.stat().st_size
+    except OSError as e:
+        raise ArtifactError(f"{path}: cannot be read: {e.strerror}") from e
+    if found != size:
+        raise ArtifactError(f"{path}: expected {size} bytes, found {found}")
+
+
+def check_launches(plan: Mapping[str, Any], path: Path) -> None:
+    """Whether every step has a launch whose pointers are inside the blocks.
+
+    Raises:
+        ArtifactError: It has not.
+    """
+    try:
+        if len(plan["launches"]) != plan["steps"]:
+            raise ValueError(f"{len(plan['launches'])} launches of {plan['steps']} steps")
+        for one in plan["launches"]:
+            _check_launch(one, plan)
+    except (KeyError, TypeError, ValueError) as e:
+        raise ArtifactError(f"{path}: the launches are damaged: {e}") from e
+
+
+def _check_launch(one: Mapping[str, Any], plan: Mapping[str, Any]) -> None:
+    name = one["kernel"]
+    if not isinstance(name, str):
+        raise TypeError(f"kernel {name!r}: expected text")
+    for what, most in (("blocks", (1 << 31) - 1), ("threads", 1024)):
+        if not 1 <= _count(one[what], name) <= most:
+            raise ValueError(f"{name}: {one[what]} {what}")
+    for block, offset in one["pointers"]:
+        if block not in ("arena", "params") or _count(offset, name) >= plan[block]:
+            raise ValueError(f"{name}: byte {offset} of the {block}")

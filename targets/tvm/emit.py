@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
 
 import onnx_ir as ir
 
@@ -12,8 +14,12 @@ from edgevit.bundle import Binding, Part
 from edgevit.model import dtype_of, shape_of
 from edgevit.targets.tvm.codegen import shared_object
 from edgevit.targets.tvm.context import Context
+from edgevit.targets.tvm.gpu.compiler import ptx
+from edgevit.targets.tvm.gpu.device import Gpu
+from edgevit.targets.tvm.gpu.source import cuda_source, launches
 from edgevit.targets.tvm.machine import Machine
 from edgevit.targets.tvm.plan import Placed, document
+from edgevit.targets.tvm.program import Program, Tensor
 from edgevit.targets.tvm.strides import Held, dense
 from edgevit.targets.tvm.tables import OPS, key
 
@@ -74,6 +80,16 @@ def _covers(held: Held) -> bool:
     return size == held.tensor.size and not repeats
 
 
+def _code(
+    program: Program, machine: Machine, offsets: Mapping[Tensor, int], sizes: tuple[int, int]
+) -> tuple[bytes, dict[str, Any]]:
+    """The code of a program, and what its plan says besides."""
+    if not isinstance(machine, Gpu):
+        return shared_object(program, machine, offsets, sizes), {}
+    calls = [asdict(one) for one in launches(program, machine, offsets)]
+    return ptx(cuda_source(program, machine), machine), {"launches": calls}
+
+
 def emit(model: ir.Model, machine: Machine, options: LowerOptions) -> Lowered:
     """Lower a canonical model; see ``TVMBackend.lower``."""
     graph, ctx = model.graph, Context(machine)
@@ -92,14 +108,15 @@ def emit(model: ir.Model, machine: Machine, options: LowerOptions) -> Lowered:
     params, places = ctx.program.parameters()
     offsets |= places
     sizes = (arena, len(params))
-    path = f"{options.stem}.so"
-    code = shared_object(ctx.program, machine, offsets, sizes)
+    code, more = _code(ctx.program, machine, offsets, sizes)
+    gpu = isinstance(machine, Gpu)
+    path = f"{options.stem}{'.ptx' if gpu else '.so'}"
     plan = document(
-        ctx.program, machine, inputs, outputs, values, offsets, (*sizes, len(code))
+        ctx.program, machine, inputs, outputs, values, offsets, (*sizes, len(code)), more
     )
     files = {path: code, f"{options.stem}{PARAMS}": params, f"{options.stem}{PLAN}": plan}
     part = Part(
-        engine="tvm",
+        engine="cuda" if gpu else "tvm",
         artifact=path,
         inputs=tuple(p.binding for p in inputs),
         outputs=tuple(p.binding for p in outputs),

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from edgevit import registry
 from edgevit.backend import Arithmetic, Lowered, LowerOptions
 from edgevit.errors import Availability, UsageError, probe_packages
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from edgevit.target import Target
+    from edgevit.targets.tvm.machine import Machine
 
 __all__ = ["TVMBackend"]
 
@@ -48,18 +50,19 @@ class TVMBackend:
 
     def resolve(self, target: Target) -> Target:
         """``mcpu=native`` as the processor that it is: two machines, two names."""
-        from edgevit.targets.tvm.machine import machine
-
-        options = {**target.options, "mcpu": machine(target.options["mcpu"]).name}
+        options = {**target.options, "mcpu": _machine(target).name}
         return target.model_copy(update={"options": options})
 
     def foreign(self, target: Target) -> str | None:
         """Code for another architecture, or for instructions that are missing here."""
         import platform
 
-        from edgevit.targets.tvm.machine import features, machine
+        from edgevit.targets.tvm.machine import features
 
-        chosen = machine(target.options["mcpu"])
+        chosen = _machine(target)
+        if chosen.architecture.startswith("nvptx"):
+            engine: Availability = registry.load("engines", "cuda")().probe()
+            return None if engine.ok else engine.reason
         here = platform.machine().replace("arm64", "aarch64").lower()
         if chosen.architecture != here:
             return f"the code is for {chosen.architecture}, this machine is {here}"
@@ -77,7 +80,6 @@ class TVMBackend:
             UsageError: The precision is not lowered, or no schedule knows the processor.
         """
         from edgevit.targets.tvm.emit import emit
-        from edgevit.targets.tvm.machine import machine
 
         if options.precision not in self.precisions:
             known = ", ".join(sorted(self.precisions))
@@ -85,7 +87,7 @@ class TVMBackend:
                 f"tvm lowers {known}; found precision {options.precision!r}",
                 hint=f"choose one of {known}",
             )
-        return emit(model, machine(target.options["mcpu"]), options)
+        return emit(model, _machine(target), options)
 
     def replay(self, lowered: Lowered) -> Lowered:
         """The same code, driven call by call: each value from the nearest mapped ones."""
@@ -96,9 +98,15 @@ class TVMBackend:
         return _driven(lowered, "expose", lowered.part.inputs)
 
 
+def _machine(target: Target) -> Machine:
+    from edgevit.targets.tvm.machine import machine
+
+    return machine(target.options["mcpu"])
+
+
 def _driven(lowered: Lowered, how: str, inputs: tuple[Any, ...]) -> Lowered:
     """Another plan beside the same code and parameters."""
-    stem = lowered.part.artifact.removesuffix(".so")
+    stem = lowered.part.artifact.rpartition(".")[0]
     path = f"{stem}.plan.json"
     plan = json.loads(lowered.files[path])
     content = json.dumps({**plan, "drive": how}, sort_keys=True, separators=(",", ":"))

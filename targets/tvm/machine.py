@@ -39,6 +39,11 @@ class Machine:
         return self.triple.partition("-")[0]
 
     @property
+    def integers(self) -> bool:
+        """Whether kernels multiply codes here."""
+        return True
+
+    @property
     def tile_rows(self) -> int:
         """Rows of a register tile whose other side is ``tile_vectors`` vectors."""
         return 6
@@ -90,6 +95,10 @@ def machine(name: str) -> Machine:
     """
     if name == "native":
         return native()
+    if name.startswith("sm_"):
+        from edgevit.targets.tvm.gpu.device import GPUS
+
+        return GPUS[name]
     if name not in MACHINES:
         raise UsageError(
             f"no schedule is written for mcpu={name!r}",

@@ -75,6 +75,8 @@ def coded(value: ir.Value | None, machine: Machine) -> tuple[ir.Value, float, in
 
     ``None`` if there are none, or the machine does not multiply such codes.
     """
+    if not machine.integers:
+        return None
     source = dequantizer(value)
     found = None if source is None else quantizer_of(source)
     if source is None or found is None or source.inputs[0] is None:

@@ -75,8 +75,20 @@ def document(
     values: Sequence[Placed],
     offsets: Mapping[Tensor, int],
     sizes: tuple[int, int, int],
+    more: Mapping[str, Any],
 ) -> bytes:
-    """The plan as canonical JSON; ``sizes`` are bytes of arena, parameters and code."""
+    """The plan as canonical JSON.
+
+    Args:
+        program: The calls.
+        machine: What they run on.
+        inputs: Of the network.
+        outputs: Of the network.
+        values: Those that have a place.
+        offsets: Of each tensor in its block, bytes.
+        sizes: Bytes of arena, parameters and code.
+        more: What is said besides.
+    """
     wrote = makers(program)
     fed = {p.held.tensor: p.binding.artifact for p in inputs}
     listed = []
@@ -113,5 +125,6 @@ def document(
         "inputs": [{"name": p.binding.artifact, **_place(p.held, offsets)} for p in inputs],
         "outputs": [{"name": p.binding.artifact, **_place(p.held, offsets)} for p in outputs],
         "values": listed,
+        **more,
     }
     return (json.dumps(content, sort_keys=True, separators=(",", ":")) + "\n").encode()

@@ -15,9 +15,9 @@ from edgevit.targets.tvm.kernels.kernel import Operand, load, local, loop, store
 from edgevit.targets.tvm.machine import Machine
 from edgevit.targets.tvm.strides import Loop
 
-__all__ = ["Reduce", "horizontal"]
+__all__ = ["START", "Reduce", "combine", "horizontal"]
 
-_START = {"sum": 0.0, "squares": 0.0, "max": -math.inf, "min": math.inf, "prod": 1.0}
+START = {"sum": 0.0, "squares": 0.0, "max": -math.inf, "min": math.inf, "prod": 1.0}
 PARALLEL_FROM = 32768
 
 
@@ -108,7 +108,7 @@ class Reduce:
     def _sum(self, buffers: Any, o: Any, x: Any, lanes: int) -> None:
         out, data = buffers
         total = local(lanes)
-        start = vmath.constant(_START[self.kind], load(total, 0, lanes))
+        start = vmath.constant(START[self.kind], load(total, 0, lanes))
         store(total, 0, start, lanes)
         with ExitStack() as stack:
             for one in self.reduced:
@@ -129,10 +129,10 @@ class Reduce:
             return
         out, data = buffers
         total = local(lanes)
-        start = vmath.constant(_START[self.kind], load(total, 0, lanes))
+        start = vmath.constant(START[self.kind], load(total, 0, lanes))
         store(total, 0, start, lanes)
         tail = local(1)
-        T.buffer_store(tail, tirx.const(_START[self.kind], "float32"), [0])
+        T.buffer_store(tail, tirx.const(START[self.kind], "float32"), [0])
         count = last.size // lanes
         with ExitStack() as stack:
             for one in self.reduced[:-1]:

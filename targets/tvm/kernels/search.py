@@ -13,7 +13,7 @@ from tvm.script.ir_builder import tirx as T
 from edgevit.targets.tvm.kernels.kernel import Operand, loop
 from edgevit.targets.tvm.machine import Machine
 
-__all__ = ["ArgMax", "CumSum", "Pick", "Put", "TopK"]
+__all__ = ["ArgMax", "CumSum", "Pick", "Put", "TopK", "address"]
 
 
 def _index(buffer: Any, at: Any, limit: int) -> Any:
@@ -23,7 +23,7 @@ def _index(buffer: Any, at: Any, limit: int) -> Any:
     return tirx.max(0, tirx.min(limit - 1, front))
 
 
-def _address(buffer: Any, row: Any, dims: Sequence[int]) -> Any:
+def address(buffer: Any, row: Any, dims: Sequence[int]) -> Any:
     """The element that a row of coordinates names in a dense tensor."""
     at: Any = 0
     for i, size in enumerate(dims):
@@ -68,7 +68,7 @@ class Pick:
         out, x, indices = buffers
         with loop(self.batch) as b, loop(self.rows) as j:
             row = b * self.rows + j
-            source = b * math.prod(self.dims) + _address(indices, row, self.dims)
+            source = b * math.prod(self.dims) + address(indices, row, self.dims)
             with loop(self.inner) as n:
                 value = x[source * self.inner + n]
                 T.buffer_store(out, value, [row * self.inner + n])
@@ -107,7 +107,7 @@ class Put:
         """Copies, one after the other: of equal indices the last one stays."""
         out, updates, indices = buffers
         with loop(self.rows) as j:
-            target = _address(indices, j, self.dims)
+            target = address(indices, j, self.dims)
             with loop(self.inner) as n:
                 value = updates[j * self.inner + n]
                 T.buffer_store(out, value, [target * self.inner + n])

@@ -1,0 +1,1 @@
+"""CUDA: schedules of the same kernels for a GPU, and their code."""
