@@ -65,9 +65,9 @@ def _arguments() -> argparse.Namespace:
 
 
 def _device() -> str:
-    from edgevit.runtimes.cuda_driver import device_name
-
-    return f"{device_name()}\n"
+    found = CudaEngine().probe()
+    found.require()
+    return f"{found.version}\n"
 
 
 def _executor(session: Session, path: Path) -> CudaExecutor:
@@ -105,7 +105,7 @@ def _profile(name: str, executor: CudaExecutor) -> None:
     sums: dict[str, float] = defaultdict(float)
     counts: dict[str, int] = defaultdict(int)
     for step, call in enumerate(executor.plan["launches"]):
-        spent = 1e3 * executor.timed(step, BATCH)
+        spent = 1e6 * executor.timed(step, BATCH)
         kernel = f"{call['kernel']} {call['blocks']} x {call['threads']}"
         sums[kernel] += spent
         counts[kernel] += 1

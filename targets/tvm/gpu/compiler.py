@@ -64,6 +64,8 @@ def _nvcc(command: str, source: str, arch: str) -> bytes:
 
 
 def _nvrtc(library: str, source: str, arch: str) -> bytes:
+    for other in sorted(Path(library).parent.glob("libnvrtc-builtins.so.*")):
+        ctypes.CDLL(str(other))  # NVRTC asks for it by name, wherever it is
     api = ctypes.CDLL(library)
     program = ctypes.c_void_p()
     text = source.encode()
