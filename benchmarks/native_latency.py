@@ -2,9 +2,9 @@
 
     make bench-native-latency
     python -m benchmarks.native_latency [CASE ...] [--runs N] [--threads N ...]
-        [--clock cpu|wall]
+        [--clock cpu|wall] [--files only|never]
 
-Peers' files are those of ``benchmarks.quantization.latency --files only``. Each round runs
+Files are made first, each engine's fastest form alone; ``--files only`` stops there. Each round runs
 every subject once, each in a process of its own; ratios are medians of the rounds' own ratios
 with their distribution-free 95 % interval, against the fastest peer of the same kind. On a
 machine that other work uses, processor time says more than the clock (``--clock cpu``).
@@ -21,9 +21,9 @@ from pathlib import Path
 
 from benchmarks.corpus.store import ROOT
 from benchmarks.peers import machine
-from benchmarks.quantization.cases import Case
-from benchmarks.quantization.latency_cases import ENGINES, Engine, choose_timed
-from benchmarks.quantization.latency_files import Missing, subject
+from benchmarks.quantization.cases import CASES, Case
+from benchmarks.quantization.latency_cases import ENGINES, Engine, choose_timed, untrained
+from benchmarks.quantization.latency_files import Missing, prepare, subject
 from benchmarks.quantization.recipes import FORMS, SOURCE, Form
 from benchmarks.quantization.run import PEERS, calibration_file
 from edgevit.bench import Rounds, Subject, median_interval, rounds
@@ -53,12 +53,13 @@ class Row:
 def main() -> int:
     """Compile what is missing, then time everything where every engine is installed."""
     options = _arguments()
-    cases = choose_timed(options.cases)
+    cases = choose_timed(options.cases, _more())
     python = PEERS / "bin" / "python"
     if Path(sys.executable) != python:
-        for case in cases:
-            for precision in ("fp32", "w8a8"):
-                _compile(case, precision)
+        for case in cases if options.files != "never" else ():
+            _prepare(case)
+        if options.files == "only":
+            return 0
         command = [str(python), "-m", "benchmarks.native_latency", *sys.argv[1:]]
         return subprocess.run(command, check=False).returncode
     print(f"{machine()}; {options.runs} rounds, {options.clock} time\n")
@@ -76,7 +77,23 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=30, help="timed rounds")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
+    parser.add_argument("--files", choices=("make", "only", "never"), default="make")
     return parser.parse_args()
+
+
+def _more() -> tuple[Case, ...]:
+    """Models that this table has besides."""
+    by_name = {case.name: case for case in CASES}
+    deit = untrained(by_name["deit_tiny_patch16_224"], "deit_small_patch16_224")
+    return (by_name["mobilevit_xxs"], deit)
+
+
+def _prepare(case: Case) -> None:
+    """Every file that is timed."""
+    by_label: dict[str, Form] = {form.label: form for form in FORMS}
+    prepare(case, [Engine(n, (SOURCE, by_label[label])) for n, label in PEERS_INT8])
+    for precision in ("fp32", "w8a8"):
+        _compile(case, precision)
 
 
 def _bundle(case: Case, precision: str) -> Path:

@@ -11,7 +11,7 @@ from benchmarks.quantization.cases import CASES, Case
 from benchmarks.quantization.recipes import FORMS, SOURCE, Form
 from benchmarks.selection import select
 
-__all__ = ["ENGINES", "Engine", "choose_timed"]
+__all__ = ["ENGINES", "Engine", "choose_timed", "untrained"]
 
 
 @dataclass(frozen=True)
@@ -73,22 +73,31 @@ _NAMES = (
 )
 
 
-def _mobilevit_s() -> Path:
+def _random(name: str) -> Path:
     """Random weights, from ``benchmarks.corpus.timm_models``: its accuracy means nothing."""
-    path = CACHE / "models" / "mobilevit_s_ts.onnx"
+    path = CACHE / "models" / f"{name}_ts.onnx"
     if not path.is_file():
         raise CorpusUnavailableError(
-            path.name, reason="python -m benchmarks.corpus.timm_models mobilevit_s makes it"
+            path.name, reason=f"python -m benchmarks.corpus.timm_models {name} makes it"
         )
     return path
 
 
-def choose_timed(wanted: Sequence[str]) -> tuple[Case, ...]:
+def choose_timed(wanted: Sequence[str], more: Sequence[Case] = ()) -> tuple[Case, ...]:
     """The timed models whose name starts with one of ``wanted``; all if it is empty.
+
+    Args:
+        wanted: Beginnings of names.
+        more: Models besides those of every table.
 
     Raises:
         ValueError: A name fits no model.
     """
     by_name = {case.name: case for case in CASES}
-    small = replace(by_name["mobilevit_xxs"], name="mobilevit_s", find=_mobilevit_s)
-    return select((*(by_name[name] for name in _NAMES), small), wanted)
+    small = untrained(by_name["mobilevit_xxs"], "mobilevit_s")
+    return select((*(by_name[name] for name in _NAMES), small, *more), wanted)
+
+
+def untrained(like: Case, name: str) -> Case:
+    """A case of another size of the same architecture, with random weights."""
+    return replace(like, name=name, find=lambda: _random(name))
