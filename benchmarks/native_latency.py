@@ -4,10 +4,11 @@
     python -m benchmarks.native_latency [CASE ...] [--runs N] [--threads N ...]
         [--clock cpu|wall] [--files only|never]
 
-Files are made first, each engine's fastest form alone; ``--files only`` stops there. Each round runs
-every subject once, each in a process of its own; ratios are medians of the rounds' own ratios
-with their distribution-free 95 % interval, against the fastest peer of the same kind. On a
-machine that other work uses, processor time says more than the clock (``--clock cpu``).
+Files are made first, each engine's fastest form alone; ``--files only`` stops there. Each
+round runs every subject once, each in a process of its own; ratios are medians of the rounds'
+own ratios with their distribution-free 95 % interval, against the fastest peer of the same
+kind. On a machine that other work uses, processor time says more than the clock
+(``--clock cpu``).
 """
 
 from __future__ import annotations

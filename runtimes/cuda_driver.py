@@ -135,7 +135,7 @@ class Driver:
         _check(status, f"no memory for {size} bytes")
         self._pinned.append(pointer)
         raw = (ctypes.c_uint8 * max(1, size)).from_address(pointer.value or 0)
-        return np.frombuffer(raw, np.uint8)
+        return np.ctypeslib.as_array(raw)
 
     def upload(self, at: int, array: Array) -> None:
         """Copy to the GPU, in the order of the queue."""
