@@ -78,6 +78,7 @@ MACHINES: dict[str, Machine] = {
     m.name: m
     for m in (
         Machine("x86-64-v3", _X86, 8, 16, "", _AVX2),
+        Machine("alderlake", _X86, 8, 16, "vnni256", (*_AVX2, "avx_vnni")),
         Machine("x86-64-v4", _X86, 16, 32, "", _AVX512),
         Machine("cascadelake", _X86, 16, 32, "vnni512", (*_AVX512, "avx512_vnni")),
         Machine("icelake-server", _X86, 16, 32, "vnni512", _ICELAKE),
