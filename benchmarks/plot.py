@@ -64,14 +64,12 @@ class Panel:
         x: Horizontal axis.
         y: Vertical axis.
         curves: In the order of the legend.
-        falling: The legend is at the left, below curves that fall.
     """
 
     title: str
     x: Axis
     y: Axis
     curves: tuple[Curve, ...]
-    falling: bool = False
 
 
 def draw_panels(path: Path, panels: Sequence[Panel], columns: int = 2) -> None:
@@ -120,8 +118,7 @@ def _draw(canvas: ImageDraw.ImageDraw, panel: Panel, corner: tuple[int, int]) ->
     canvas.text((left, (corner[1] + 14) * SCALE), panel.y.title, INK, small, anchor="la")
     for number, curve in enumerate(panel.curves):
         _curve(canvas, at, curve, COLORS[number % len(COLORS)])
-    indent = LEFT + 12 if panel.falling else WIDTH - RIGHT - 178
-    _legend(canvas, panel.curves, (corner[0] + indent, corner[1]), small)
+    _legend(canvas, panel.curves, (corner[0] + WIDTH - RIGHT - 178, corner[1]), small)
 
 
 def _curve(canvas: ImageDraw.ImageDraw, at: Any, curve: Curve, color: Any) -> None:
@@ -156,7 +153,8 @@ def draw_noise(path: Path, sources: Sequence[Path]) -> None:
         study = json.loads(source.read_text(encoding="utf-8"))
         # A file may hold some values of a curve, and another the rest.
         studies.setdefault((study["model"], study["samples"]), []).extend(study["rows"])
-    share = Axis("accuracy", 0.0, 1.0, (0, 0.2, 0.4, 0.6, 0.8, 1))
+    # Below zero there is room for the legend.
+    share = Axis("accuracy", -0.32, 1.0, (0, 0.2, 0.4, 0.6, 0.8, 1))
     axes = {
         "photons": ("light", Axis("photons a pixel at full scale", 2, 14_000, (), True)),
         "adc_bits": ("converter", Axis("bits", 2.5, 8.5, ())),
@@ -172,5 +170,5 @@ def draw_noise(path: Path, sources: Sequence[Path]) -> None:
             points = [(r["value"], r["accuracy"], r["standard_error"]) for r in rows]
             curves.append(Curve(f"{model}, n = {count:,}", tuple(sorted(points))))
         shown = Axis(axis.title, axis.low, axis.high, tuple(sorted(ticks)), axis.log)
-        panels.append(Panel(title, shown, share, tuple(curves), falling=name == "shift"))
+        panels.append(Panel(title, shown, share, tuple(curves)))
     draw_panels(path, panels)

@@ -1,4 +1,4 @@
-"""Attention as two products and a softmax, so that light can take the products."""
+"""Attention as products and a softmax, large convolutions as strips, for light to take."""
 
 from __future__ import annotations
 
@@ -11,23 +11,30 @@ import onnx_ir as ir
 
 from edgevit.model import Names, shape_of
 from edgevit.targets.optical.sites import PRODUCT, PRODUCT_DOMAIN
+from edgevit.targets.optical.strips import cuts, write_strips
 
 __all__ = ["expand"]
 
 Shape = tuple[int, ...]
 
 
-def expand(model: ir.Model) -> ir.Model:
-    """A copy of a canonical model, every attention written out.
+def expand(model: ir.Model, plane: tuple[int, int]) -> ir.Model:
+    """A copy of a canonical model, every attention written out, large convolutions cut.
 
     ``Attention(Q, K, V)`` -> ``Product(Softmax(scale Product(Q, K^T) + mask), V)``; the last
-    value keeps its name, the others are new.
+    value keeps its name, the others are new. For convolutions see ``strips``.
+
+    Args:
+        model: Stays as it is.
+        plane: Rows and columns of the device.
     """
     copy = model.clone()
     names = Names(copy.graph)
     for node in list(copy.graph):
         if node.op_type == "Attention" and not node.domain:
             _Writer(copy.graph, names, node).write()
+        elif (cut := cuts(node, plane)) is not None:
+            write_strips(copy.graph, names, node, *cut)
     return copy
 
 

@@ -10,6 +10,7 @@ from edgevit.target import Target
 from edgevit.targets.optical.planner import choose
 from edgevit.targets.optical.setting import setting
 from edgevit.targets.optical.sites import attention_layers, layer_of
+from edgevit.targets.optical.strips import cuts
 
 __all__ = ["misfit"]
 
@@ -17,6 +18,8 @@ __all__ = ["misfit"]
 def misfit(node: ir.Node, target: Target) -> str | None:
     """Why a layer cannot be scheduled on a device; ``None`` if it can, or needs no light."""
     chosen = setting(target)
+    if cuts(node, chosen.plane) is not None:
+        return None
     layers = [layer_of(node)]
     if node.op_type == "Attention" and not node.domain:
         layers = list(

@@ -44,7 +44,7 @@ def schedule(model: ir.Model, target: Target, options: LowerOptions) -> Lowered:
         UnsupportedModelError: A layer does not fit the device's planes.
     """
     chosen = setting(target)
-    expanded = expand(model)
+    expanded = expand(model, chosen.plane)
     made = _Made()
     for number, piece in enumerate(partition(expanded, LIGHT, _electronic(expanded))):
         if piece.backend == LIGHT:
