@@ -40,6 +40,11 @@ class Window:
             object.__setattr__(self, "out", self.size)
 
     @property
+    def reach(self) -> int:
+        """Input elements from the first tap to the last."""
+        return (self.kernel - 1) * self.dilation
+
+    @property
     def pitch(self) -> int:
         """Least distance of tiles at which no read pixel sees another tile's product.
 
@@ -48,8 +53,7 @@ class Window:
         outputs are read from 0 to ``(out - 1) stride``. Copies a pitch away on either side
         must stay clear of that.
         """
-        reach = (self.kernel - 1) * self.dilation
-        below = (self.out - 1) * self.stride + 1 + reach - self.before
+        below = (self.out - 1) * self.stride + 1 + self.reach - self.before
         return max(self.size + self.before, below, self.size)
 
 

@@ -49,10 +49,10 @@ def strips(window: Window, pixels: int) -> tuple[Strip, ...] | None:
     Returns:
         ``None`` if a single window is longer than the plane, or lies in the padding alone.
     """
-    reach = (window.kernel - 1) * window.dilation
-    most = (pixels - 1 - reach) // window.stride + 1
+    reach = window.reach
     if pixels < reach + 1:
         return None
+    most = (pixels - 1 - reach) // window.stride + 1
     count = 1 if window.pitch <= pixels else math.ceil(window.out / most)
     each = math.ceil(window.out / count)
     found = []

@@ -69,6 +69,8 @@ def tilings(layer: Layer, plane: Plane, isolated: bool = False) -> list[Tiling]:
     """
     room = []
     for axis, window, have in zip("yx", (layer.rows, layer.columns), plane, strict=True):
+        if window.reach >= have:
+            raise too_large(layer.name, f"kernel along {axis}", window.reach + 1, have)
         if window.pitch > have:
             raise too_large(layer.name, f"tile pitch along {axis}", window.pitch, have)
         room.append(have // window.pitch)

@@ -108,7 +108,7 @@ def test_a_small_plane_is_a_coverage_failure_with_the_inequality() -> None:
     backend = registry.load("backends", "optical")()
     found = coverage(model, backend, tiny, "fp32").fallback
     assert found
-    assert "tile pitch along y <= plane" in found[0].reason
+    assert "expected kernel along y <= plane, found 3 <= 2 px" in found[0].reason
 
 
 def test_bad_artifacts_and_inputs_are_refused(tmp_path: Path) -> None:
