@@ -1,0 +1,1 @@
+"""Kernels of shifts and additions in CUDA C++, next to the libraries' matrix products."""
