@@ -26,6 +26,7 @@ __all__ = [
     "QuantizeLog",
     "QuantizeWeight",
     "ReplaceConstant",
+    "ShiftWeight",
     "dump",
     "parse",
 ]
@@ -79,6 +80,27 @@ class ReplaceConstant:
     value: str
     array: Array
     consumers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ShiftWeight:
+    """Give a layer weights that are sums of signed powers of two.
+
+    Attributes:
+        value: The layer, by the name of its node's first output.
+        codes: Packed terms (``edgevit.shift_codes``).
+        signs: Packed signs of the wide form; ``None`` of the narrow one.
+        scale: float32, one for each output channel.
+        inputs: Products of a result: rows of the weight matrix.
+        detail: What it costs, for the report.
+    """
+
+    value: str
+    codes: Array
+    signs: Array | None
+    scale: Array
+    inputs: int
+    detail: str = ""
 
 
 @dataclass(frozen=True)
@@ -138,6 +160,7 @@ Edit = (
     | QuantizeLog
     | QuantizeWeight
     | ReplaceConstant
+    | ShiftWeight
     | FoldChannels
     | KeepFloat
 )
@@ -150,6 +173,7 @@ _KINDS: dict[str, type[Any]] = {
         QuantizeLog,
         QuantizeWeight,
         ReplaceConstant,
+        ShiftWeight,
         FoldChannels,
         KeepFloat,
     )

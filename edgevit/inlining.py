@@ -11,7 +11,7 @@ from edgevit.partition import backend_of
 from edgevit.pipeline import Observer, PassRecord, Pipeline
 from edgevit.target import Target
 
-__all__ = ["inline_unknown", "unknown"]
+__all__ = ["inline_unknown", "unknown", "unpack_shifts"]
 
 
 def unknown(model: ir.Model, target: Target, precision: str) -> tuple[str, ...]:
@@ -49,3 +49,22 @@ def inline_unknown(
     spec = f"inline-functions{{functions={'+'.join(names)}}}"
     chosen = Pipeline.parse([spec], lambda name: registry.load("passes", name))
     return chosen.run(model, observers)
+
+
+def unpack_shifts(
+    model: ir.Model, target: Target, precision: str, observers: Sequence[Observer] = ()
+) -> tuple[PassRecord, ...]:
+    """Make stored integers of packed shift codes, in place, where no kernel reads the codes.
+
+    A backend that executes functions by their bodies would get the same numbers from the
+    body; but integers are what its own lowering makes integer kernels of.
+    """
+    calls = [n for n in model.graph if n.domain == "ai.edgevit" and "Shift" in n.op_type]
+    if not calls:
+        return ()
+    backend = backend_of(target.backend)
+    bodies = getattr(backend, "executes_bodies", False)
+    if not bodies and all(backend.unsupported(n, target, precision) is None for n in calls):
+        return ()
+    unpack = registry.load("passes", "unpack-shifts")()
+    return Pipeline((unpack,)).run(model, observers)

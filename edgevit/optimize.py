@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from edgevit import registry
 from edgevit.edits import Edit
-from edgevit.inlining import inline_unknown
+from edgevit.inlining import inline_unknown, unpack_shifts
 from edgevit.pipeline import (
     CalibratedPass,
     Context,
@@ -98,6 +98,7 @@ def optimize(
         found = Pipeline((p,)).run(model, observers, context)
         records += found
         if context.target is not None:
+            records += unpack_shifts(model, context.target, context.precision, observers)
             records += inline_unknown(model, context.target, context.precision, observers)
         if any(r.changes for r in found):
             exact = exact or before

@@ -10,13 +10,23 @@ order, so that one Cholesky factor of the inverse serves them all.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from edgevit.passes.facts import Array
 
-__all__ = ["Grid", "compensated", "expected_error", "nearest", "refit", "search_scales"]
+__all__ = [
+    "Grid",
+    "Order",
+    "compensated",
+    "compensated_in",
+    "expected_error",
+    "nearest",
+    "refit",
+    "search_scales",
+]
 
 _BLOCK = 64  # columns whose updates are collected: one matrix product for each block
 
@@ -29,11 +39,25 @@ class Grid:
         scale: Positive, ``[g, o, blocks]``: consecutive inputs share one in equal blocks.
         low: Smallest code.
         high: Largest code.
+        levels: The codes there are, ascending; ``None``: every integer of the range.
     """
 
     scale: Array
     low: int
     high: int
+    levels: Array | None = None
+
+    @property
+    def dtype(self) -> type[np.signedinteger[Any]]:
+        """What codes are stored in."""
+        return np.int8 if self.high <= 127 else np.int32
+
+    def rounded(self, units: Array) -> Array:
+        """The nearest code of real numbers in units of the scale, as they come."""
+        if self.levels is None:
+            return np.clip(np.rint(units), self.low, self.high)
+        middles = (self.levels[1:].astype(np.float64) + self.levels[:-1]) / 2
+        return self.levels[np.searchsorted(middles, units)]
 
     def columns(self, inputs: int) -> Array:
         """The scale of every weight, ``[g, o, inputs]``."""
@@ -41,9 +65,8 @@ class Grid:
 
 
 def nearest(weight: Array, grid: Grid) -> Array:
-    """Codes of the nearest points, half to even, int8 ``[g, o, i]``."""
-    spread = grid.columns(weight.shape[2])
-    return np.clip(np.rint(weight / spread), grid.low, grid.high).astype(np.int8)
+    """Codes of the nearest points, half to even, ``[g, o, i]``."""
+    return grid.rounded(weight / grid.columns(weight.shape[2])).astype(grid.dtype)
 
 
 def expected_error(weight: Array, codes: Array, grid: Grid, hessian: Array) -> Array:
@@ -51,7 +74,7 @@ def expected_error(weight: Array, codes: Array, grid: Grid, hessian: Array) -> A
 
     Args:
         weight: ``[g, o, i]``.
-        codes: int8, ``[g, o, i]``.
+        codes: ``[g, o, i]``.
         grid: Its scales.
         hessian: ``E[x x^T]`` of each group, ``[g, i, i]``.
     """
@@ -92,11 +115,32 @@ def search_scales(
     return Grid(scale[..., 0], -high, high)
 
 
+@dataclass(frozen=True, eq=False)
+class Order:
+    """The order in which columns are rounded, and what each hands on to those after it.
+
+    Attributes:
+        columns: ``[g, i]``.
+        factor: Upper triangular ``U`` with ``U^T U = H^-1`` in that order, ``[g, i, i]``.
+    """
+
+    columns: Array
+    factor: Array
+
+    @classmethod
+    def of(cls, hessian: Array, damping: float) -> Order:
+        """Of the damped ``E[x x^T]``, ``[g, i, i]``.
+
+        Columns with the largest ``H_ii`` come first: they have the most others left to make
+        good for them.
+        """
+        diagonal = np.einsum("gii->gi", hessian)
+        columns = np.argsort(-diagonal, axis=1, kind="stable")
+        return cls(columns, _inverse_factor(_ordered(hessian, columns), damping))
+
+
 def compensated(weight: Array, hessian: Array, grid: Grid, damping: float) -> Array:
     """Codes of a weight, each column's error carried on to those after it.
-
-    Columns with the largest ``H_ii`` come first: they have the most others left to make good
-    for them.
 
     Args:
         weight: ``[g, o, i]``, float64.
@@ -106,15 +150,18 @@ def compensated(weight: Array, hessian: Array, grid: Grid, damping: float) -> Ar
             inputs are dependent or dead.
 
     Returns:
-        int8, ``[g, o, i]``.
+        ``[g, o, i]``, of the grid's dtype.
     """
+    return compensated_in(weight, grid, Order.of(hessian, damping))
+
+
+def compensated_in(weight: Array, grid: Grid, given: Order) -> Array:
+    """``compensated`` with an order that is known."""
     inputs = weight.shape[2]
-    diagonal = np.einsum("gii->gi", hessian)
-    order = np.argsort(-diagonal, axis=1, kind="stable")
+    order, factor = given.columns, given.factor
     rest = np.take_along_axis(weight.astype(np.float64), order[:, None], axis=2)
     spread = np.take_along_axis(grid.columns(inputs), order[:, None], axis=2)
-    factor = _inverse_factor(_ordered(hessian, order), damping)
-    codes = np.empty(rest.shape, np.int8)
+    codes = np.empty(rest.shape, grid.dtype)
     for start in range(0, inputs, _BLOCK):
         stop = min(start + _BLOCK, inputs)
         part = factor[:, start:stop]
@@ -131,7 +178,7 @@ def _round_block(
     carried = np.zeros((*rest.shape[:2], stop - start))
     for at in range(start, stop):
         row = part[:, at - start]
-        code = np.clip(np.rint(rest[..., at] / spread[..., at]), grid.low, grid.high)
+        code = grid.rounded(rest[..., at] / spread[..., at])
         codes[..., at] = code
         share = (rest[..., at] - code * spread[..., at]) / row[:, None, at]
         rest[..., at + 1 : stop] -= share[..., None] * row[:, None, at + 1 : stop]
@@ -169,4 +216,4 @@ def refit(weight: Array, codes: Array, grid: Grid, hessian: Array) -> Grid:
     power = (along * q).sum(axis=2)
     fitted = np.divide(cross, power, out=np.zeros_like(cross), where=power > 0)
     scale = np.where(fitted > 0, fitted, grid.scale[..., 0])
-    return Grid(scale[..., None], grid.low, grid.high)
+    return replace(grid, scale=scale[..., None])

@@ -14,7 +14,7 @@ from edgevit.passes.facts import Array
 from edgevit.passes.output_weights import output_loss
 from edgevit.passes.second_moments import filter_inputs
 from edgevit.passes.subgraphs import between
-from edgevit.quantization import fake
+from edgevit.quantization import dequantize, fake
 from edgevit.reference_stream import run_stream
 
 __all__ = ["LayerEdits", "LayerLoss", "by_layer", "layer_losses", "layer_output", "tail_reads"]
@@ -27,10 +27,12 @@ class LayerEdits:
     Attributes:
         weight: Of its weight, or ``None``.
         activation: Of its input, for this layer alone; ``None`` without.
+        bias: In the place of its bias; ``None``: it keeps it.
     """
 
     weight: QuantizeWeight | None
     activation: QuantizeActivation | None
+    bias: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,8 @@ def layer_output(layer: ChannelLayer, x: Array, edits: LayerEdits) -> Array:
         x = fake(x, edits.activation.params)
     weight = layer.weight
     if edits.weight is not None:
-        weight = fake(weight, edits.weight.params)
+        params, codes = edits.weight.params, edits.weight.codes
+        weight = fake(weight, params) if codes is None else dequantize(codes, params)
     changed = replace(layer, weight=weight.astype(np.float32))
     out = layer.node.outputs[0].shape
     shape = tuple(int(d) for d in out.numpy()) if out is not None else ()
@@ -77,8 +80,9 @@ def layer_output(layer: ChannelLayer, x: Array, edits: LayerEdits) -> Array:
     rows = filter_inputs(x, layer, np.arange(count))
     made = rows @ changed.matrix().swapaxes(1, 2)  # [g, rows, o]
     flat = made.transpose(1, 0, 2).reshape(count, layer.outputs)
-    if layer.bias is not None:
-        flat = flat + layer.bias
+    bias = layer.bias if edits.bias is None else edits.bias
+    if bias is not None:
+        flat = flat + bias
     if not layer.is_conv:
         return np.asarray(flat.reshape(shape), np.float32)
     n, c, h, w = shape

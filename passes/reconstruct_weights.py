@@ -30,7 +30,15 @@ _CENTERED = 0.9
 # Rows of one sample depend on each other: directions that data has not seen are not free.
 _SCARCE = 20.0
 
-__all__ = ["Reconstruction", "Settings", "held", "reconstruct"]
+__all__ = [
+    "Reconstruction",
+    "Settings",
+    "held",
+    "normal_equations",
+    "reconstruct",
+    "refitted",
+    "ridge_of",
+]
 
 
 @dataclass(frozen=True)
@@ -80,13 +88,13 @@ def reconstruct(layer: ChannelLayer, seen: Moments, settings: Settings) -> Recon
         settings: How.
     """
     weight = layer.matrix().astype(np.float64)
-    hessian, cross = _normal_equations(seen, centered=layer.bias is not None)
+    hessian, cross = normal_equations(seen, centered=layer.bias is not None)
     count = _count(weight.shape[2], settings.blocks)
     diagonal = np.einsum("gii->gi", hessian)
     plain = search_scales(weight, np.ones_like(diagonal), settings.bits, count)
     target = weight
     if seen.cross is not None and settings.ridge >= 0:
-        target = _refitted(weight, hessian, cross, settings.ridge, seen.rows)
+        target = refitted(weight, hessian, cross, settings.ridge, seen.rows)
     codes, grid = _rounded(target, hessian, seen.rows, count, settings)
     made = codes * grid.columns(weight.shape[2])
     mean, aim = seen.mean / seen.rows, seen.target / seen.rows
@@ -106,7 +114,7 @@ def held(made: Reconstruction, least: float) -> Reconstruction:
     return replace(made, codes=nearest(weight, grid), grid=grid)
 
 
-def _normal_equations(seen: Moments, centered: bool) -> tuple[Array, Array]:
+def normal_equations(seen: Moments, centered: bool) -> tuple[Array, Array]:
     """``E[x x^T]`` and ``E[t x^T]``; without the means where a bias takes care of them."""
     hessian = seen.hessian.astype(np.float64) / seen.rows
     cross = hessian if seen.cross is None else seen.cross.astype(np.float64) / seen.rows
@@ -117,6 +125,11 @@ def _normal_equations(seen: Moments, centered: bool) -> tuple[Array, Array]:
     return hessian, cross - aim[:, :, None] * mean[
         :, None
     ] if seen.cross is not None else hessian
+
+
+def ridge_of(share: float, inputs: int, rows: int) -> float:
+    """A ridge as a share of the diagonal: more where there are few rows for the inputs."""
+    return share * (1 + _SCARCE * inputs / rows)
 
 
 def _count(inputs: int, block: int) -> int:
@@ -132,7 +145,7 @@ def _rounded(
 ) -> tuple[Array, Grid]:
     """Codes with the smaller expected error of the two scale searches, plain and weighted."""
     diagonal = np.einsum("gii->gi", hessian)
-    damping = settings.damping * (1 + _SCARCE * target.shape[2] / rows)
+    damping = ridge_of(settings.damping, target.shape[2], rows)
     found = []
     for importance in (np.ones_like(diagonal), diagonal):
         grid = search_scales(target, importance, settings.bits, count)
@@ -148,11 +161,11 @@ def _rounded(
     return np.where(better, codes_b, codes_a), Grid(scale, a.low, a.high)
 
 
-def _refitted(weight: Array, hessian: Array, cross: Array, ridge: float, rows: int) -> Array:
+def refitted(weight: Array, hessian: Array, cross: Array, ridge: float, rows: int) -> Array:
     """``W (T + l) (H + l)^-1``; the ridge grows where there are few rows for the inputs."""
     size = hessian.shape[-1]
     mean = np.einsum("gii->g", hessian) / size
-    amount = np.where(mean > 0, ridge * mean * (1 + _SCARCE * size / rows), 1.0)
+    amount = np.where(mean > 0, mean * ridge_of(ridge, size, rows), 1.0)
     eye = amount[:, None, None] * np.eye(size)
     right = np.linalg.solve(
         hessian + eye, (cross + eye).swapaxes(1, 2) @ weight.swapaxes(1, 2)

@@ -23,6 +23,8 @@ the operator itself.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx_ir as ir
 
@@ -130,7 +132,7 @@ def _conv(wide: bool) -> ir.Function:
     return body.function("WideShiftConv" if wide else "ShiftConv", y, attributes)
 
 
-SHIFT_FUNCTIONS = {
+SHIFT_FUNCTIONS: dict[str, Callable[[], ir.Function]] = {
     "ShiftConv": lambda: _conv(wide=False),
     "ShiftLinear": lambda: _linear(wide=False),
     "WideShiftConv": lambda: _conv(wide=True),

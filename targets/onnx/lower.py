@@ -37,6 +37,7 @@ class OnnxBackend:
     """Serializes the canonical model; see ``edgevit.backend.Backend``."""
 
     name: ClassVar[str] = "onnx"
+    executes_bodies: ClassVar[bool] = True
     precisions: ClassVar[frozenset[str]] = frozenset(
         {"fp32", "fp16", "w8", "w4", "w8a8", "w8a8-dyn", "w4a8", "w6a6", "w4a4", "mixed"}
     )

@@ -1,0 +1,105 @@
+"""Put planned shift weights into a graph. The only code that does; it decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from edgevit.edits import Edit, ShiftWeight
+from edgevit.errors import InternalError
+from edgevit.model import Names, constant
+from edgevit.passes.apply_quantizers import apply
+from edgevit.passes.facts import attr, given, operand
+from edgevit.passes.functions import DOMAIN, ensure_function
+from edgevit.passes.shift_functions import CONV_KEYS
+from edgevit.pipeline import Change, Note, Outcome
+from edgevit.rewrite import Builder
+from edgevit.shift_codes import Packed, decode
+
+__all__ = ["apply_shifts"]
+
+
+def apply_shifts(model: ir.Model, edits: Sequence[Edit], rule: str) -> Outcome:
+    """Apply edits in place: other weights and biases first, then the shift functions.
+
+    Args:
+        model: Canonical model that the edits were planned on.
+        edits: Shift weights, and what ``apply_quantizers`` takes.
+        rule: Name of the pass; nodes it makes carry it.
+
+    Raises:
+        InternalError: An edit names a layer that the model does not have.
+        InputError: Codes that mean no weights of the layer.
+    """
+    shifts = [e for e in edits if isinstance(e, ShiftWeight)]
+    rest = apply(model, [e for e in edits if not isinstance(e, ShiftWeight)], rule)
+    layers = {str(n.outputs[0].name): n for n in model.graph if n.outputs}
+    changes, sizes = list(rest.changes), []
+    for edit in shifts:
+        node = layers.get(edit.value)
+        weight = None if node is None or len(node.inputs) < 2 else constant(node.inputs[1])
+        if node is None or weight is None or node.op_type not in ("Conv", "MatMul"):
+            raise InternalError(
+                f"{rule}: the plan names layer {edit.value!r}, not in the model"
+            )
+        packed = Packed(edit.codes, edit.signs, edit.inputs)
+        sizes.append((weight.size, packed))
+        _replace(model, node, edit, packed, weight.shape, rule)
+        changes.append(Change(rule, edit.value, edit.detail))
+    notes = (_summary(sizes),) if sizes else ()
+    return Outcome(model, bool(changes), tuple(changes), rest.refusals, notes)
+
+
+def _summary(sizes: Sequence[tuple[int, Packed]]) -> Note:
+    count = sum(size for size, _ in sizes)
+    terms = sum(size * packed.terms for size, packed in sizes) / count
+    stored = sum(packed.nbytes for _, packed in sizes) / 1e6
+    text = (
+        f"{len(sizes)} layers of shifts, {terms:.2f} terms a weight: {4 * count / 1e6:.3f} MB "
+        f"of float32 weights, {stored:.3f} MB as packed codes"
+    )
+    return Note("", text)
+
+
+def _replace(
+    model: ir.Model,
+    node: ir.Node,
+    edit: ShiftWeight,
+    packed: Packed,
+    shape: tuple[int, ...],
+    rule: str,
+) -> None:
+    graph, out, conv = model.graph, node.outputs[0], node.op_type == "Conv"
+    outputs = shape[0] if conv else shape[1]
+    size = int(np.prod(shape, dtype=np.int64))
+    if decode(packed).shape != (size // outputs, outputs) or edit.scale.shape != (outputs,):
+        raise InternalError(f"{rule}: codes of layer {edit.value!r} are not of its shape")
+    op = Builder(rule, graph, str(out.name), Names(graph))
+    arrays = [edit.codes, *([edit.signs] if edit.signs is not None else [])]
+    inputs = [operand(node, 0), *(op.constant(a) for a in (*arrays, edit.scale))]
+    attributes: dict[str, object] = {"inputs": edit.inputs}
+    kind = "Shift" + ("Conv" if conv else "Linear")
+    if conv:
+        attributes |= {"weight_shape": list(shape)} | {k: attr(node, k) for k in CONV_KEYS}
+        bias = given(node, 2)
+        inputs.append(op.constant(np.zeros(outputs, np.float32)) if bias is None else bias)
+    name = kind if edit.signs is None else f"Wide{kind}"
+    y = op.op(name, inputs, attributes, domain=DOMAIN, shape=out.shape, dtype=out.dtype)
+    ensure_function(model, name)
+    _swap(graph, node, op.nodes, y)
+
+
+def _swap(graph: ir.Graph, node: ir.Node, made: Sequence[ir.Node], y: ir.Value) -> None:
+    """The new node's result takes the old one's name and place; unread constants go."""
+    out = node.outputs[0]
+    old = [v for v in node.inputs[1:] if v is not None]
+    graph.insert_before(node, made)
+    name, out.name = out.name, None
+    y.name = name
+    out.replace_all_uses_with(y, replace_graph_outputs=True)
+    graph.remove(node, safe=True)
+    for value in old:
+        if not value.uses() and not value.is_graph_output():
+            graph.initializers.pop(str(value.name), None)

@@ -1,0 +1,239 @@
+"""Weights of one layer as sums of shifts, or as integers by the very same method.
+
+Every form is a grid of codes with a scale for each output channel. The codes are chosen with
+compensation (``compensated_rounding``), then improved one at a time (``coordinate_descent``);
+the scales are those of a few candidates that leave the least error of the layer's output.
+Scales of shifts are powers of two, ``y = 2^e sum of (sign << s) x``, unless they may be free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from edgevit.errors import UsageError
+from edgevit.passes.channel_layers import ChannelLayer
+from edgevit.passes.compensated_rounding import (
+    Grid,
+    Order,
+    compensated_in,
+    expected_error,
+    nearest,
+    refit,
+    search_scales,
+)
+from edgevit.passes.coordinate_descent import descend
+from edgevit.passes.facts import Array
+from edgevit.passes.reconstruct_weights import normal_equations, refitted, ridge_of
+from edgevit.passes.second_moments import Moments
+from edgevit.quantization import SMALLEST_SCALE
+from edgevit.shift_codes import MOST_TERMS, levels
+
+__all__ = ["Form", "How", "Rounded", "form_of", "round_layer", "shift_grid"]
+
+# Exponents below the one that holds the largest weight: clipping it refines all others.
+_FINER = (0, 1)
+# Free scales: parts of an octave that are tried.
+_PARTS = 8
+_LEAST_EXPONENT = int(np.ceil(np.log2(SMALLEST_SCALE)))
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a weight may be.
+
+    Attributes:
+        terms: Shift terms, 1 to 3; 0: a plain integer.
+        bits: Of one weight, as packed.
+        wide: Whether terms have 15 octaves instead of 7.
+        free: Whether scales need not be powers of two.
+    """
+
+    terms: int
+    bits: int
+    wide: bool = False
+    free: bool = False
+
+    def __str__(self) -> str:
+        if not self.terms:
+            return f"int{self.bits}"
+        return f"{self.terms} term{'s' if self.terms > 1 else ''}"
+
+
+def form_of(text: str, wide: bool, free: bool, where: str) -> Form:
+    """The form that ``"1"`` to ``"3"`` (shift terms) or ``"int2"`` to ``"int8"`` name.
+
+    Raises:
+        UsageError: No form is called that.
+    """
+    if text.isascii() and text.isdigit() and 1 <= int(text) <= MOST_TERMS:
+        return Form(int(text), int(text) * (5 if wide else 4), wide, free)
+    bits = text.removeprefix("int")
+    if text.startswith("int") and bits.isascii() and bits.isdigit() and 2 <= int(bits) <= 8:
+        return Form(0, int(bits), free=True)
+    raise UsageError(
+        f"{where}: {text!r} is no form of weights",
+        hint=f"1 to {MOST_TERMS} are shift terms, int2 to int8 are integers",
+    )
+
+
+@dataclass(frozen=True)
+class How:
+    """How codes are chosen.
+
+    Attributes:
+        damping: Ridge of the rounding, as a share of the mean of H's diagonal.
+        ridge: Ridge of refitting weights to rounded inputs; negative: they are not refitted.
+        sweeps: Rounds of coordinate descent.
+        compensate: Whether errors are made good for at all; else every code is the nearest.
+    """
+
+    damping: float = 0.01
+    ridge: float = 0.01
+    sweeps: int = 3
+    compensate: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Rounded:
+    """A layer's new weights.
+
+    Attributes:
+        codes: ``[g, o, i]``.
+        grid: What they mean.
+        shift: To be added to the bias, float64 ``[C_out]``.
+        before: Expected squared error of the output with nearest codes, over its power.
+        after: The same of these codes.
+        clipped: Share of weights beyond the grid's reach.
+    """
+
+    codes: Array
+    grid: Grid
+    shift: Array
+    before: float
+    after: float
+    clipped: float
+
+    @property
+    def scale(self) -> Array:
+        """One for each output channel, float32 ``[C_out]``."""
+        return self.grid.scale.reshape(-1).astype(np.float32)
+
+
+def shift_grid(peak: Array, form: Form, finer: float = 0.0) -> Grid:
+    """Scales that reach the largest weights, or that times ``2^-finer``.
+
+    Args:
+        peak: Largest magnitude of each output channel, ``[g, o, 1]``; a channel of zeros has
+            scale 1.
+        form: Of shift terms.
+        finer: Octaves by which the grid is finer, and clips.
+    """
+    known = levels(form.terms, form.wide)
+    high = int(known[-1])
+    safe = np.where(peak > 0, peak, float(high))
+    exponent = np.log2(safe / high)
+    exponent = (exponent if form.free else np.ceil(exponent)) - finer
+    exponent = np.maximum(exponent, _LEAST_EXPONENT)
+    return Grid(2.0**exponent, -high, high, known)
+
+
+def _grids(target: Array, form: Form, importance: Array) -> Iterator[Grid]:
+    """Candidates; ``importance``: ``E[x^2]`` of every input, ``[g, i]``."""
+    if not form.terms:
+        for worth in (np.ones_like(importance), importance):
+            yield search_scales(target, worth, form.bits)
+        return
+    peak = np.abs(target).max(axis=2, keepdims=True)
+    if not form.free:
+        yield from (shift_grid(peak, form, finer) for finer in _FINER)
+        return
+    for worth in (np.ones_like(importance), importance):
+        tried = [shift_grid(peak, form, part / _PARTS) for part in range(-4, 12)]
+        errors = [_weighted(target, g, worth) for g in tried]
+        best = np.argmin(np.stack(errors), axis=0)
+        scales = np.stack([g.scale for g in tried])
+        yield replace(tried[0], scale=np.take_along_axis(scales, best[None], axis=0)[0])
+
+
+def _weighted(target: Array, grid: Grid, importance: Array) -> Array:
+    off = target - grid.scale * grid.rounded(target / grid.scale)
+    return np.asarray((off * off * importance[:, None]).sum(axis=2, keepdims=True))
+
+
+def round_layer(layer: ChannelLayer, seen: Moments | None, form: Form, how: How) -> Rounded:
+    """Codes, scales and bias shift of one layer.
+
+    Args:
+        layer: Its weights; finite.
+        seen: Moments of its input; ``None``: nothing is known, and every code is the nearest.
+        form: What weights may be.
+        how: Settings.
+    """
+    weight = layer.matrix().astype(np.float64)
+    groups, outputs, inputs = weight.shape
+    if seen is None:
+        codes, grid = _nearest(weight, form, np.ones((groups, inputs)))
+        error = float(np.square(weight - codes * grid.columns(inputs)).sum())
+        error /= float(np.square(weight).sum()) or 1.0
+        shift = np.zeros(groups * outputs)
+        return Rounded(codes, grid, shift, error, error, _clipped(weight, grid))
+    hessian, cross = normal_equations(seen, centered=layer.bias is not None)
+    target = weight
+    if seen.cross is not None and how.ridge >= 0 and how.compensate:
+        target = refitted(weight, hessian, cross, how.ridge, seen.rows)
+    plain, plain_grid = _nearest(weight, form, np.einsum("gii->gi", hessian))
+    codes, grid = plain, plain_grid
+    if how.compensate:
+        damping = ridge_of(how.damping, inputs, seen.rows)
+        codes, grid = _chosen(target, hessian, form, damping, how.sweeps)
+    made = codes * grid.columns(inputs)
+    mean = seen.mean / seen.rows
+    aim = seen.target / seen.rows if how.ridge >= 0 else mean
+    shift = np.einsum("goi,gi->go", weight, aim) - np.einsum("goi,gi->go", made, mean)
+    power = float(((weight @ hessian) * weight).sum()) or 1.0
+    before = float(expected_error(weight, plain, plain_grid, hessian).sum()) / power
+    after = float(expected_error(target, codes, grid, hessian).sum()) / power
+    return Rounded(codes, grid, shift.reshape(-1), before, after, _clipped(target, grid))
+
+
+def _clipped(weight: Array, grid: Grid) -> float:
+    return float(np.mean(np.abs(weight) > (grid.high + 0.5) * grid.scale))
+
+
+def _nearest(weight: Array, form: Form, importance: Array) -> tuple[Array, Grid]:
+    grid = next(_grids(weight, form, importance))
+    return nearest(weight, grid), grid
+
+
+def _chosen(
+    target: Array, hessian: Array, form: Form, damping: float, sweeps: int
+) -> tuple[Array, Grid]:
+    """The best candidate of every output channel, then coordinate descent."""
+    diagonal = np.einsum("gii->gi", hessian)
+    order = Order.of(hessian, damping)
+    best: tuple[Array, Array, Array] | None = None
+    for grid in _grids(target, form, diagonal):
+        codes = compensated_in(target, grid, order)
+        fitted = refit(target, codes, grid, hessian) if form.free else grid
+        error = expected_error(target, codes, fitted, hessian)[..., None]
+        if best is None:
+            best = (error, codes, fitted.scale)
+            continue
+        better = error < best[0]
+        pairs = zip((error, codes, fitted.scale), best, strict=True)
+        new, held, scale = (np.where(better, a, b) for a, b in pairs)
+        best = (new, held, scale)
+    assert best is not None
+    _, codes, scale = best
+    grid = replace(grid, scale=scale)
+    size = hessian.shape[-1]
+    ridge = np.where(diagonal.mean(axis=1) > 0, damping * diagonal.mean(axis=1), 1.0)
+    damped = hessian + ridge[:, None, None] * np.eye(size)
+    codes = descend(target, codes, grid, damped, sweeps)
+    if form.free:
+        grid = refit(target, codes, grid, hessian)
+        codes = descend(target, codes, grid, damped, 1)
+    return codes.astype(grid.dtype), grid
