@@ -52,6 +52,7 @@ PASSES = (
             "edits",
             "estimate",
             "layer_rules",
+            "shift_codes",
             "parity",
             "torchgraph",
         )
