@@ -25,6 +25,7 @@ __all__ = [
     "QuantizeActivation",
     "QuantizeLog",
     "QuantizeWeight",
+    "Remark",
     "ReplaceConstant",
     "ShiftWeight",
     "dump",
@@ -58,7 +59,8 @@ class QuantizeWeight:
         value: Name of the constant.
         params: Per tensor, per axis or block-wise.
         consumers: As above; empty: all.
-        codes: Codes chosen by an algorithm, in the constant's shape; ``None``: the nearest.
+        codes: Codes chosen by an algorithm, in the constant's shape, int8 up to 8 bits;
+            ``None``: the nearest.
     """
 
     value: str
@@ -155,6 +157,17 @@ class KeepFloat:
     reason: str
 
 
+@dataclass(frozen=True)
+class Remark:
+    """What a planner found out about the model as a whole; it becomes a note in the report.
+
+    Attributes:
+        text: One line.
+    """
+
+    text: str
+
+
 Edit = (
     QuantizeActivation
     | QuantizeLog
@@ -163,6 +176,7 @@ Edit = (
     | ShiftWeight
     | FoldChannels
     | KeepFloat
+    | Remark
 )
 # Where a bundle keeps them.
 EDITS = "edits.npz"
@@ -176,6 +190,7 @@ _KINDS: dict[str, type[Any]] = {
         ShiftWeight,
         FoldChannels,
         KeepFloat,
+        Remark,
     )
 }
 

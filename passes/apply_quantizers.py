@@ -13,11 +13,12 @@ from edgevit.edits import (
     KeepFloat,
     QuantizeActivation,
     QuantizeWeight,
+    Remark,
     ReplaceConstant,
 )
 from edgevit.errors import InternalError
 from edgevit.model import Names, constant, shape_of
-from edgevit.pipeline import Change, Outcome, Refusal
+from edgevit.pipeline import Change, Note, Outcome, Refusal
 from edgevit.quantization import QParams, quantize
 
 __all__ = ["apply"]
@@ -31,7 +32,8 @@ def apply(model: ir.Model, edits: Sequence[Edit], rule: str) -> Outcome:
 
     Args:
         model: Canonical model that the edits were planned on.
-        edits: Of quantizers and constants; a ``KeepFloat`` becomes a refusal.
+        edits: Of quantizers and constants; a ``KeepFloat`` becomes a refusal, a ``Remark`` a
+            note.
         rule: Name of the pass; nodes it makes carry it.
 
     Raises:
@@ -40,7 +42,10 @@ def apply(model: ir.Model, edits: Sequence[Edit], rule: str) -> Outcome:
     graph = _Graph(model, rule)
     changes: list[Change] = []
     refusals: list[Refusal] = []
+    notes = tuple(Note("", edit.text) for edit in edits if isinstance(edit, Remark))
     for edit in edits:
+        if isinstance(edit, Remark):
+            continue
         if isinstance(edit, KeepFloat):
             refusals.append(Refusal(rule, edit.node, edit.reason))
             continue
@@ -48,7 +53,7 @@ def apply(model: ir.Model, edits: Sequence[Edit], rule: str) -> Outcome:
             raise InternalError(f"{rule!r} planned a {type(edit).__name__}, no quantizer")
         detail = _EDITORS[type(edit)](graph, edit)
         changes.append(Change(rule, str(getattr(edit, "value", "")), detail))
-    return Outcome(model, bool(changes), tuple(changes), tuple(refusals))
+    return Outcome(model, bool(changes), tuple(changes), tuple(refusals), notes)
 
 
 class _Graph:

@@ -120,7 +120,7 @@ class Compensate(CalibratedPass):
                 made, dtype = reconstruct(layer, seen[layer.name], eight), "int8"
             made = held(made, scheme.least_scale)
             key = (str(layer.node.outputs[0].name),)
-            codes = layer.from_matrix(made.codes).astype(np.int32)
+            codes = layer.from_matrix(made.codes)  # int8: a bundle keeps them as they are
             params = _params(layer, made, dtype)
             yield QuantizeWeight(str(operand(layer.node, 1).name), params, key, codes)
             if layer.bias is None:

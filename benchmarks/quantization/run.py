@@ -27,6 +27,7 @@ __all__ = [
     "code_of",
     "compile_command",
     "float_tflite",
+    "one_sample",
 ]
 
 PEERS = ROOT / ".venv-peers"  # make peers-env
@@ -110,7 +111,7 @@ def _compiled(begun: Cell, case: Case, ours: Ours) -> tuple[Cell, Path]:
     bundle.parent.mkdir(parents=True, exist_ok=True)
     command = compile_command(case, ours.target, ours.precision, bundle)
     # All 64 samples calibrate; without --inputs the last fifth would be kept out.
-    command += ["--calib", str(calibration_file(case)), "--inputs", str(_one_sample(case))]
+    command += ["--calib", str(calibration_file(case)), "--inputs", str(one_sample(case))]
     command += ["--passes", ours.passes] if ours.passes else []
     done = _timed(command, begun)
     said = json.loads(done.output)
@@ -129,7 +130,7 @@ def compile_command(case: Case, target: str, precision: str, bundle: Path) -> li
     return command
 
 
-def _one_sample(case: Case) -> Path:
+def one_sample(case: Case) -> Path:
     """Nothing is verified, but a sample for it is still read."""
     path = BUILD / "calibration" / f"{case.name}-one.npz"
     if not path.is_file():
