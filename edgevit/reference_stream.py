@@ -159,10 +159,12 @@ def _main(arguments: Sequence[str]) -> None:
     session = _session(arguments[0], int(arguments[1]))
     names = [o.name for o in session.get_outputs()]
     inputs = {i.name for i in session.get_inputs()}
-    stdin, stdout = sys.stdin.buffer, sys.stdout.buffer
-    while (sample := _read(stdin)) is not None:
-        feeds = {n: a for n, a in sample.items() if n in inputs}
-        _write(stdout, dict(zip(names, session.run(None, feeds), strict=True)))
+    # Not sys.stdout.buffer: with PYTHONUNBUFFERED it is the bare file, whose write may be
+    # short when a signal (a stopped job that goes on) comes in between: bytes were lost.
+    with open(0, "rb", closefd=False) as stdin, open(1, "wb", closefd=False) as stdout:
+        while (sample := _read(stdin)) is not None:
+            feeds = {n: a for n, a in sample.items() if n in inputs}
+            _write(stdout, dict(zip(names, session.run(None, feeds), strict=True)))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -77,3 +81,37 @@ def test_an_error_of_the_source_is_its_own() -> None:
 
     with pytest.raises(InputError, match="the second image"):
         list(run_stream(_model(), broken(), threads=1))
+
+
+def _children() -> set[int]:
+    task = Path("/proc/self/task")
+    return {int(c) for t in task.iterdir() for c in (t / "children").read_text().split()}
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def test_a_child_that_is_stopped_in_a_write_goes_on_where_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A signal cuts a blocked write short: the rest has to follow, unbuffered or not."""
+    monkeypatch.setenv("PYTHONUNBUFFERED", "1")
+    g = GraphBuilder()
+    size = 400_000  # floats: far more than a pipe holds
+    model: bytes = g.proto([g.op("Abs", g.input("x", (size,)), out="y")]).SerializeToString()
+    samples = [{"x": -np.arange(k, k + size, dtype=np.float32)} for k in range(4)]
+    before = _children()
+    found = run_stream(model, samples, threads=1)
+    answers = [next(found)["y"]]
+    (child,) = _children() - before
+    for _ in range(3):
+        limit = time.monotonic() + 20
+        while _state(child) != "S" and time.monotonic() < limit:
+            time.sleep(0.01)
+        time.sleep(0.05)  # asleep in a write to a full pipe: nobody reads
+        os.kill(child, signal.SIGSTOP)
+        os.kill(child, signal.SIGCONT)
+        answers.append(next(found)["y"])
+    for sample, y in zip(samples, answers, strict=True):
+        np.testing.assert_array_equal(y, -sample["x"])
