@@ -46,13 +46,16 @@ CURVES_OF_TEXTS: Curves = {
     "mask_bits": ({}, (6, 8, 10, 12)),
     "shift": ({}, (0.05, 0.1, 0.2)),
 }
-# One device near the knee of each curve.
+# One device near the knee of each curve; the hybrid asks for ten times the light.
 PATHS: tuple[dict[str, Any], ...] = (
     {"photons": 30.0},
     {"photons": 1e4, "adc_bits": 4},
     {"mask_bits": 3},
     {"shift": 0.3},
 )
+PATHS_OF: dict[str, tuple[dict[str, Any], ...]] = {
+    "fashion_hybrid_ts": ({"photons": 300.0}, *PATHS[1:]),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +160,7 @@ def paths(model: str, plane: str, count: int) -> None:
     print("| model | device | n | fast | wave | difference in standard errors |")
     print("|" + "---|" * 6)
     with prepared(model, plane, count) as (subject, task):
-        for fields in PATHS:
+        for fields in PATHS_OF.get(model, PATHS):
             point = Point(**fields)
             fast, wave = (marks(subject, task, point, p) for p in ("fast", "wave"))
             apart = fast.astype(float) - wave

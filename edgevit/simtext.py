@@ -21,6 +21,7 @@ def text_of_simulation(found: Mapping[str, Any]) -> str:
     lines.append(
         f"{len(program)} optical layers, {frames} frames (signs included), {masks} masks"
     )
+    lines += [_mapping_table(program), ""]
     if cost is not None:
         lines += _cost_lines(cost)
     if "precision" in found:
@@ -31,6 +32,19 @@ def text_of_simulation(found: Mapping[str, Any]) -> str:
         lines.append(f"labels: {found['labels']}; +- is one standard error")
     lines += [f"written: {path}" for path in found.get("pictures", ())]
     return "\n".join(lines)
+
+
+def _mapping_table(program: Sequence[Mapping[str, Any]]) -> str:
+    """Sums of the layers of each mapping; a frame's pixels are those of the input plane."""
+    cells = []
+    for mapping in sorted({row["mapping"] for row in program}):
+        rows = [row for row in program if row["mapping"] == mapping]
+        frames, masks, macs, pixels = (
+            sum(row[key] for row in rows) for key in ("frames", "masks", "macs", "pixels")
+        )
+        each = f"{macs / max(pixels, 1):.3g}"
+        cells.append((mapping, str(len(rows)), str(frames), str(masks), each))
+    return table(("mapping", "layers", "frames", "masks", "MAC a pixel and frame"), cells)
 
 
 def _cost_lines(cost: Mapping[str, Any]) -> list[str]:

@@ -107,6 +107,7 @@ def _frames(subject: Any) -> list[dict[str, Any]]:
                 "frames": done.frames,
                 "masks": done.masks,
                 "macs": done.macs,
+                "pixels": done.pixels_in,
                 "macs_per_pixel": done.macs / max(done.pixels_in, 1),
             }
         )

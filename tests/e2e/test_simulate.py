@@ -68,6 +68,21 @@ def test_costs_start_with_what_is_not_verified(bundle: Path) -> None:
     assert "Hz" in text
 
 
+def test_work_is_summed_by_mapping(bundle: Path) -> None:
+    found = simulate(bundle, Study(), SilentProgress())
+    lines = text_of_simulation(found).splitlines()
+    head = next(i for i, line in enumerate(lines) if line.startswith("mapping"))
+    rows = [line.split() for line in lines[head + 2 :] if line]
+    assert sum(int(row[1]) for row in rows) == len(found["program"])
+    assert sum(int(row[2]) for row in rows) == sum(row["frames"] for row in found["program"])
+    # A dense product does at most one multiply-accumulate a pixel; signs take two exposures.
+    (dense,) = [float(row[4]) for row in rows if row[0] == "one-shot"]
+    macs = sum(row["macs"] for row in found["program"] if row["mapping"] == "one-shot")
+    frames = sum(row["frames"] for row in found["program"] if row["mapping"] == "one-shot")
+    assert dense == pytest.approx(macs / frames / 256**2, rel=5e-3)
+    assert dense <= 0.5
+
+
 def test_hypothetical_set_ups_say_so_first(bundle: Path) -> None:
     study = Study(setup="hypothetical-4k-2mhz")
     text = text_of_simulation(simulate(bundle, study, SilentProgress()))
