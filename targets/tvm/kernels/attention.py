@@ -252,7 +252,7 @@ class _Block:
             at = start + i * lanes
             power = local(lanes)
             less = load(self.scratch, at, lanes) - T.Broadcast(peak[0], lanes)
-            store(power, 0, vmath.exp(less), lanes)
+            store(power, 0, vmath.exp_below(less), lanes)
             store(self.scratch, at, load(power, 0, lanes), lanes)
             store(total, 0, load(total, 0, lanes) + load(power, 0, lanes), lanes)
         one = tirx.const(1.0, "float32")

@@ -171,7 +171,7 @@ class RowSoftmax:
             peak = part.reduced("max", float("-inf"), lambda at, n: load(x, base + at, n))
 
             def power(at: Any, n: int) -> Any:
-                return vmath.exp(load(x, base + at, n) - spread(peak[0], n))
+                return vmath.exp_below(load(x, base + at, n) - spread(peak[0], n))
 
             part.written(out, to, power)
             total = part.reduced("sum", 0.0, lambda at, n: load(out, to + at, n))

@@ -95,6 +95,15 @@ def test_exp_is_relatively_exact_and_ends_where_it_says(computed: Any) -> None:
     assert np.isposinf(y[r > largest * (1 + 2**-22)]).all()
 
 
+def test_exp_below_zero_is_as_exact_as_softmax_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(vmath.UNARY, "exp_below", vmath.exp_below)  # type: ignore[arg-type]
+    x = -np.geomspace(1e-7, 200, POINTS).astype(np.float32)
+    x[-1] = -np.inf
+    jobs = [(Unary("exp_below", POINTS), [x, np.zeros_like(x)])]
+    kernels(native(), jobs)
+    assert np.abs(jobs[0][1][1] - np.exp(x.astype(np.float64))).max() <= 2**-22
+
+
 @pytest.mark.parametrize("name", ["erf", "gelu", "tanh"])
 def test_a_worse_polynomial_is_noticed(name: str, computed: Any) -> None:
     """The limits are tight: an error of 4e-6 of the largest result is past them."""
