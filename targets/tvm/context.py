@@ -73,10 +73,13 @@ class Context:
         program: The calls so far.
         machine: What they will run on.
         held: Source values that have a place.
+        dynamic: Whether layers with stored weights quantize their data as they run.
+        coded: Codes of rows and their steps, of values that such layers have read.
     """
 
-    def __init__(self, machine: Machine) -> None:
-        self.machine = machine
+    def __init__(self, machine: Machine, *, dynamic: bool = False) -> None:
+        self.machine, self.dynamic = machine, dynamic
+        self.coded: dict[ir.Value, tuple[Rows, Ref]] = {}
         self.program = Program()
         self.held: dict[ir.Value, Held] = {}
         self._waiting: dict[ir.Value, Waiting] = {}

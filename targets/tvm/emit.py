@@ -92,7 +92,8 @@ def _code(
 
 def emit(model: ir.Model, machine: Machine, options: LowerOptions) -> Lowered:
     """Lower a canonical model; see ``TVMBackend.lower``."""
-    graph, ctx = model.graph, Context(machine)
+    graph = model.graph
+    ctx = Context(machine, dynamic=options.precision == "w8a8-dyn")
     inputs = []
     for value in graph.inputs:
         held = _dense(ctx, value)

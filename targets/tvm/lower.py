@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TVMBackend"]
 
-PRECISIONS = frozenset({"fp32", "w8a8", "w4a8"})
+PRECISIONS = frozenset({"fp32", "w8a8", "w8a8-dyn", "w4a8"})
 # With other versions of the pair, tvm.ir.save_json crashes and code differs.
 VERSIONS = {"apache-tvm": "0.27.0.post1", "apache-tvm-ffi": "0.1.14.post1"}
 
@@ -71,7 +71,7 @@ class TVMBackend:
 
     def arithmetic(self, precision: str) -> Arithmetic:
         """Floats are float32 throughout."""
-        return Arithmetic()
+        return Arithmetic(dynamic=precision == "w8a8-dyn")
 
     def lower(self, model: ir.Model, target: Target, options: LowerOptions) -> Lowered:
         """Lower a canonical model whose every node is supported. Deterministic bytes.

@@ -17,6 +17,7 @@ from edgevit.targets.tvm.kernels.depthwise import Depthwise, pack_depthwise
 from edgevit.targets.tvm.kernels.gemm import Gemm, layout, pack_b
 from edgevit.targets.tvm.kernels.kernel import Kernel
 from edgevit.targets.tvm.kernels.windows import Pool
+from edgevit.targets.tvm.ops_dynamic import dynamic_conv
 from edgevit.targets.tvm.ops_integer import integer_conv
 from edgevit.targets.tvm.ops_movement import padded, region
 from edgevit.targets.tvm.program import Ref
@@ -108,7 +109,7 @@ def _weight(node: ir.Node) -> np.ndarray:
 
 
 def _conv(ctx: Context, node: ir.Node) -> None:
-    if not integer_conv(ctx, node):
+    if not (integer_conv(ctx, node) or dynamic_conv(ctx, node)):
         float_conv(ctx, node, _weight(node), optional(node, 2))
 
 

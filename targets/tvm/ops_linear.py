@@ -15,6 +15,7 @@ from edgevit.targets.tvm.context import Context, numbers_of
 from edgevit.targets.tvm.kernels.attention import Attention, Heads, Mask
 from edgevit.targets.tvm.kernels.batched import Batched, Matrices
 from edgevit.targets.tvm.kernels.gemm import Gemm, layout, pack_b
+from edgevit.targets.tvm.ops_dynamic import dynamic_linear
 from edgevit.targets.tvm.ops_integer import integer_linear
 from edgevit.targets.tvm.program import Ref
 from edgevit.targets.tvm.strides import Held, dense
@@ -27,7 +28,7 @@ __all__ = ["OPS", "float_linear"]
 
 def _linear(ctx: Context, node: ir.Node) -> None:
     """Rows in the order in which they lie, whatever the leading axes are."""
-    if integer_linear(ctx, node):
+    if integer_linear(ctx, node) or dynamic_linear(ctx, node):
         return
     weight = numbers_of(data_of(node, 1))
     if weight is None:

@@ -44,9 +44,9 @@ class Tail:
     epilogue: Epilogue
     residual: Held | None
 
-    def refs(self, ctx: Context, columns: int, scale: Ref | None = None) -> tuple[Ref, ...]:
-        """The epilogue's operands, in its order."""
-        found = [] if scale is None else [scale]
+    def refs(self, ctx: Context, columns: int, *scales: Ref) -> tuple[Ref, ...]:
+        """The epilogue's operands, in its order; ``scales`` of columns, then of rows."""
+        found = list(scales)
         if self.bias is not None:
             array = constant(self.bias)
             if array is None:
@@ -96,6 +96,7 @@ def tail(
     *,
     biased: ir.Value | None = None,
     scaled: bool = False,
+    by_row: bool = False,
 ) -> Tail:
     """Take over what follows a head.
 
@@ -105,6 +106,7 @@ def tail(
         view: How its result will lie.
         biased: The bias that the head has itself.
         scaled: Whether sums are integers, whose scale comes first.
+        by_row: Whether rows have scales too.
     """
     value, bias = node.outputs[0], biased
     follower = only_consumer(value)
@@ -134,6 +136,7 @@ def tail(
         value = follower.outputs[0]
     steps = Epilogue(
         scale=scaled,
+        row_scale=by_row,
         quantize=codes,
         bias=bias is not None,
         activation=function,

@@ -1,6 +1,6 @@
 """What follows an accumulator before it is stored: the tail of a linear or a convolution.
 
-In this order: scale (integer accumulators), bias, residual and activation in either order,
+In this order: scales (integer accumulators), bias, residual and activation in either order,
 quantization. Every step is elementwise over vectors of neighboring output columns.
 """
 
@@ -105,6 +105,7 @@ class Epilogue:
 
     Attributes:
         scale: Multiply by a float32 operand [columns]: what makes integers reals.
+        row_scale: Multiply by a float32 operand [rows]: that of data quantized row by row.
         bias: Add a float32 operand [columns].
         activation: Elementwise function, if any.
         residual: Add a float32 operand that is addressed like the output. Kernels whose
@@ -114,6 +115,7 @@ class Epilogue:
     """
 
     scale: bool = False
+    row_scale: bool = False
     bias: bool = False
     activation: Activation | None = None
     residual: bool = False
@@ -125,15 +127,17 @@ class Epilogue:
         """Of the output."""
         return self.quantize.dtype if self.quantize else "float32"
 
-    def operands(self, columns: int, places: int) -> tuple[Operand, ...]:
+    def operands(self, columns: int, places: int, rows: int = 0) -> tuple[Operand, ...]:
         """What the steps read, in order, and last what they write.
 
         Args:
             columns: Length of the vectors.
             places: Elements from the output's first one to its last.
+            rows: Rows of the output, where they have scales.
         """
         reads = (
             ("scale", self.scale, columns),
+            ("row_scale", self.row_scale, rows),
             ("bias", self.bias, columns),
             ("residual", self.residual, places),
         )
@@ -141,7 +145,13 @@ class Epilogue:
         return (*inputs, Operand("output", self.dtype, places, written=True))
 
     def apply(
-        self, value: Any, buffers: Sequence[Any], column: Any, place: Any, lanes: int
+        self,
+        value: Any,
+        buffers: Sequence[Any],
+        column: Any,
+        place: Any,
+        lanes: int,
+        row: Any = None,
     ) -> Any:
         """The outputs of ``lanes`` neighboring columns.
 
@@ -151,12 +161,16 @@ class Epilogue:
             column: First column.
             place: First element's index in the output.
             lanes: How many.
+            row: Of the output, where rows have scales.
         """
         names = [o.name for o in self.operands(0, 0)]
         of = dict(zip(names, buffers, strict=True))
         x = typed(value, "float32")
         if self.scale:
             x = x * load(of["scale"], column, lanes)
+        if self.row_scale:
+            one = of["row_scale"][row]
+            x = x * (T.Broadcast(one, lanes) if lanes > 1 else one)
         if self.bias:
             x = x + load(of["bias"], column, lanes)
         if self.residual and self.residual_first:

@@ -66,7 +66,7 @@ class Gemm:
             Operand("a", kind.left, (self.rows - 1) * self.row_stride + self.depth),
             Operand("b", kind.right, kind.size(columns.vectors, columns.lanes, self.depth)),
             *kind.operands(columns.count),
-            *self.epilogue.operands(columns.count, places),
+            *self.epilogue.operands(columns.count, places, self.rows),
         )
 
     def body(self, machine: Machine, *buffers: Any) -> None:
@@ -83,6 +83,6 @@ class Gemm:
             left = [r * self.row_stride for r in rows]
             kind.multiply(tile, a, left, b, panel, self.depth)
             places = [r * self.output_stride for r in rows]
-            finish(tile, self.epilogue, rest[kind.starts :], starts, places)
+            finish(tile, self.epilogue, rest[kind.starts :], starts, places, rows)
 
         tiles(machine, self.rows, columns, self.rows * columns.count * self.depth, write)

@@ -11,12 +11,12 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from edgevit.targets.tvm import vmath
-from edgevit.targets.tvm.kernels.epilogue import Quantize
+from edgevit.targets.tvm.kernels.epilogue import Quantize, typed
 from edgevit.targets.tvm.kernels.kernel import Operand, load, local, loop, store
 from edgevit.targets.tvm.kernels.reduce import combine, horizontal
 from edgevit.targets.tvm.machine import Machine
 
-__all__ = ["LayerNorm", "Row", "RowSoftmax", "spread"]
+__all__ = ["LayerNorm", "QuantizeRows", "Row", "RowSoftmax", "spread"]
 
 PARALLEL_FROM = 32768
 
@@ -178,3 +178,55 @@ class RowSoftmax:
             inverse = local(1)
             T.buffer_store(inverse, tirx.const(1.0, "float32") / total[0], [0])
             part.written(out, to, lambda at, n: load(out, to + at, n) * spread(inverse[0], n))
+
+
+@dataclass(frozen=True)
+class QuantizeRows:
+    """Codes of each row, -127 to 127 of its own largest magnitude, and what a step is worth.
+
+    Attributes:
+        rows: Number of rows.
+        columns: Elements of a row, neighbors in memory.
+        stride: From row to row of the input.
+        width: From row to row of the codes; those past the columns are not written.
+        zero: Code of 0.
+        dtype: ``uint8`` or ``int8``.
+    """
+
+    rows: int
+    columns: int
+    stride: int
+    width: int
+    zero: int
+    dtype: str
+
+    label = "quantize_rows"
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        """Codes, steps, input."""
+        return (
+            Operand("codes", self.dtype, self.rows * self.width, written=True),
+            Operand("steps", "float32", self.rows, written=True),
+            Operand("x", "float32", (self.rows - 1) * self.stride + self.columns),
+        )
+
+    def body(self, machine: Machine, *buffers: Any) -> None:
+        """The largest magnitude, then the codes."""
+        codes, steps, x = buffers
+        part = Row(self.columns, machine.lanes)
+        zero, most = (tirx.const(n, "float32") for n in (0.0, 127.0))
+        with _rows(self.rows, self.columns) as row:
+            base = row * self.stride
+            peak = part.reduced("max", 0.0, lambda at, n: tirx.abs(load(x, base + at, n)))
+            T.buffer_store(steps, peak[0] / most, [row])
+            inverse = local(1)
+            T.buffer_store(inverse, tirx.Select(peak[0] > zero, most / peak[0], zero), [0])
+
+            def code(at: Any, n: int) -> Any:
+                whole = tirx.nearbyint(load(x, base + at, n) * spread(inverse[0], n))
+                whole = vmath.minimum(127.0, vmath.maximum(-127.0, whole))
+                shifted = typed(whole, "int32") + spread(tirx.const(self.zero, "int32"), n)
+                return typed(shifted, self.dtype)
+
+            part.written(codes, row * self.width, code)

@@ -238,6 +238,7 @@ def finish(
     buffers: Sequence[Any],
     columns: Sequence[Any],
     places: Sequence[Any],
+    rows: Sequence[Any] = (),
 ) -> None:
     """Apply an epilogue to a tile and store it.
 
@@ -247,10 +248,16 @@ def finish(
         buffers: Its operands; the last one is the output.
         columns: First column of each vector.
         places: Index in the output of each row's column 0.
+        rows: Index of each row, where rows have scales.
     """
     for row, place in enumerate(places):
         for vector, column in enumerate(columns):
             value = epilogue.apply(
-                tile.total(row, vector), buffers, column, place + column, tile.lanes
+                tile.total(row, vector),
+                buffers,
+                column,
+                place + column,
+                tile.lanes,
+                rows[row] if rows else None,
             )
             store(buffers[-1], place + column, value, tile.lanes)
