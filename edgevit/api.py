@@ -16,6 +16,7 @@ from edgevit.loading import load
 from edgevit.optimize import plans
 from edgevit.progress import Progress, SilentProgress
 from edgevit.recipe import save_recipe as _save_recipe
+from edgevit.tuning import tuning_of
 from edgevit.variants import Shapes, check_distinct
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ def compile(
     keep_failed: bool = False,
     dry_run: bool = False,
     save_recipe: Paths | None = None,
+    tune: int | None = None,
+    tuning: Paths | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Bundle:
@@ -94,6 +97,9 @@ def compile(
         keep_failed: Keep ``OUT.failed.edgevit`` when a gate fails.
         dry_run: Do everything but write the bundle.
         save_recipe: Write the effective options as a recipe.
+        tune: Measure up to so many choices of each kernel here, and keep what is faster.
+        tuning: File of such measurements, used and, with ``tune``, added to; default with
+            ``tune``: ``tuning-MACHINE.json`` beside the bundle.
         overwrite: Replace an existing bundle.
         progress: Told of each step.
 
@@ -132,8 +138,10 @@ def compile(
         exact = [m.exact for m in more]
     with steps.step("partition"):
         covered = [job.partition(plan, *s) for s in zip(sources, graphs, strict=True)]
+    variants = [parts for _, parts in covered]
+    chosen = tuning_of(plan, variants, tune, None if tuning is None else Path(tuning), steps)
     with steps.step("lower"):
-        lowered = job.lower(plan, [parts for _, parts in covered])
+        lowered = job.lower(plan, variants, chosen)
     with steps.step("reference"):
         asked = zip(graphs, exact, data, strict=True)
         expected = [job.expect(plan, g, x, d, verify) for g, x, d in asked]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from edgevit.bundle import Binding, Part
 from edgevit.errors import Availability
@@ -22,6 +22,7 @@ __all__ = [
     "Lowered",
     "Merging",
     "Resolving",
+    "Tuning",
 ]
 
 
@@ -51,11 +52,13 @@ class LowerOptions:
         io: ``"source"`` keeps the source model's layout and dtypes at the artifact's
             boundary; ``"native"`` gives the engine's own (channels-last, float16).
         stem: File name stem of the artifact inside the bundle.
+        tuning: What was measured (``Tuning``), as its file holds it; ``None``: nothing.
     """
 
     precision: str
     io: Literal["source", "native"]
     stem: str
+    tuning: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,25 @@ class Resolving(Protocol):
 
     def resolve(self, target: Target) -> Target:
         """The target with every option as it is recorded: equal names, equal bytes."""
+
+
+@runtime_checkable
+class Tuning(Protocol):
+    """What a backend may do besides: choose by measuring on this machine."""
+
+    def tune(
+        self,
+        model: ir.Model,
+        target: Target,
+        options: LowerOptions,
+        trials: int,
+        tick: Callable[[int, int], None],
+    ) -> dict[str, Any]:
+        """``options.tuning`` with what it lacks for a canonical model, measured.
+
+        Raises:
+            GateError: The target is another machine.
+        """
 
 
 class Backend(Protocol):

@@ -76,6 +76,10 @@ def _compile_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--keep-failed", action="store_true", help="keep OUT.failed.edgevit")
     p.add_argument("--dry-run", action="store_true", help="everything but writing the bundle")
     p.add_argument("--save-recipe", metavar="FILE", help="write the options as a recipe")
+    p.add_argument("--tune", type=int, metavar="N", help="time N choices of each kernel here")
+    p.add_argument(
+        "--tuning", metavar="FILE", help="choices measured before; with --tune kept"
+    )
     p.add_argument("--bundle-version", type=int, metavar="N")
     p.add_argument("--seed", type=int, metavar="N")
     p.add_argument("--overwrite", action="store_true", help="replace an existing bundle")

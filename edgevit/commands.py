@@ -97,6 +97,8 @@ def compile_command(options: argparse.Namespace) -> Answer:
         keep_failed=options.keep_failed,
         dry_run=options.dry_run,
         save_recipe=options.save_recipe,
+        tune=options.tune,
+        tuning=options.tuning,
         overwrite=options.overwrite,
         progress=_progress(options),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -143,19 +143,24 @@ def partition(
 
 
 def lower(
-    p: Plan, variants: Sequence[Sequence[partitions.Partition]]
+    p: Plan,
+    variants: Sequence[Sequence[partitions.Partition]],
+    tuning: Mapping[str, Any] | None = None,
 ) -> list[tuple[LoweredPart, ...]]:
     """Lower the parts of every variant, and put into one artifact what can be."""
     count = len(variants)
     made = [
-        _lower(p, parts, [stem_of(v, count, i, len(parts)) for i in range(len(parts))])
+        _lower(p, parts, [stem_of(v, count, i, len(parts)) for i in range(len(parts))], tuning)
         for v, parts in enumerate(variants)
     ]
     return merge_parts(made, p.target)
 
 
 def _lower(
-    p: Plan, parts: Sequence[partitions.Partition], stems: Sequence[str]
+    p: Plan,
+    parts: Sequence[partitions.Partition],
+    stems: Sequence[str],
+    tuning: Mapping[str, Any] | None,
 ) -> tuple[LoweredPart, ...]:
     """Lower every part with its backend."""
     made = []
@@ -163,7 +168,7 @@ def _lower(
         native = part.backend == p.target.backend
         precision = p.precision if native else "fp32"
         io = p.recipe.io if native and len(parts) == 1 else "source"
-        options = LowerOptions(precision, io, stem)
+        options = LowerOptions(precision, io, stem, tuning if native else None)
         backend = partitions.backend_of(part.backend)
         made.append(LoweredPart(part.backend, backend.lower(part.model, p.target, options)))
     return tuple(made)

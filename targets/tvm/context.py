@@ -23,6 +23,7 @@ from edgevit.targets.tvm.kernels.pointwise import (
 from edgevit.targets.tvm.machine import Machine
 from edgevit.targets.tvm.program import Program, Ref, Tensor
 from edgevit.targets.tvm.strides import Held, dense, joined, loops
+from edgevit.targets.tvm.tiles import Tiles
 from edgevit.targets.views import Factor, View, squeezed
 
 __all__ = ["Context", "Rows", "Waiting", "numbers_of"]
@@ -73,12 +74,16 @@ class Context:
         program: The calls so far.
         machine: What they will run on.
         held: Source values that have a place.
+        tiles: Register tiles of products.
         dynamic: Whether layers with stored weights quantize their data as they run.
         coded: Codes of rows and their steps, of values that such layers have read.
     """
 
-    def __init__(self, machine: Machine, *, dynamic: bool = False) -> None:
+    def __init__(
+        self, machine: Machine, *, dynamic: bool = False, tiles: Tiles | None = None
+    ) -> None:
         self.machine, self.dynamic = machine, dynamic
+        self.tiles = Tiles(machine, {}) if tiles is None else tiles
         self.coded: dict[ir.Value, tuple[Rows, Ref]] = {}
         self.program = Program()
         self.held: dict[ir.Value, Held] = {}

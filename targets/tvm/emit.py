@@ -22,8 +22,9 @@ from edgevit.targets.tvm.plan import Placed, document
 from edgevit.targets.tvm.program import Program, Tensor
 from edgevit.targets.tvm.strides import Held, dense
 from edgevit.targets.tvm.tables import OPS, key
+from edgevit.targets.tvm.tiles import Tiles, parse_tiles
 
-__all__ = ["emit"]
+__all__ = ["emit", "walked"]
 
 PARAMS, PLAN = ".params", ".plan.json"
 
@@ -90,10 +91,13 @@ def _code(
     return ptx(cuda_source(program, machine), machine), {"launches": calls}
 
 
-def emit(model: ir.Model, machine: Machine, options: LowerOptions) -> Lowered:
-    """Lower a canonical model; see ``TVMBackend.lower``."""
-    graph = model.graph
-    ctx = Context(machine, dynamic=options.precision == "w8a8-dyn")
+def walked(
+    graph: ir.Graph, machine: Machine, options: LowerOptions
+) -> tuple[Context, list[Placed]]:
+    """The emission of every node, and the places of the inputs."""
+    chosen = parse_tiles(options.tuning, machine, "tuning") if options.tuning else {}
+    dynamic = options.precision == "w8a8-dyn"
+    ctx = Context(machine, dynamic=dynamic, tiles=Tiles(machine, chosen))
     inputs = []
     for value in graph.inputs:
         held = _dense(ctx, value)
@@ -102,6 +106,13 @@ def emit(model: ir.Model, machine: Machine, options: LowerOptions) -> Lowered:
     for node in graph:
         if not ctx.done(node):
             OPS[key(node)].lower(ctx, node)
+    return ctx, inputs
+
+
+def emit(model: ir.Model, machine: Machine, options: LowerOptions) -> Lowered:
+    """Lower a canonical model; see ``TVMBackend.lower``."""
+    graph = model.graph
+    ctx, inputs = walked(graph, machine, options)
     outputs = _outputs(ctx, graph)
     values = list(_values(ctx, graph, inputs, outputs))
     kept = [p.held.tensor for p in (*inputs, *outputs)]
@@ -110,6 +121,8 @@ def emit(model: ir.Model, machine: Machine, options: LowerOptions) -> Lowered:
     offsets |= places
     sizes = (arena, len(params))
     code, more = _code(ctx.program, machine, offsets, sizes)
+    if ctx.tiles.used:
+        more["tiles"] = {n: [t.vectors, t.rows] for n, t in ctx.tiles.used.items()}
     gpu = isinstance(machine, Gpu)
     path = f"{options.stem}{'.ptx' if gpu else '.so'}"
     plan = document(

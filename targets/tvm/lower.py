@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from edgevit import registry
 from edgevit.backend import Arithmetic, Lowered, LowerOptions
-from edgevit.errors import Availability, UsageError, probe_packages
+from edgevit.errors import Availability, GateError, UsageError, probe_packages
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import onnx_ir as ir
 
     from edgevit.target import Target
@@ -88,6 +90,33 @@ class TVMBackend:
                 hint=f"choose one of {known}",
             )
         return emit(model, _machine(target), options)
+
+    def tune(
+        self,
+        model: ir.Model,
+        target: Target,
+        options: LowerOptions,
+        trials: int,
+        tick: Callable[[int, int], None],
+    ) -> dict[str, Any]:
+        """Time register tiles of the products that ``options.tuning`` does not know.
+
+        Raises:
+            GateError: The target is another machine, or a GPU, whose tiles follow from shapes.
+        """
+        from edgevit.targets.tvm.emit import walked
+        from edgevit.targets.tvm.tuner import measured, products
+
+        reason, chosen = self.foreign(target), _machine(target)
+        if reason is None and chosen.architecture.startswith("nvptx"):
+            reason = "tiles of a GPU follow from shapes"
+        if reason is not None:
+            raise GateError(f"cannot be tuned here: {reason}", hint="leave --tune out")
+        ctx, _ = walked(model.graph, chosen, options)
+        old = dict((options.tuning or {}).get("products", {}))
+        wanted = {n: k for n, k in products(ctx.program.steps).items() if n not in old}
+        found = measured(wanted, chosen, trials, tick)
+        return {"schema": 1, "machine": chosen.name, "products": {**old, **found}}
 
     def replay(self, lowered: Lowered) -> Lowered:
         """The same code, driven call by call: each value from the nearest mapped ones."""

@@ -12,9 +12,10 @@ from edgevit.model import shape_of
 from edgevit.targets.attributes import data_of, optional, whole
 from edgevit.targets.neighbors import fixed
 from edgevit.targets.tvm.context import Context, numbers_of
+from edgevit.targets.tvm.kernels.arithmetic import FLOAT32
 from edgevit.targets.tvm.kernels.conv import Conv, Window, pack_conv
 from edgevit.targets.tvm.kernels.depthwise import Depthwise, pack_depthwise
-from edgevit.targets.tvm.kernels.gemm import Gemm, layout, pack_b
+from edgevit.targets.tvm.kernels.gemm import Gemm
 from edgevit.targets.tvm.kernels.kernel import Kernel
 from edgevit.targets.tvm.kernels.windows import Pool
 from edgevit.targets.tvm.ops_dynamic import dynamic_conv
@@ -24,6 +25,7 @@ from edgevit.targets.tvm.program import Ref
 from edgevit.targets.tvm.strides import Held, dense
 from edgevit.targets.tvm.table import Op, floats, integers
 from edgevit.targets.tvm.tails import tail
+from edgevit.targets.tvm.tiles import product_name
 from edgevit.targets.views import View
 
 __all__ = ["OPS", "float_conv"]
@@ -143,18 +145,21 @@ def _convolved(
     groups = c // per
     view = dense(out_shape, CHANNELS_LAST)
     after = tail(ctx, node, view, biased=bias)
-    columns = layout(m // groups, ctx.machine)
     out = (out_shape[2], out_shape[3])
     steps = (dilations[0], dilations[1])
     window = Window(n, out, (kh, kw), strides, steps, h * w * c, w * c, c)
     if (kh, kw) == (1, 1) and groups == 1 and strides == (1, 1):
-        spec: Kernel = Gemm(n * h * w, c, columns, c, m, after.epilogue)
-        packed = pack_b(weight.reshape(m, c).T, ctx.machine)
+        name = product_name("gemm", n * h * w, m, c, FLOAT32.name)
+        columns, most = ctx.tiles.columns(name, m)
+        spec: Kernel = Gemm(n * h * w, c, columns, c, m, after.epilogue, tile=most)
+        packed = columns.pack(np.asarray(weight.reshape(m, c).T, np.float32))
     elif groups == c and per == 1:
         spec = Depthwise(window, m, m // c, m, after.epilogue)
         packed = pack_depthwise(weight)
     else:
-        spec = Conv(window, per, groups, columns, m, after.epilogue)
+        name = product_name("conv", window.pixels, m // groups, kh * kw * per, FLOAT32.name)
+        columns, most = ctx.tiles.columns(name, m // groups)
+        spec = Conv(window, per, groups, columns, m, after.epilogue, tile=most)
         packed = pack_conv(weight, groups, columns)
     made = ctx.new(after.output.name or "", math.prod(out_shape), after.epilogue.dtype)
     weights = ctx.parameter(data_of(node, 1).name or "", packed)

@@ -16,12 +16,13 @@ from edgevit.targets.attributes import data_of, optional, whole
 from edgevit.targets.neighbors import is_linear
 from edgevit.targets.tvm.context import Context, Rows
 from edgevit.targets.tvm.kernels.arithmetic import QUAD, integer, pack_integers
-from edgevit.targets.tvm.kernels.gemm import Gemm, layout
+from edgevit.targets.tvm.kernels.gemm import Gemm
 from edgevit.targets.tvm.kernels.rows import QuantizeRows
 from edgevit.targets.tvm.program import Ref
 from edgevit.targets.tvm.strides import Held, dense
 from edgevit.targets.tvm.table import integers
 from edgevit.targets.tvm.tails import Tail, tail
+from edgevit.targets.tvm.tiles import product_name
 from edgevit.targets.views import View
 
 __all__ = ["dynamic_conv", "dynamic_linear"]
@@ -101,8 +102,11 @@ def _multiplied(
 ) -> None:
     """The product of coded rows with codes [K, N], in place of the tail's value."""
     kind, n = integer(ctx.machine), codes.shape[1]
-    columns, zero = layout(n, ctx.machine), 128 if integer(ctx.machine).left == "uint8" else 0
-    kernel = Gemm(rows.count, rows.stride, columns, rows.stride, n, after.epilogue, kind)
+    zero = 128 if kind.left == "uint8" else 0
+    depth = rows.stride
+    name = product_name("gemm", rows.count, n, depth, kind.name)
+    columns, most = ctx.tiles.columns(name, n)
+    kernel = Gemm(rows.count, depth, columns, depth, n, after.epilogue, kind, most)
     packed, offsets = pack_integers(codes.astype(np.int8), zero, columns, kind)
     scales = np.broadcast_to(np.asarray(weight.quantizer.scale, np.float32).reshape(-1), (n,))
     made = ctx.new(after.output.name or "", rows.count * n, after.epilogue.dtype)

@@ -23,7 +23,7 @@ from edgevit.targets.tvm.kernels.arithmetic import QUAD, integer, pack_integers
 from edgevit.targets.tvm.kernels.conv import Conv, Window, pack_conv_integers
 from edgevit.targets.tvm.kernels.depthwise import Depthwise, pack_depthwise_integers
 from edgevit.targets.tvm.kernels.epilogue import Epilogue
-from edgevit.targets.tvm.kernels.gemm import Gemm, layout
+from edgevit.targets.tvm.kernels.gemm import Gemm
 from edgevit.targets.tvm.kernels.kernel import Kernel
 from edgevit.targets.tvm.kernels.pointwise import Apply, In
 from edgevit.targets.tvm.machine import Machine
@@ -32,6 +32,7 @@ from edgevit.targets.tvm.program import Ref
 from edgevit.targets.tvm.strides import Held, dense
 from edgevit.targets.tvm.table import Op, integers
 from edgevit.targets.tvm.tails import tail
+from edgevit.targets.tvm.tiles import product_name
 from edgevit.targets.views import View
 
 __all__ = ["OPS", "coded", "coded_image", "integer_conv", "integer_linear", "quads"]
@@ -137,8 +138,9 @@ def integer_linear(ctx: Context, node: ir.Node) -> bool:
     rows, depth = quads(ctx, found.data)
     view = rows.view(n)
     after = tail(ctx, node, view, scaled=True)
-    columns = layout(n, ctx.machine)
-    kernel = Gemm(rows.count, depth, columns, rows.stride, n, after.epilogue, kind)
+    name = product_name("gemm", rows.count, n, depth, kind.name)
+    columns, most = ctx.tiles.columns(name, n)
+    kernel = Gemm(rows.count, depth, columns, rows.stride, n, after.epilogue, kind, most)
     packed, offsets = pack_integers(weights, found.zero, columns, kind)
     label = found.weight.name
     scale = ctx.parameter(f"{label}/scale", found.column_scales(n))
@@ -227,14 +229,18 @@ def _kernel(
     m, kind = weights.shape[0], integer(ctx.machine)
     if separate:
         packed, offsets = pack_depthwise_integers(weights, found.zero)
-        spec = Depthwise(window, m, m // channels, m, epilogue, kind.left)
-        return spec, packed, offsets
-    columns = layout(m, ctx.machine)
+        alone = Depthwise(window, m, m // channels, m, epilogue, kind.left)
+        return alone, packed, offsets
+    plain = window.taps == 1 and window.strides == (1, 1)
+    pixels, depth = window.pixels, window.taps * channels
+    name = product_name("gemm" if plain else "conv", pixels, m, depth, kind.name)
+    columns, most = ctx.tiles.columns(name, m)
     codes, starts = pack_conv_integers(weights, 1, found.zero, columns, kind)
-    if window.taps == 1 and window.strides == (1, 1):
-        pixels = window.pixels
-        return Gemm(pixels, channels, columns, channels, m, epilogue, kind), codes, starts
-    return Conv(window, channels, 1, columns, m, epilogue, kind), codes, starts
+    if plain:
+        spec: Kernel = Gemm(pixels, depth, columns, channels, m, epilogue, kind, most)
+    else:
+        spec = Conv(window, channels, 1, columns, m, epilogue, kind, most)
+    return spec, codes, starts
 
 
 def _quantize(ctx: Context, node: ir.Node) -> None:

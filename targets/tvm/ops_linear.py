@@ -12,15 +12,17 @@ from edgevit.model import dtype_of, shape_of
 from edgevit.targets.attributes import attribute, data_of, optional
 from edgevit.targets.neighbors import is_linear
 from edgevit.targets.tvm.context import Context, numbers_of
+from edgevit.targets.tvm.kernels.arithmetic import FLOAT32
 from edgevit.targets.tvm.kernels.attention import Attention, Heads, Mask
 from edgevit.targets.tvm.kernels.batched import Batched, Matrices
-from edgevit.targets.tvm.kernels.gemm import Gemm, layout, pack_b
+from edgevit.targets.tvm.kernels.gemm import Gemm
 from edgevit.targets.tvm.ops_dynamic import dynamic_linear
 from edgevit.targets.tvm.ops_integer import integer_linear
 from edgevit.targets.tvm.program import Ref
 from edgevit.targets.tvm.strides import Held, dense
 from edgevit.targets.tvm.table import Op, floats
 from edgevit.targets.tvm.tails import tail
+from edgevit.targets.tvm.tiles import product_name
 from edgevit.targets.views import squeezed
 
 __all__ = ["OPS", "float_linear"]
@@ -43,9 +45,10 @@ def float_linear(ctx: Context, node: ir.Node, weight: np.ndarray) -> None:
     rows = ctx.rows(x)
     view = rows.view(n)
     after = tail(ctx, node, view)
-    columns = layout(n, ctx.machine)
-    kernel = Gemm(rows.count, k, columns, rows.stride, n, after.epilogue)
-    packed = ctx.parameter(w.name or "", pack_b(np.asarray(weight), ctx.machine))
+    name = product_name("gemm", rows.count, n, k, FLOAT32.name)
+    columns, most = ctx.tiles.columns(name, n)
+    kernel = Gemm(rows.count, k, columns, rows.stride, n, after.epilogue, tile=most)
+    packed = ctx.parameter(w.name or "", columns.pack(np.asarray(weight, np.float32)))
     made = ctx.new(after.output.name or "", rows.count * n, after.epilogue.dtype)
     ctx.program.call(kernel, rows.ref, packed, *after.refs(ctx, n), Ref(made))
     ctx.define(after.output, Held(made, 0, view))

@@ -130,6 +130,7 @@ class Conv:
         output_stride: Elements from one output pixel to the next.
         epilogue: What follows the sums.
         arithmetic: float32, or ``integer(machine)``; ``channels`` is a multiple of four then.
+        tile: Rows of a register tile at most; 0: as many as registers allow.
     """
 
     window: Window
@@ -139,6 +140,7 @@ class Conv:
     output_stride: int
     epilogue: Epilogue = PLAIN
     arithmetic: Arithmetic = FLOAT32
+    tile: int = 0
 
     @property
     def label(self) -> str:
@@ -184,7 +186,7 @@ class Conv:
             finish(tile, self.epilogue, buffers[2 + kind.starts :], starts, places)
 
         multiplies = window.pixels * columns.count * self.groups * depth
-        tiles(machine, window.pixels, columns, multiplies, write, self.groups)
+        tiles(machine, window.pixels, columns, multiplies, write, self.groups, self.tile)
 
     def _sum(self, tile: Tile, buffers: Any, corners: list[Any], panel: Any) -> None:
         """Add all taps: one run of neighbors after another."""

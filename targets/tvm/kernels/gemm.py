@@ -41,6 +41,7 @@ class Gemm:
         output_stride: Elements from one row of C (and of a residual) to the next.
         epilogue: What follows the sums.
         arithmetic: float32, or ``integer(machine)``; K is a multiple of four then, rows too.
+        tile: Rows of a register tile at most; 0: as many as registers allow.
     """
 
     rows: int
@@ -50,6 +51,7 @@ class Gemm:
     output_stride: int
     epilogue: Epilogue = PLAIN
     arithmetic: Arithmetic = FLOAT32
+    tile: int = 0
 
     @property
     def label(self) -> str:
@@ -85,4 +87,5 @@ class Gemm:
             places = [r * self.output_stride for r in rows]
             finish(tile, self.epilogue, rest[kind.starts :], starts, places, rows)
 
-        tiles(machine, self.rows, columns, self.rows * columns.count * self.depth, write)
+        multiplies = self.rows * columns.count * self.depth
+        tiles(machine, self.rows, columns, multiplies, write, most=self.tile)

@@ -190,6 +190,7 @@ def tiles(
     multiplies: int,
     write: Callable[[Spot], None],
     outer: int = 1,
+    most: int = 0,
 ) -> None:
     """Call ``write`` for all tiles of an output, in one loop, parallel where that is worth it.
 
@@ -203,9 +204,12 @@ def tiles(
         multiplies: Of the whole kernel.
         write: Writes the statements of one tile.
         outer: How often the whole output is repeated: groups or heads.
+        most: Rows of a tile at most; 0: as many as registers allow.
     """
-    full = Blocks(rows, tile_rows(machine, columns.height))
-    rest = Blocks(rows, tile_rows(machine, columns.rest)) if columns.rest else full
+    limit = most or _ROWS
+    full = _even(rows, min(limit, tile_rows(machine, columns.height)))
+    last = min(limit, tile_rows(machine, columns.rest)) if columns.rest else limit
+    rest = _even(rows, last) if columns.rest else full
     many = columns.full * full.number
     few = rest.number if columns.rest else 0
     with loop(outer * (many + few), parallel=parallel_worth(multiplies)) as task:
@@ -217,6 +221,13 @@ def tiles(
         if few:
             with _only_if(task >= many, bool(many)):
                 write(Spot(rest, columns.rest, task - many, columns.full, turn))
+
+
+def _even(rows: int, most: int) -> Blocks:
+    """Blocks of ``most`` rows or one less: 50 rows are 10 of 5 and no 9 of 6 that overlap."""
+    wide, narrow = Blocks(rows, most), Blocks(rows, max(1, most - 1))
+    spare = wide.number * wide.size > narrow.number * narrow.size
+    return narrow if spare and most > 2 else wide
 
 
 def _divide(index: Any, by: int) -> tuple[Any, Any]:
