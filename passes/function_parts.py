@@ -26,23 +26,29 @@ class Body:
         kind: str,
         *inputs: ir.Value,
         handed: Mapping[str, tuple[str, ir.AttributeType]] | None = None,
+        domain: str = "",
+        outputs: int = 1,
         **attributes: object,
     ) -> ir.Value:
-        """Append a standard operator with one output.
+        """Append an operator; returns its last output.
 
         Args:
-            kind: Operator of the default domain.
+            kind: Operator.
             inputs: Its inputs.
             handed: Attributes taken from the function's: own name -> the function's, and type.
+            domain: Of the operator; ``ai.edgevit`` calls another function.
+            outputs: How many it has.
             attributes: Attributes with a value.
         """
         attrs: list[ir.Attr] = [
             ir.RefAttr(own, theirs, kind_) for own, (theirs, kind_) in (handed or {}).items()
         ]
         attrs += ir.convenience.convert_attributes(attributes)
-        out = ir.Value(name=f"v{len(self._nodes)}")
-        self._nodes.append(ir.Node("", kind, inputs, attrs, outputs=[out]))
-        return out
+        name = f"v{len(self._nodes)}"
+        made = [ir.Value(name=f"{name}.{i}") for i in range(outputs - 1)]
+        made.append(ir.Value(name=name))
+        self._nodes.append(ir.Node(domain, kind, inputs, attrs, outputs=made))
+        return made[-1]
 
     def constant(self, value: object, dtype: type[np.generic]) -> ir.Value:
         """A constant array."""
@@ -52,8 +58,10 @@ class Body:
         self, name: str, output: ir.Value, attributes: Mapping[str, ir.AttributeType]
     ) -> ir.Function:
         """The finished function."""
+        calls = any(node.domain == DOMAIN for node in self._nodes)
+        imports = {"": OPSET, DOMAIN: VERSION} if calls else {"": OPSET}
         graph = ir.Graph(
-            self.inputs, [output], nodes=self._nodes, opset_imports={"": OPSET}, name=name
+            self.inputs, [output], nodes=self._nodes, opset_imports=imports, name=name
         )
         formal = [ir.Attr(key, kind, None) for key, kind in attributes.items()]
         return ir.Function(DOMAIN, name, graph=graph, attributes=formal)

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from edgevit.errors import InternalError
 from edgevit.passes.function_parts import DOMAIN, OPSET, VERSION
 from edgevit.passes.shift_functions import SHIFT_FUNCTIONS
+from edgevit.passes.token_functions import TOKEN_FUNCTIONS
 
 __all__ = ["DOMAIN", "FUNCTIONS", "VERSION", "ensure_function"]
 
@@ -116,11 +117,12 @@ FUNCTIONS: Mapping[str, Callable[[], ir.Function]] = {
     "SharedConv": _shared_conv,
     "Silu": _silu,
     **SHIFT_FUNCTIONS,
+    **TOKEN_FUNCTIONS,
 }
 
 
 def ensure_function(model: ir.Model, name: str) -> None:
-    """Define ``ai.edgevit.<name>`` in a model that does not yet; import the domain.
+    """Define ``ai.edgevit.<name>`` and what it calls in a model that does not yet.
 
     Raises:
         InternalError: There is no such function.
@@ -131,3 +133,5 @@ def ensure_function(model: ir.Model, name: str) -> None:
     if (DOMAIN, name, "") not in model.functions:
         function = FUNCTIONS[name]()
         model.functions[function.identifier()] = function
+        for called in sorted({n.op_type for n in function if n.domain == DOMAIN}):
+            ensure_function(model, called)

@@ -106,13 +106,17 @@ class BinaryAttention(nn.Module):  # type: ignore[misc] # torch is absent where 
         layers: ``qkv``, or ``q`` and ``kv``: the projections of the attention it replaces.
         proj: Its last layer.
         taps: Kernel of the convolution over tokens.
+
+    Attributes:
+        frozen: Whether evaluation uses the running averages; else each batch's own mean, as
+            the paper's code does.
     """
 
     def __init__(
         self, heads: int, layers: dict[str, nn.Module], proj: nn.Module, taps: int = 9
     ) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.frozen = heads, True
         self.layers = nn.ModuleDict(layers)
         self.proj = proj
         self.conv = nn.Conv2d(
@@ -131,17 +135,22 @@ class BinaryAttention(nn.Module):  # type: ignore[misc] # torch is absent where 
     def threshold(self, unit: Tensor, which: int) -> Tensor:
         """The mean of normalized queries (0) or keys (1): of the batch, or the frozen one."""
         if not self.training:
-            return self.thresholds[which]
+            return self.thresholds[which] if self.frozen else unit.mean()
         mean = unit.mean()
         with torch.no_grad():
             self.thresholds[which].lerp_(mean.detach().float(), MOMENTUM)
         return mean
 
+    def _codes(self, unit: Tensor, threshold: Tensor) -> Tensor:
+        if self.training:
+            return binarized(unit, threshold)
+        return (unit > threshold).to(unit.dtype)
+
     def forward(self, x: Tensor, *_: object) -> Tensor:
         """``[n, tokens, dim]`` -> the same. Further arguments (a feature size) are unused."""
         q, k, v = self.projected(x)
         q, k = (t / t.norm(dim=-1, keepdim=True).clamp_min(1e-12) for t in (q, k))
-        qb, kb = (binarized(t, self.threshold(t, i)) for i, t in enumerate((q, k)))
+        qb, kb = (self._codes(t, self.threshold(t, i)) for i, t in enumerate((q, k)))
         o = 0.5 * v + (qb @ (kb.transpose(-2, -1) @ v)) / math.pi
         o = o / o.norm(dim=-1, keepdim=True).clamp_min(1e-12)
         o = o + self.conv(v)

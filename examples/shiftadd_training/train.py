@@ -58,7 +58,7 @@ class Recipe:
     rate: float = 1e-3
     decay: float = 0.01
     distill: float = 0.5
-    balance: float = 0.1
+    balance: float = 1.0
     half: bool = False
 
 

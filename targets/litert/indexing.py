@@ -120,6 +120,9 @@ def _scatter_nd(ctx: Context, group: Group) -> None:
     node = group.head
     value, updates = data_of(node), data_of(node, 2)
     dims = shape_of(value)
+    if data_of(node, 1).const_value is None:
+        _put_back(ctx, group)
+        return
     where = _targets(node)
     mask = np.zeros(dims, bool)
     mask[tuple(np.moveaxis(where, -1, 0))] = True
@@ -138,6 +141,37 @@ def _scatter_nd(ctx: Context, group: Group) -> None:
     )
 
 
+def _put_back(ctx: Context, group: Group) -> None:
+    """Rows in an order that the data decides: every place is written, nothing is kept."""
+    node = group.head
+    dims, order = shape_of(data_of(node)), data_of(node, 1)
+    cast = schema.CastOptionsT()
+    cast.inDataType, cast.outDataType = schema.TensorType.INT64, schema.TensorType.INT32
+    indices = ctx.emit(
+        "CAST", [ctx.read(order)], shape_of(order), dtype="int32", options=cast
+    )
+    ctx.result(
+        "SCATTER_ND",
+        [indices, ctx.read(data_of(node, 2)), ctx.constant("shape", dims, "int32")],
+        options=schema.ScatterNdOptionsT(),
+        perm=identity_perm(len(dims)),
+    )
+
+
+def _is_order(node: ir.Node) -> bool:
+    """Whether the indices are a permutation of all rows: what sorting them gives."""
+    column = data_of(node, 1).producer()
+    if column is None or column.op_type not in ("Reshape", "Unsqueeze"):
+        return False
+    order = data_of(column)
+    top = order.producer()
+    if top is None or top.op_type != "TopK" or order is not top.outputs[1]:
+        return False
+    count = shape_of(data_of(node))[0]
+    rows = shape_of(data_of(top)) == shape_of(order) == (count,)
+    return rows and shape_of(data_of(node, 1)) == (count, 1)
+
+
 def _targets(node: ir.Node) -> Array:
     array = constant(node.inputs[1])
     if array is None:
@@ -149,7 +183,8 @@ def _targets(node: ir.Node) -> Array:
 def _distinct(node: ir.Node) -> str | None:
     """SCATTER_ND adds what meets at one place; ONNX overwrites."""
     if data_of(node, 1).const_value is None:
-        return "the indices must be constant"
+        sorts = _is_order(node) and text(node, "reduction", "none") == "none"
+        return None if sorts else "the indices must be constant, or what TopK sorts all rows to"
     if text(node, "reduction", "none") != "none":
         return "only reduction='none' is lowered"
     rows = _targets(node)
