@@ -12,7 +12,7 @@ from typing import Any
 import onnx_ir as ir
 
 from edgevit import __version__, registry
-from edgevit.budget import gates, selfcheck_gates
+from edgevit.budget import AGREEMENT, gates, selfcheck_gates
 from edgevit.cost import peak_activation_bytes, total_cost
 from edgevit.errors import Availability, GateError
 from edgevit.estimate import estimate
@@ -228,7 +228,8 @@ def _figures(parity: Parity) -> dict[str, dict[str, Any]]:
 
 
 def _outputs(parity: Parity) -> dict[str, dict[str, Any]]:
-    limits = [Gate(f.metric, f.limit) for f in parity.figures]
+    # Agreement is of the network's answers, not of one output's elements.
+    limits = [Gate(f.metric, f.limit) for f in parity.figures if f.metric != AGREEMENT]
     return {
         name: {g.metric: judge(m, g).to_json() for g in limits}
         for name, m in parity.outputs.items()

@@ -21,6 +21,7 @@ __all__ = [
     "EDITS",
     "Edit",
     "FoldChannels",
+    "FreezeThresholds",
     "KeepFloat",
     "QuantizeActivation",
     "QuantizeLog",
@@ -145,6 +146,21 @@ class QuantizeLog:
 
 
 @dataclass(frozen=True)
+class FreezeThresholds:
+    """Make an attention of 0/1 codes a function with constant thresholds.
+
+    Attributes:
+        value: Name of its result.
+        query: What normalized queries are compared with.
+        key: What normalized keys are compared with.
+    """
+
+    value: str
+    query: float
+    key: float
+
+
+@dataclass(frozen=True)
 class KeepFloat:
     """A layer that stays float, and why; it becomes a refusal in the report.
 
@@ -175,6 +191,7 @@ Edit = (
     | ReplaceConstant
     | ShiftWeight
     | FoldChannels
+    | FreezeThresholds
     | KeepFloat
     | Remark
 )
@@ -189,6 +206,7 @@ _KINDS: dict[str, type[Any]] = {
         ReplaceConstant,
         ShiftWeight,
         FoldChannels,
+        FreezeThresholds,
         KeepFloat,
         Remark,
     )

@@ -58,6 +58,7 @@ _DEVICES = "edgevit.targets.devices"
 BUILTIN = Plugin(
     name="edgevit",
     passes={
+        "binary-attention": "edgevit.passes.binary_attention:BinaryAttention",
         "bridge-quant": "edgevit.passes.bridge_quant:BridgeQuant",
         "compensate": "edgevit.passes.compensate:Compensate",
         "correct-bias": "edgevit.passes.compensate:CorrectBias",

@@ -47,8 +47,8 @@ MIXTURES = frozenset({"MixtureOfPrimitives", *ACTIVATIONS.values()})
 
 
 def _unit(body: Body, x: ir.Value) -> ir.Value:
-    """``x / |x|`` along the last axis; zero stays zero."""
-    norm = body.op("ReduceL2", x, body.constant([-1], np.int64), keepdims=1)
+    """``x / |x|`` along the last of four axes; zero stays zero."""
+    norm = body.op("ReduceL2", x, body.constant([3], np.int64), keepdims=1)
     return body.op("Div", x, body.op("Max", norm, body.constant(1e-12, np.float32)))
 
 
