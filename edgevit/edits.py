@@ -23,6 +23,7 @@ __all__ = [
     "FoldChannels",
     "FreezeThresholds",
     "KeepFloat",
+    "MixExperts",
     "QuantizeActivation",
     "QuantizeLog",
     "QuantizeWeight",
@@ -184,6 +185,43 @@ class Remark:
     text: str
 
 
+@dataclass(frozen=True)
+class MixExperts:
+    """Make one or two layers over tokens a mixture of a multiplication and a shift expert.
+
+    Attributes:
+        value: Name of the layers' result.
+        capacity: Tokens of the multiplication expert.
+        router: ``fitted``, ``norm``, ``class-attention`` or ``random``.
+        terms: Shift terms of a weight.
+        q: Their sums, int32 ``[d, m]``, of the first layer.
+        scale: Powers of two ``[m]``.
+        bias: float32 ``[m]``.
+        q2: The same of the second layer, if there is one.
+        scale2: Likewise.
+        bias2: Likewise.
+        linear: Of a fitted router ``[d]``; scores of the tokens ``[t]`` of a random one.
+        square: Of a fitted router ``[d]``, or ``None``.
+        narrow: Whether the multiplication expert's weights are int8.
+        detail: For the report.
+    """
+
+    value: str
+    capacity: int
+    router: str
+    terms: int
+    q: Array
+    scale: Array
+    bias: Array
+    q2: Array | None = None
+    scale2: Array | None = None
+    bias2: Array | None = None
+    linear: Array | None = None
+    square: Array | None = None
+    narrow: bool = False
+    detail: str = ""
+
+
 Edit = (
     QuantizeActivation
     | QuantizeLog
@@ -194,6 +232,7 @@ Edit = (
     | FreezeThresholds
     | KeepFloat
     | Remark
+    | MixExperts
 )
 # Where a bundle keeps them.
 EDITS = "edits.npz"
@@ -209,6 +248,7 @@ _KINDS: dict[str, type[Any]] = {
         FreezeThresholds,
         KeepFloat,
         Remark,
+        MixExperts,
     )
 }
 

@@ -85,6 +85,7 @@ BUILTIN = Plugin(
         "merge-duplicates": "edgevit.passes.merge_duplicates:MergeDuplicates",
         "merge-projections": "edgevit.passes.merge_projections:MergeProjections",
         "merge-transpose": "edgevit.passes.merge_transpose:MergeTranspose",
+        "moe": "edgevit.passes.moe:Moe",
         "move-stored": "edgevit.passes.move_stored:MoveStored",
         "mixed-precision": "edgevit.passes.mixed_precision:MixedPrecision",
         "narrow-pointwise": "edgevit.passes.narrow_pointwise:NarrowPointwise",

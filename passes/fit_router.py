@@ -1,0 +1,124 @@
+"""A router without training: which tokens gain most from the multiplication expert.
+
+The squared error of the shift expert is a quadratic form of the token for one layer, and
+nearly one behind an activation: ``score(x) = x . a + x^2 . b`` is its ridge regression on
+calibration tokens, linear and square parts alike. Targets are the error, its root or its
+logarithm: what ranks best on parts of the data that it was not fitted on is taken, as is the
+ridge. Everything is decided on calibration data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgevit.passes.facts import Array
+
+__all__ = ["Router", "captured", "fit"]
+
+FOLDS = 4
+RIDGES = (1e-3, 1e-1, 10.0)
+# Wider tokens get no square part: a solve of twice the width costs eight times as much.
+WIDEST = 512
+_TARGETS = {
+    "error": lambda e: e,
+    "root": np.sqrt,
+    "logarithm": lambda e: np.log(e + 1e-3 * e.mean() + 1e-30),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Router:
+    """``score(x) = x . linear + x^2 . square``.
+
+    Attributes:
+        linear: float32 ``[d]``.
+        square: float32 ``[d]``, or ``None``.
+        held_out: Share of the error that it captured on parts it was not fitted on.
+    """
+
+    linear: Array
+    square: Array | None
+    held_out: float
+
+    def score(self, x: Array) -> Array:
+        """Of tokens ``[n, d]``."""
+        found = x @ self.linear
+        return found if self.square is None else found + np.square(x) @ self.square
+
+
+def captured(score: Array, error: Array, share: float) -> float:
+    """Part of all error at the ``share`` of tokens with the largest scores, 0..1."""
+    count = round(share * len(error))
+    chosen = np.argsort(-score, kind="stable")[:count]
+    total = float(error.sum())
+    return float(error[chosen].sum()) / total if total > 0 else share
+
+
+def fit(x: Array, error: Array, samples: Array, share: float) -> Router:
+    """The router that ranks best on held-out samples, fitted again on all of them.
+
+    Args:
+        x: Tokens ``[n, d]``.
+        error: What is gained at each token by multiplying, ``[n]``.
+        samples: Which sample a token is of, ``[n]``: folds do not divide samples.
+        share: Of tokens that will multiply.
+    """
+    features = _features(x)
+    width = x.shape[1]
+    fold = samples % min(FOLDS, len(np.unique(samples)))
+    best = (-1.0, "error", RIDGES[0])
+    for target, ridge, score in _tried(features, error, fold):
+        part = captured(score, error, share)
+        if part > best[0]:
+            best = (part, target, ridge)
+    held_out, target, ridge = best
+    solved = _solve(*_normal(features, _TARGETS[target](error)), (ridge,))[0]
+    slope = solved[1:]
+    square = slope[width:].astype(np.float32) if len(slope) > width else None
+    return Router(slope[:width].astype(np.float32), square, held_out)
+
+
+def _features(x: Array) -> Array:
+    parts = [np.ones((len(x), 1)), x.astype(np.float64)]
+    if x.shape[1] <= WIDEST:
+        parts.append(np.square(parts[1]))
+    return np.concatenate(parts, axis=1)
+
+
+def _normal(features: Array, target: Array) -> tuple[Array, Array]:
+    return features.T @ features / len(features), features.T @ target / len(features)
+
+
+def _solve(gram: Array, cross: Array, ridges: tuple[float, ...]) -> list[Array]:
+    """Ridge in units of each feature's own variance; the constant is free."""
+    mean = gram[0]
+    variance = np.maximum(np.diag(gram) - mean * mean, 0)
+    variance[1:] += 1e-12 + 1e-9 * variance.max()
+    variance[0] = 0
+    return [np.linalg.solve(gram + np.diag(r * variance), cross) for r in ridges]
+
+
+def _tried(
+    features: Array, error: Array, fold: Array
+) -> list[tuple[str, float, Array]]:
+    """Scores on held-out folds, for every target and ridge."""
+    found = {(t, r): np.zeros(len(error)) for t in _TARGETS for r in RIDGES}
+    for part in np.unique(fold):
+        held, kept = fold == part, fold != part
+        if not kept.any():  # one sample: nothing can be held out
+            held, kept = np.ones_like(held), held
+        inputs = features[kept]
+        for target, of in _TARGETS.items():
+            solved = _solve(*_normal(inputs, of(error[kept])), RIDGES)
+            for ridge, weights in zip(RIDGES, solved, strict=True):
+                found[target, ridge][held] = _ranked(features[held] @ weights)
+    return [(target, ridge, score) for (target, ridge), score in found.items()]
+
+
+def _ranked(score: Array) -> Array:
+    """Ranks 0..1: folds are fitted apart, so that only the order within one counts."""
+    order = np.empty(len(score))
+    order[np.argsort(score, kind="stable")] = np.arange(len(score))
+    return order / max(len(score) - 1, 1)
