@@ -223,6 +223,9 @@ def _skeleton(model: ir.Model) -> onnx.ModelProto:
         serde.serialize_node_into(graph.node.add(), node)
         if node.op_type in _LIKE_INPUT and not node.domain:
             _stand_in(graph.node[-1])
+        if node.domain:  # nothing infers what functions of ours give; passes say so
+            for out in node.outputs:
+                serde.serialize_value_into(graph.value_info.add(), out)
     for value in model.graph.outputs:
         serde.serialize_value_into(graph.output.add(), value)
     return proto
