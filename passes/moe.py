@@ -21,7 +21,7 @@ from edgevit.passes.remove_dead import RemoveDead
 from edgevit.pipeline import CalibratedPass, Change, Context, Outcome, Refusal
 from edgevit.statistics import stream
 
-__all__ = ["ROUTERS", "Moe"]
+__all__ = ["ROUTERS", "Moe", "tokens_of"]
 
 ROUTERS = ("fitted", "norm", "class-attention", "random")
 # Tokens of a site that experts and routers are fitted on; of each sample the same number.
@@ -115,10 +115,10 @@ class Moe(CalibratedPass):
         edits: list[Edit] = [KeepFloat(n, why) for n, why in refused.items() if why]
         if not kept:
             return tuple(edits)
-        seen = _tokens(model, kept, context, str(self), self.samples)
+        seen = tokens_of(model, kept, context, str(self), self.samples)
         rng = np.random.default_rng(context.seed)
         for site, (x, of) in zip(kept, seen, strict=True):
-            edits.append(self._mixed(site, x, of, rng))
+            edits.append(self.mixed(site, x, of, rng))
         return tuple(edits)
 
     def _refusal(self, model: ir.Model, site: Site) -> str | None:
@@ -134,7 +134,15 @@ class Moe(CalibratedPass):
             return f"no attention of {site.tokens} tokens in front, whose class token could say"
         return None
 
-    def _mixed(self, site: Site, x: Array, of: Array, rng: np.random.Generator) -> MixExperts:
+    def mixed(self, site: Site, x: Array, of: Array, rng: np.random.Generator) -> MixExperts:
+        """The edit of one site.
+
+        Args:
+            site: The layers.
+            x: Its calibration tokens ``[n, d]``.
+            of: Which sample each is of.
+            rng: Of a random router.
+        """
         made = shifted(site, x, self.terms)
         dense = tuple(layer.dense() for layer in made)
         error = errors(site, dense, x)
@@ -209,10 +217,18 @@ def _edit(
     )
 
 
-def _tokens(
+def tokens_of(
     model: ir.Model, kept: Sequence[Site], context: Context, spec: str, count: int
 ) -> list[tuple[Array, Array]]:
-    """Tokens ``[n, d]`` of each site and which sample each is of."""
+    """Calibration tokens ``[n, d]`` of each site, and which sample each is of.
+
+    Args:
+        model: Canonical model.
+        kept: The sites.
+        context: Has the samples and the seed of what is picked of them.
+        spec: Named where there are no samples.
+        count: Samples looked at.
+    """
     names = list(dict.fromkeys(str(site.x.name) for site in kept))
     rng = np.random.default_rng(context.seed)
     source = context.data(spec)
