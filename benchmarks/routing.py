@@ -4,8 +4,8 @@
     python -m benchmarks.routing --table         the tables of what was measured
     python -m benchmarks.routing --picture FILE  share-error curves
 
-Every perceptron (pvt_v2_b0: every linear layer, as a convolution parts its perceptrons) becomes
-a mixture of its own weights and of one power of two a weight. Routers are fitted on 64
+Every perceptron (pvt_v2_b0: every linear layer, as a convolution parts its perceptrons)
+becomes a mixture of its own weights and of one power of two a weight. Routers are fitted on 64
 training images and judged on test images, the same ones for all. Two errors, squared:
 
     sites    what remains at the sites' outputs, as a share of all tokens shifting, on the
@@ -177,7 +177,7 @@ def measure(case: Case) -> dict[str, Any]:
     name = str(subject.model.graph.inputs[0].name)
     data = Images(case, "test", count, name)
     labels = np.array(case.labels(count))
-    plain = [r for r in ROUTERS[:3]]
+    plain = ROUTERS[:3]
     plans = {(r, share): subject.plan(r, share) for r in plain for share in SHARES}
     left = at_sites(subject, data, plans)
     reference = logits(subject.model, data)
@@ -228,7 +228,9 @@ def shown(values: Array) -> str:
 
 def table(results: Sequence[dict[str, Any]]) -> None:
     """Differences to the fitted router, then accuracies."""
-    print("| model | share | fitted | random - fitted | norm - fitted | logits: fitted |", end="")
+    print(
+        "| model | share | fitted | random - fitted | norm - fitted | logits: fitted |", end=""
+    )
     print(" random - fitted | norm - fitted |\n|---|---|---|---|---|---|---|---|")
     for result in results:
         rows = {(r["router"], r["share"]): r for r in result["rows"]}
@@ -265,7 +267,9 @@ def picture(path: Path, results: Sequence[dict[str, Any]]) -> None:
                 mean, low, high = interval(np.array(row["sites"]))
                 points.append((row["share"], mean, (high - low) / 2))
             curves.append(Curve(router, tuple(sorted(points))))
-        panels.append(Panel(f"{result['model']}, n = {result['images']}", x, y, tuple(curves), True))
+        panels.append(
+            Panel(f"{result['model']}, n = {result['images']}", x, y, tuple(curves), True)
+        )
     draw_panels(path, panels)
 
 

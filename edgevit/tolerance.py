@@ -21,13 +21,8 @@ import onnx_ir as ir
 
 from edgevit.model import constant
 from edgevit.roundoff import Roundoff, roundoff
-from edgevit.tipping import (
-    bias_step,
-    factor_roundoff,
-    half_step,
-    rounds_activations,
-    tipped,
-)
+from edgevit.tipping import bias_step, factor_roundoff, half_step, rounds_activations, tipped
+from edgevit.token_bounds import TOKEN_RULES
 
 __all__ = ["SAFETY", "Roundoff", "bounds", "roundoff"]
 
@@ -376,6 +371,7 @@ _RULES: dict[str, _Rule] = {
     "OpticalLinear": _matmul,
     "OpticalConv": _convolution,
     "SharedConv": _convolution,
+    **TOKEN_RULES,
     "Attention": _attention,
     "Softmax": _softmax,
     "LayerNormalization": _normalization,

@@ -1,4 +1,4 @@
-"""Attention of 0/1 codes as exporters write it: found by structure, refused with the reason."""
+"""Attention of 0/1 codes as exporters write it: found by structure, or refused."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def _norm_of(value: ir.Value) -> ir.Value | None:
 
 
 def _codes(value: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """x and t, of ``1[x / |x| > t]``."""
+    """X and t, of ``1[x / |x| > t]``."""
     greater = _producer(operand(_producer(value, "Cast"), 0), "Greater")
     unit, threshold = operand(greater, 0), operand(greater, 1)
     quotient = _producer(unit, "Div")

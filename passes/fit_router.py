@@ -100,9 +100,7 @@ def _solve(gram: Array, cross: Array, ridges: tuple[float, ...]) -> list[Array]:
     return [np.linalg.solve(gram + np.diag(r * variance), cross) for r in ridges]
 
 
-def _tried(
-    features: Array, error: Array, fold: Array
-) -> list[tuple[str, float, Array]]:
+def _tried(features: Array, error: Array, fold: Array) -> list[tuple[str, float, Array]]:
     """Scores on held-out folds, for every target and ridge."""
     found = {(t, r): np.zeros(len(error)) for t in _TARGETS for r in RIDGES}
     for part in np.unique(fold):

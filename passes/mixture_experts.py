@@ -13,6 +13,7 @@ from edgevit.shift_codes import levels, nearest
 
 __all__ = ["Shifted", "apply", "errors", "int8_layer", "multiplied", "shifted"]
 
+
 def _gelu(x: Array) -> Array:
     """``x Phi(x)`` with erf to 1.5e-7 (Abramowitz and Stegun, 7.1.26): fast on arrays."""
     z = np.abs(x) * np.float32(np.sqrt(0.5))

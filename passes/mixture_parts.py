@@ -1,4 +1,4 @@
-"""The nodes of a mixture: scores of its router, its experts' constants, the function's call."""
+"""The nodes of a mixture: its router's scores, its experts' constants, the call."""
 
 from __future__ import annotations
 

@@ -131,5 +131,3 @@ def _layer(
             full = np.broadcast_to(bias.reshape(-1), (width,)).astype(np.float32)
             return product, Layer(product.weight, full), added
     return product, Layer(product.weight, np.zeros(width, np.float32)), node
-
-

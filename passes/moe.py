@@ -81,7 +81,9 @@ class Moe(CalibratedPass):
                     hint=f"{key} can be: {', '.join(map(str, known))}",
                 )
         if self.samples < 1:
-            raise UsageError(f"pass {self.name!r}: expected samples >= 1, found {self.samples}")
+            raise UsageError(
+                f"pass {self.name!r}: expected samples >= 1, found {self.samples}"
+            )
         self.part()
 
     def part(self) -> float:
@@ -131,7 +133,9 @@ class Moe(CalibratedPass):
         if any(not np.isfinite(layer.weight).all() for layer in site.layers):
             return "a weight is not finite"
         if self.router == "class-attention" and attention_ahead(model, site) is None:
-            return f"no attention of {site.tokens} tokens in front, whose class token could say"
+            return (
+                f"no attention of {site.tokens} tokens in front, whose class token could say"
+            )
         return None
 
     def mixed(self, site: Site, x: Array, of: Array, rng: np.random.Generator) -> MixExperts:

@@ -62,9 +62,7 @@ def _binary_linear_attention() -> ir.Function:
 
     qb, kb = codes(q, tq), codes(k, tk)
     a = body.op("MatMul", body.op("Transpose", kb, perm=[0, 1, 3, 2]), v)
-    mixed = body.op(
-        "Mul", body.op("MatMul", qb, a), body.constant(1 / math.pi, np.float32)
-    )
+    mixed = body.op("Mul", body.op("MatMul", qb, a), body.constant(1 / math.pi, np.float32))
     own = body.op("Mul", v, body.constant(0.5, np.float32))
     handed = {"group": ("group", _INT), "pads": ("pads", _INTS)}
     near = body.op("Conv", v, w, handed=handed)

@@ -1,1 +1,1 @@
-"""Networks trained to shifts and additions: power-of-two weights, binary attention, mixtures."""
+"""Networks trained to shifts and additions: weights, attention, mixtures of experts."""

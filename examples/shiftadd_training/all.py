@@ -1,6 +1,6 @@
 """Train all stages of a network over several seeds, some of them at a time.
 
-    .venv-torch/bin/python -m examples.shiftadd_training.all --networks hybrid,vit --jobs 2
+.venv-torch/bin/python -m examples.shiftadd_training.all --networks hybrid,vit --jobs 2
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Turn a trained network into one of shifts and additions, to be fine-tuned.
 
-    float  ->  shift    every linear layer and convolution gets power-of-two weights
-    shift  ->  mixture  attention gets 0/1 codes, perceptrons two experts and a router
+float  ->  shift    every linear layer and convolution gets power-of-two weights
+shift  ->  mixture  attention gets 0/1 codes, perceptrons two experts and a router
 """
 
 from __future__ import annotations

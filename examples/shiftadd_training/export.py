@@ -1,6 +1,6 @@
 """Export trained weights to ONNX with functions of ``ai.edgevit``, or as plain operators.
 
-    .venv-torch/bin/python -m examples.shiftadd_training.export build/shiftadd/vit-mixture-0.npz
+    python -m examples.shiftadd_training.export build/shiftadd/vit-mixture-0.npz
 
 Writes ``vit-mixture-0.onnx`` beside the weights: ``ShiftLinear``, ``ShiftConv``,
 ``BinaryLinearAttention`` and ``MixtureOfPrimitives``, each with a body of standard operators,

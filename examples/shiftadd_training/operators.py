@@ -34,7 +34,9 @@ class _Call(torch.autograd.Function):  # type: ignore[misc] # torch is absent wh
     @staticmethod
     def symbolic(g: Any, what: Any, *inputs: Any) -> Any:
         name, attributes, shape = what
-        made = g.op(f"{DOMAIN}::{name}", *inputs, **{f"{k}_i": v for k, v in attributes.items()})
+        made = g.op(
+            f"{DOMAIN}::{name}", *inputs, **{f"{k}_i": v for k, v in attributes.items()}
+        )
         return made.setType(inputs[0].type().with_sizes(list(shape)))
 
     @staticmethod
@@ -93,7 +95,12 @@ class _Conv(nn.Module):  # type: ignore[misc] # torch is absent where mypy runs
         sizes = (
             (n + 2 * pad - step * (taps - 1) - 1) // stride + 1
             for n, pad, step, taps, stride in zip(
-                x.shape[2:], a["pads"], a["dilations"], a["kernel_shape"], a["strides"], strict=False
+                x.shape[2:],
+                a["pads"],
+                a["dilations"],
+                a["kernel_shape"],
+                a["strides"],
+                strict=False,
             )
         )
         shape = (x.shape[0], a["weight_shape"][0], *sizes)
@@ -114,7 +121,15 @@ class _Attention(nn.Module):  # type: ignore[misc] # torch is absent where mypy 
         q, k, v = self.whole.projected(x)
         tq, tk = self.whole.thresholds
         o = _call(
-            "BinaryLinearAttention", self.attributes, tuple(v.shape), q, k, v, tq, tk, self.taps
+            "BinaryLinearAttention",
+            self.attributes,
+            tuple(v.shape),
+            q,
+            k,
+            v,
+            tq,
+            tk,
+            self.taps,
         )
         return self.whole.proj(o.transpose(1, 2).flatten(2))
 

@@ -24,7 +24,9 @@ _TINY = 1e-30
 def exponents(weight: Tensor) -> Tensor:
     """The exponent e of each output channel ``[out, 1, ..]``: its largest weight is a code."""
     peak = weight.detach().flatten(1).abs().amax(1).clamp_min(_TINY)
-    return (torch.floor(torch.log2(peak / 1.5)) + 1 - TOP).reshape(-1, *[1] * (weight.ndim - 1))
+    return (torch.floor(torch.log2(peak / 1.5)) + 1 - TOP).reshape(
+        -1, *[1] * (weight.ndim - 1)
+    )
 
 
 def shifts(weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -116,12 +116,14 @@ def fit(
             total += loss.detach()
         losses.append(float(total) * recipe.epochs / steps)
         seconds = time.perf_counter() - start
-        print(f"epoch {epoch + 1}/{recipe.epochs}: {losses[-1]:.4f}, {seconds:.1f} s", flush=True)
+        print(
+            f"epoch {epoch + 1}/{recipe.epochs}: {losses[-1]:.4f}, {seconds:.1f} s", flush=True
+        )
     return losses
 
 
 def answers(network: nn.Module, data: Split, batch: int = 500) -> tuple[Tensor, list[float]]:
-    """Class of each image ``[n]``, and for each router the share of tokens it would multiply."""
+    """Class of each image ``[n]``, and the share of tokens each router would multiply."""
     network.eval()
     routed = mixtures(network)
     found, loads = [], torch.zeros(len(routed))
@@ -185,7 +187,9 @@ def record(
     stem = options.out / f"{options.network}-{stage}-{options.seed}"
     np.savez_compressed(stem.with_suffix(".npz"), **state_of(network))
     np.save(stem.with_suffix(".right.npy"), np.packbits(right))
-    stem.with_suffix(".json").write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
+    stem.with_suffix(".json").write_text(
+        json.dumps(written, indent=1) + "\n", encoding="utf-8"
+    )
     print(json.dumps({k: v for k, v in written.items() if k != "loss"}), flush=True)
 
 

@@ -147,9 +147,7 @@ def _put_back(ctx: Context, group: Group) -> None:
     dims, order = shape_of(data_of(node)), data_of(node, 1)
     cast = schema.CastOptionsT()
     cast.inDataType, cast.outDataType = schema.TensorType.INT64, schema.TensorType.INT32
-    indices = ctx.emit(
-        "CAST", [ctx.read(order)], shape_of(order), dtype="int32", options=cast
-    )
+    indices = ctx.emit("CAST", [ctx.read(order)], shape_of(order), dtype="int32", options=cast)
     ctx.result(
         "SCATTER_ND",
         [indices, ctx.read(data_of(node, 2)), ctx.constant("shape", dims, "int32")],
@@ -184,7 +182,9 @@ def _distinct(node: ir.Node) -> str | None:
     """SCATTER_ND adds what meets at one place; ONNX overwrites."""
     if data_of(node, 1).const_value is None:
         sorts = _is_order(node) and text(node, "reduction", "none") == "none"
-        return None if sorts else "the indices must be constant, or what TopK sorts all rows to"
+        return (
+            None if sorts else "the indices must be constant, or what TopK sorts all rows to"
+        )
     if text(node, "reduction", "none") != "none":
         return "only reduction='none' is lowered"
     rows = _targets(node)
