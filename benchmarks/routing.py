@@ -122,7 +122,7 @@ def scored(edit: MixExperts, x: Array) -> Array:
     if edit.router == "random" or edit.linear is None:
         return np.asarray(edit.linear)
     found = x @ edit.linear
-    return found if edit.square is None else found + np.square(x) @ edit.square
+    return np.asarray(found if edit.square is None else found + np.square(x) @ edit.square)
 
 
 def at_sites(subject: Subject, data: Images, plans: dict[Any, Any]) -> dict[Any, Array]:
@@ -267,9 +267,8 @@ def picture(path: Path, results: Sequence[dict[str, Any]]) -> None:
                 mean, low, high = interval(np.array(row["sites"]))
                 points.append((row["share"], mean, (high - low) / 2))
             curves.append(Curve(router, tuple(sorted(points))))
-        panels.append(
-            Panel(f"{result['model']}, n = {result['images']}", x, y, tuple(curves), True)
-        )
+        title = f"{result['model']}, n = {result['images']}"
+        panels.append(Panel(title, x, y, tuple(curves)))
     draw_panels(path, panels)
 
 

@@ -96,7 +96,7 @@ def _unsure(x: Array, threshold: float, u: float) -> Array:
     norm = np.maximum(np.linalg.norm(x.astype(np.float64), axis=-1, keepdims=True), 1e-12)
     unit = x / norm
     near = SAFETY * (math.sqrt(x.shape[-1]) + FUNCTION_ULPS) * u * np.abs(unit) + u
-    return np.abs(unit - threshold) <= near
+    return np.asarray(np.abs(unit - threshold) <= near)
 
 
 def _binary(node: ir.Node, ops: Sequence[Operand], out: Array, unit: Roundoff) -> float:

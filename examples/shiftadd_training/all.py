@@ -36,7 +36,7 @@ def main() -> None:
     options, more = parser.parse_known_args()
     work = [(n, s) for n in options.networks.split(",") for s in range(options.seeds)]
     with ThreadPoolExecutor(options.jobs) as pool:
-        codes = list(pool.map(lambda w: chain(*w, options.out, more), work))
+        codes = list(pool.map(lambda w: chain(w[0], w[1], options.out, more), work))
     raise SystemExit(1 if any(codes) else 0)
 
 

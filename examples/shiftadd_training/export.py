@@ -49,7 +49,7 @@ def network_of(weights: Path) -> nn.Module:
     name, stage, _ = weights.stem.rsplit("-", 2)
     if name not in MAKE or stage not in STAGES:
         raise SystemExit(f"{weights}: expected a name as vit-mixture-0.npz")
-    kept: Stage = "float" if stage == "control" else stage  # type: ignore[assignment]
+    kept: Stage = "float" if stage == "control" else stage
     network = of_stage(MAKE[name], kept)
     with np.load(weights) as stored:
         network.load_state_dict({k: torch.from_numpy(stored[k]) for k in stored.files})

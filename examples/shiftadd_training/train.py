@@ -185,7 +185,7 @@ def record(
     }
     options.out.mkdir(parents=True, exist_ok=True)
     stem = options.out / f"{options.network}-{stage}-{options.seed}"
-    np.savez_compressed(stem.with_suffix(".npz"), **state_of(network))
+    np.savez_compressed(stem.with_suffix(".npz"), **state_of(network))  # type: ignore[arg-type]
     np.save(stem.with_suffix(".right.npy"), np.packbits(right))
     stem.with_suffix(".json").write_text(
         json.dumps(written, indent=1) + "\n", encoding="utf-8"

@@ -51,6 +51,7 @@ def test_trained_functions_compile_and_keep_their_answers(target: str, tmp_path:
     made = api.compile(source, target=target, output=tmp_path / "made.edgevit")
     assert made.result["coverage"]["fallback"] == []
     data = load_slice()
+    assert made.path is not None
     with open_bundle(made.path, trust=True) as session:
         found = [
             int(session.run({"x": image[None]})["logits"].argmax())

@@ -115,7 +115,7 @@ def npz(arrays: dict[str, Array]) -> bytes:
     import io
 
     content = io.BytesIO()
-    np.savez(content, **arrays)
+    np.savez(content, **arrays)  # type: ignore[arg-type]
     return content.getvalue()
 
 

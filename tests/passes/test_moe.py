@@ -33,7 +33,9 @@ def weights(seed: int = 0) -> dict[str, Array]:
 
 def perceptrons(tokens: int = TOKENS, count: int = 2) -> ir.Model:
     """Residual perceptrons over tokens."""
-    lines, held, x = [], {}, "x"
+    lines: list[str] = []
+    held: dict[str, Array] = {}
+    x = "x"
     for i in range(count):
         held |= {f"{n}_{i}": a for n, a in weights(i).items()}
         out = "y" if i == count - 1 else f"x{i}"
@@ -82,7 +84,7 @@ def layers(edit: MixExperts) -> tuple[Any, ...]:
 def scores(edit: MixExperts, x: Array) -> Array:
     assert edit.linear is not None
     assert edit.square is not None
-    return x @ edit.linear + np.square(x) @ edit.square
+    return np.asarray(x @ edit.linear + np.square(x) @ edit.square)
 
 
 def test_repeated_perceptrons_are_found_and_planned() -> None:

@@ -140,6 +140,7 @@ def test_of_equal_scores_the_lower_index_is_first() -> None:
 
 def attended(q: Array, k: Array, v: Array, t: tuple[float, float], w: Array) -> Array:
     """By masks and additions: no product with a code."""
+    q, k, v = (x.astype(np.float64) for x in (q, k, v))
     unit = [x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (q, k)]
     qb, kb = (u > limit for u, limit in zip(unit, t, strict=True))
     b, h, n, e = v.shape
@@ -166,7 +167,7 @@ def test_attention_of_codes_is_masked_addition() -> None:
     held = [np.asarray(c) for c in constants]
     model = call("BinaryLinearAttention", feeds, held, v.shape, **at)
     found = run(model, feeds)[0]
-    right = attended(*(x.astype(np.float64) for x in (q, k, v)), (0.05, -0.02), w)
+    right = attended(q, k, v, (0.05, -0.02), w)
 
     class Operand:
         def __init__(self, array: Array) -> None:
