@@ -1,4 +1,4 @@
-"""Unsigned codes as signed ones, for engines whose integer kernels are signed."""
+"""Unsigned codes as signed ones and back, for engines whose integer kernels take one kind."""
 
 from __future__ import annotations
 
@@ -22,6 +22,20 @@ _MOVES = frozenset(
 
 
 @dataclass(frozen=True)
+class _Kinds:
+    """A direction: which codes, what they become, by how much they move."""
+
+    old: ir.DataType
+    new: ir.DataType
+    shift: int
+    suffix: str
+
+
+_SIGNED = _Kinds(ir.DataType.UINT8, ir.DataType.INT8, -_MIDDLE, "signed")
+_UNSIGNED = _Kinds(ir.DataType.INT8, ir.DataType.UINT8, _MIDDLE, "unsigned")
+
+
+@dataclass(frozen=True)
 class SignQuantizers(Pass):
     """Shift uint8 codes and their zero points by 128.
 
@@ -32,7 +46,11 @@ class SignQuantizers(Pass):
        constants) that make them, through operators that only move elements, to the
        dequantizers that read them. The numbers they stand for stay the same.
     2. Another operator in between, or a uint8 input or output of the graph, is a refusal.
+    3. ``unsigned``: the other way, int8 to uint8, of codes that are computed. Families with
+       stored codes stay: kernels of uint8 data take int8 weights.
     """
+
+    unsigned: bool = False
 
     name: ClassVar[str] = "sign-quantizers"
     effect: ClassVar[Effect] = Effect.EXACT
@@ -43,29 +61,32 @@ class SignQuantizers(Pass):
         refusals: list[Refusal] = []
         names = Names(model.graph)
         seen: set[ir.Value] = set()
-        for value in _coded(model.graph):
+        kinds = _UNSIGNED if self.unsigned else _SIGNED
+        for value in _coded(model.graph, kinds.old):
             if value in seen:
                 continue
             family = _family(value)
             seen |= set(family)
+            if self.unsigned and any(constant(v) is not None for v in family):
+                continue
             site, reason = value.name or "", _reason(family)
             if reason is not None:
                 refusals.append(Refusal(self.name, site, reason))
                 continue
-            _shift(model.graph, family, names)
+            _shift(model.graph, family, names, kinds)
             changes.append(Change(self.name, site, f"{len(family)} values"))
         return Outcome(model, bool(changes), tuple(changes), tuple(refusals))
 
 
-def _coded(graph: ir.Graph) -> list[ir.Value]:
-    """uint8 values that are quantized or dequantized."""
+def _coded(graph: ir.Graph, dtype: ir.DataType) -> list[ir.Value]:
+    """Values of a dtype that are quantized or dequantized."""
     found: dict[ir.Value, None] = {}
     for node in graph:
         if node.domain == "" and node.op_type == "QuantizeLinear":
             found[node.outputs[0]] = None
         elif node.domain == "" and node.op_type == "DequantizeLinear":
             found[operand(node, 0)] = None
-    return [v for v in found if v.dtype == ir.DataType.UINT8]
+    return [v for v in found if v.dtype == dtype]
 
 
 def _moves(node: ir.Node | None) -> bool:
@@ -123,7 +144,7 @@ def _constants(
     return node.op_type in ops and (zero is None or constant(zero) is not None)
 
 
-def _shift(graph: ir.Graph, family: list[ir.Value], names: Names) -> None:
+def _shift(graph: ir.Graph, family: list[ir.Value], names: Names, kinds: _Kinds) -> None:
     nodes: dict[ir.Node, None] = {}
     for value in family:
         maker = value.producer()
@@ -131,46 +152,49 @@ def _shift(graph: ir.Graph, family: list[ir.Value], names: Names) -> None:
         nodes |= {use.node: None for use in value.uses()}
     for node in nodes:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
-            _shift_zero(graph, node, names)
+            _shift_zero(graph, node, names, kinds)
         elif node.op_type == "Pad" and attr(node, "mode", "constant") == "constant":
-            _shift_pad(graph, node, names)
+            _shift_pad(graph, node, names, kinds)
     for value in family:
-        _retype(graph, value, names)
+        _retype(graph, value, names, kinds)
 
 
-def _retype(graph: ir.Graph, value: ir.Value, names: Names) -> None:
-    name = names.fresh(f"{value.name}.signed")
+def _retype(graph: ir.Graph, value: ir.Value, names: Names, kinds: _Kinds) -> None:
+    name = names.fresh(f"{value.name}.{kinds.suffix}")
     array = constant(value)
     if array is None:
-        value.name, value.dtype = name, ir.DataType.INT8
+        value.name, value.dtype = name, kinds.new
         return
-    value.replace_all_uses_with(_stored(graph, name, array.astype(np.int16) - _MIDDLE))
+    moved = array.astype(np.int16) + kinds.shift
+    value.replace_all_uses_with(_stored(graph, name, moved, kinds))
     del graph.initializers[value.name or ""]
 
 
-def _stored(graph: ir.Graph, name: str, codes: Array) -> ir.Value:
-    array = codes.astype(np.int8)
-    made = ir.val(name, ir.DataType.INT8, list(array.shape))
+def _stored(graph: ir.Graph, name: str, codes: Array, kinds: _Kinds) -> ir.Value:
+    array = codes.astype(kinds.new.numpy())
+    made = ir.val(name, kinds.new, list(array.shape))
     made.const_value = ir.tensor(array, name=name)
     graph.register_initializer(made)
     return made
 
 
-def _shift_zero(graph: ir.Graph, node: ir.Node, names: Names) -> None:
+def _shift_zero(graph: ir.Graph, node: ir.Node, names: Names, kinds: _Kinds) -> None:
     given_zero, scale = constant(given(node, 2)), constant(given(node, 1))
     shape = () if scale is None else scale.shape
     zero = np.zeros(shape, np.int16) if given_zero is None else given_zero.astype(np.int16)
-    made = _stored(graph, names.fresh(f"{node.outputs[0].name}.zero"), zero - _MIDDLE)
+    name = names.fresh(f"{node.outputs[0].name}.zero")
+    made = _stored(graph, name, zero + kinds.shift, kinds)
     if len(node.inputs) < 3:
         node.resize_inputs(3)
     node.replace_input_with(2, made)
     node.attributes.pop("output_dtype", None)
 
 
-def _shift_pad(graph: ir.Graph, node: ir.Node, names: Names) -> None:
+def _shift_pad(graph: ir.Graph, node: ir.Node, names: Names, kinds: _Kinds) -> None:
     value = constant(given(node, 2))
     code = np.zeros((), np.int16) if value is None else value.astype(np.int16)
-    made = _stored(graph, names.fresh(f"{node.outputs[0].name}.value"), code - _MIDDLE)
+    name = names.fresh(f"{node.outputs[0].name}.value")
+    made = _stored(graph, name, code + kinds.shift, kinds)
     if len(node.inputs) < 3:
         node.resize_inputs(3)
     node.replace_input_with(2, made)

@@ -37,6 +37,10 @@ MOVES = [
          "q = QuantizeLinear(x, s, z)\n t = Transpose<perm = [0,2,1]>(q)\n"
          "y = DequantizeLinear(t, s, z)",
          "QuantizeLinear Transpose DequantizeLinear", U8),
+    Case("unsigned", "sign-quantizers{unsigned=true}", X,
+         "q = QuantizeLinear(x, s, z)\n t = Transpose<perm = [0,2,1]>(q)\n"
+         "y = DequantizeLinear(t, s, z)",
+         "QuantizeLinear Transpose DequantizeLinear", S8),
 ]  # fmt: skip
 
 
@@ -91,6 +95,22 @@ def test_signed_codes_are_128_lower() -> None:
     found = quantizer_of(only(model, "QuantizeLinear"))
     assert found is not None
     assert (found.dtype, int(found.zero_point)) == (ir.DataType.INT8, -7)
+
+
+def test_unsigned_codes_are_128_higher_and_weights_stay() -> None:
+    body = (
+        "q = QuantizeLinear(x, s, z)\n d = DequantizeLinear(q, s, z)\n"
+        "w = DequantizeLinear<axis = 1>(c, k)\n y = MatMul(d, w)"
+    )
+    weight = {"c": np.ones((4, 5), np.int8), "k": np.full(5, 0.5, np.float32)}
+    model = build("float[2,4] x => float[2,5] y", body, {**S8, **weight})
+    check_same(load("sign-quantizers{unsigned=true}"), model, 0.0)
+    found = quantizer_of(only(model, "QuantizeLinear"))
+    assert found is not None
+    assert (found.dtype, int(found.zero_point)) == (ir.DataType.UINT8, 121)
+    weights = stored(only(model, "MatMul").inputs[1])
+    assert weights is not None
+    assert weights.quantizer.dtype == ir.DataType.INT8
 
 
 def test_a_transposed_weight_moves_its_axis() -> None:
