@@ -125,6 +125,9 @@ def _points(
     for key, values in study.curves.items():
         ((name, parsed),) = numbers({key: values}).items()
         wanted += [(key, {**base, name: value}) for value in parsed]
+    # An impossible device is refused before the first one is simulated.
+    for _, fields in wanted:
+        load(f"{_STUDY}:product_of")(subject, make(**fields), study.seed, study.path)
     rows = []
     for axis, fields in wanted:
         point = make(**fields)
