@@ -17,8 +17,8 @@ from edgevit.sim4f.wave import WaveProduct
 from tests.targets.optical.layers import MAPPED, SIGNS, Array, error, mapped
 
 # A variance estimated from n samples is off by sqrt(2 / n), of a ratio sqrt(4 / n): 1.4 % for
-# the short run, for which three of them are allowed; 0.45 % for the long one.
-SHORT, LONG = 20_000, 200_000
+# the short run, for which three of them are allowed; 0.2 % for the long one, for which five.
+SHORT, LONG = 20_000, 1_000_000
 CAMERA = Camera(quantum_efficiency=0.7, full_well=60_000, read_noise=6.0, adc_bits=12)
 # Dim and bright: exact and normal photon statistics of the fast path.
 LIGHT = {"dim": 500.0, "bright": 15_000.0}
