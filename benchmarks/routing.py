@@ -118,7 +118,7 @@ def subject_of(case: Case) -> Subject:
 def scored(edit: MixExperts, x: Array) -> Array:
     """What a router says of tokens, ``[t]``."""
     if edit.router == "norm":
-        return np.linalg.norm(x, axis=1)
+        return np.asarray(np.linalg.norm(x, axis=1))
     if edit.router == "random" or edit.linear is None:
         return np.asarray(edit.linear)
     found = x @ edit.linear

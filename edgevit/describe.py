@@ -287,6 +287,7 @@ def parity_json(parity: Parity) -> dict[str, Any]:
         "synthetic": parity.synthetic,
         "not_measured": list(parity.not_measured),
         "top1_agreement": parity.top1_agreement,
+        "routing": [sets.to_json() for sets in parity.routing],
         "reference": {"engine": "onnxruntime", "version": parity.reference},
         "pass": parity.passed,
     }

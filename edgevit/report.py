@@ -57,6 +57,7 @@ def text_of_parity(parity: Mapping[str, Any]) -> str:
     task = "not measured" if agreement is None else f"{agreement:.4f}"
     lines.append(f"on {parity['samples']} {data}; arg-max agreement: {task}")
     lines.append(f"replayed node by node: {parity['replayed']} values, {_replay_line(parity)}")
+    lines += _routing_lines(parity)
     drop = parity["psnr_drop"]
     if drop is not None:
         what = "first below the gate" if drop["below_gate"] else "lowest"
@@ -65,6 +66,18 @@ def text_of_parity(parity: Mapping[str, Any]) -> str:
         )
     lines += _float16_lines(parity)
     return "\n".join(lines)
+
+
+def _routing_lines(parity: Mapping[str, Any]) -> list[str]:
+    """What routers choose when the artifact runs by itself; a manifest does not hold it."""
+    found = parity.get("routing") or ()
+    if not found:
+        return []
+    shared, every = (sum(sets[key] for sets in found) for key in ("shared", "capacity"))
+    return [
+        f"routing of {len(found)} mixtures: {shared} of {every} tokens are those that the "
+        "reference's routers choose"
+    ]
 
 
 def _float16_lines(parity: Mapping[str, Any]) -> list[str]:

@@ -18,6 +18,7 @@ from edgevit.errors import GateError
 from edgevit.parity import Figure, Gate, Metrics, compare, joined, top1, worst_of
 from edgevit.reference import Arrays
 from edgevit.replay import Divergence, replay, rewrites
+from edgevit.routing import TokenSets, token_sets
 from edgevit.subject import Expected, Subject
 
 __all__ = ["Parity", "overall", "verify_parts", "whole"]
@@ -43,6 +44,7 @@ class Parity:
     reference: str
     not_measured: tuple[str, ...] = ()
     selfcheck: Mapping[str, Metrics] | None = None
+    routing: tuple[TokenSets, ...] = ()
 
     @property
     def unjudged(self) -> tuple[str, ...]:
@@ -92,6 +94,7 @@ def verify_parts(
         synthetic=synthetic,
         reference=expected.version,
         not_measured=not_measured,
+        routing=token_sets(subject, samples[0], expected.values),
     )
 
 
@@ -130,6 +133,7 @@ def overall(entries: Sequence[Parity]) -> Parity:
         synthetic=any(e.synthetic for e in entries),
         reference=entries[0].reference,
         not_measured=tuple(dict.fromkeys(m for e in entries for m in e.not_measured)),
+        routing=tuple(sets for e in entries for sets in e.routing),
     )
 
 

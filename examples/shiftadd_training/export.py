@@ -37,9 +37,10 @@ from examples.shiftadd_training.pvt import INPUT
 from examples.shiftadd_training.train import MAKE
 
 OPSET = 17
-# Largest difference between torch and the file, as a share of the largest logit: float32
-# sums in another order. A token at the edge of a capacity can change its expert.
-LIMIT = 1e-4
+# Largest difference between torch and the file, as a share of the largest logit: of sums of
+# float32 in another order; and where there are choices (stage ``mixture``): one of thousands
+# of tokens at the edge of a capacity changes its expert, a query at its threshold its code.
+LIMIT, EDGE = 1e-5, 1e-2
 
 _LOG = logging.getLogger(__name__)
 
@@ -102,8 +103,8 @@ def _call_functions(network: nn.Module, plain: bool) -> None:
     network.eval().requires_grad_(False)
 
 
-def difference(content: bytes, network: nn.Module, x: torch.Tensor) -> float:
-    """Between the file in ONNX Runtime and the network, as a share of the largest logit."""
+def differences(content: bytes, network: nn.Module, x: torch.Tensor) -> list[float]:
+    """Of each image between the file in ONNX Runtime and the network, ascending."""
     options = onnxruntime.SessionOptions()
     # Else weights stored as codes are multiplied with activations rounded to 8 bits.
     options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
@@ -111,7 +112,7 @@ def difference(content: bytes, network: nn.Module, x: torch.Tensor) -> float:
     with torch.no_grad():
         wanted = np.concatenate([network(one[None]).numpy() for one in x])
     found = np.concatenate([session.run(None, {"x": one[None].numpy()})[0] for one in x])
-    return float(np.abs(found - wanted).max() / np.abs(wanted).max())
+    return sorted((np.abs(found - wanted).max(1) / np.abs(wanted).max()).tolist())
 
 
 def main() -> None:
@@ -124,18 +125,21 @@ def main() -> None:
     for weights in options.weights:
         network = network_of(weights)
         size = 28 if weights.stem.split("-")[0] in NETWORKS else INPUT[1]
-        data = load("train", "cpu", size, 8)
+        data = load("train", "cpu", size, 9)
         x = data.sized(data.images)
         for module in network.modules():
             if isinstance(module, BinaryAttention):
                 module.frozen = not options.plain_attention
         content = exported(network, x[:1], options.plain_attention)
-        worst = difference(content, network, x)
+        off = differences(content, network, x)
+        middle, worst = off[len(off) // 2], off[-1]
         path = weights.with_suffix(".plain.onnx" if options.plain_attention else ".onnx")
-        if worst > LIMIT:
-            raise SystemExit(f"{path.name}: expected max_rel <= {LIMIT}, found {worst:.1e}")
+        limit = EDGE if "-mixture-" in weights.name else LIMIT
+        if worst > limit:
+            raise SystemExit(f"{path.name}: expected max_rel <= {limit}, found {worst:.1e}")
         write_atomic(path, content)
-        _LOG.info("%s: max_rel to torch %.1e, %d bytes", path.name, worst, len(content))
+        said = "%s: max_rel to torch %.1e (median image), %.1e (worst), %d bytes"
+        _LOG.info(said, path.name, middle, worst, len(content))
 
 
 if __name__ == "__main__":
