@@ -25,7 +25,7 @@ QPEERS_KEY := $(shell sha256sum requirements/quantization-peers.lock | cut -c1-1
 QPEERS_STAMP := .venv-peers/.stamp-$(QPEERS_KEY)
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: tvm-runtime-wheel bench-tvm-zoo bench-native-memory bench-quantization bench-quantization-latency bench-integer-kernels bench-quantization-ablation demo test test-all lint format bench bench-five bench-latency bench-mutants bench-cost models \
+.PHONY: train-shiftadd bench-routing tvm-runtime-wheel bench-tvm-zoo bench-native-memory bench-quantization bench-quantization-latency bench-integer-kernels bench-quantization-ablation demo test test-all lint format bench bench-five bench-latency bench-mutants bench-cost models \
 	oracles optics-oracles bench-optics bench-optical bench-optical-noise bench-optical-sweep env clean test-arm64 test-tflite-runtime tflite-env \
 	bench-peers bench-peers-latency bench-compile-time onnx2tf-env openvino-env bench-shapes \
 	peers-env bench-tvm-kernels bench-native-latency
@@ -231,6 +231,21 @@ bench-optical: $(STAMP) models
 		fashion_vit_ts fashion_hybrid_ts deit_tiny_patch16_224_ts
 
 # Nine networks; about an hour each on two cores, a minute or two each on a GPU.
+# All stages of both fixtures: minutes on a GPU; on two cores about two hours (extrapolated).
+TRAIN_JOBS ?= 1
+train-shiftadd: $(STAMP) $(TORCH_STAMP)
+	@.venv-torch/bin/python -m examples.shiftadd_training.all --networks hybrid,vit --jobs $(TRAIN_JOBS)
+	@.venv-torch/bin/python -m examples.shiftadd_training.export \
+		build/shiftadd/*-shift-?.npz build/shiftadd/*-mixture-?.npz
+	@$(BIN)/python -m examples.shiftadd_training.table build/shiftadd
+	@$(BIN)/python -m benchmarks.shiftadd_bundles build/shiftadd/*-mixture-?.onnx
+
+# Some ten minutes of one core; needs the trained models in .cache/trained.
+bench-routing: $(STAMP)
+	@$(BIN)/python -m benchmarks.routing
+	@$(BIN)/python -m benchmarks.routing --table
+	@$(BIN)/python -m benchmarks.routing --picture build/routing/routing.png
+
 convshare-training: $(STAMP) $(TORCH_STAMP)
 	@for kind in linear valid same; do for seed in 0 1 2; do \
 		.venv-torch/bin/python -m examples.convshare_training.train --kind $$kind --seed $$seed \
