@@ -172,6 +172,10 @@ def _macs(node: ir.Node) -> int:
         return _size(node.outputs[0]) * math.prod(_shape(node, 1)[1:])
     if op == "ConvTranspose":
         return math.prod(_shape(node, 0)) * math.prod(_shape(node, 1)[1:])
+    if op.startswith("MixtureOfPrimitives"):  # each token goes through one expert
+        layers = (2,) if op == "MixtureOfPrimitives" else (2, 4)
+        tokens = math.prod(_shape(node, 0)[:-1])
+        return tokens * sum(math.prod(_shape(node, i)) for i in layers)
     if op == "Attention":
         return _attention_macs(node)
     return 0

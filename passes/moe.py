@@ -167,8 +167,21 @@ class Moe(CalibratedPass):
             linear = rng.permutation(site.tokens).astype(np.float32)
         capacity = round(site.tokens * self.part())
         alike = f", one of {site.alike} alike" if site.alike > 1 else ""
-        detail = f"{capacity} of {site.tokens} tokens multiply{alike}{said}"
+        detail = (
+            f"{capacity} of {site.tokens} tokens multiply{alike}{said}; {self._size(site)}"
+        )
         return _edit(site, self, made, capacity, linear, square, detail)
+
+    def _size(self, site: Site) -> str:
+        """Terms and bytes of the weights: both experts are kept."""
+        count = sum(layer.weight.size for layer in site.layers)
+        own = count * (1 if self.expert == "int8" else 4)
+        codes = sum(
+            self.terms * -(-layer.weight.shape[0] // 2) * layer.weight.shape[1]
+            for layer in site.layers
+        )
+        terms = f"{self.terms} term{'s' if self.terms > 1 else ''}"
+        return f"the others shift by {terms}; weights {4 * count} -> {own + codes} bytes"
 
     def perform(self, model: ir.Model, edits: Sequence[Edit]) -> Outcome:
         """Put the mixtures in.
