@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgevit.passes.compensated_rounding import Order, compensated_in, expected_error
 from edgevit.passes.facts import Array
 from edgevit.passes.mixture_sites import Layer, Site
-from edgevit.shift_codes import levels, nearest
+from edgevit.passes.shift_rounding import Form, shift_grid
 
 __all__ = ["Shifted", "apply", "errors", "int8_layer", "multiplied", "shifted"]
 
@@ -35,9 +36,9 @@ ACTIVATE: dict[str, Callable[[Array], Array]] = {
     "Relu": lambda x: np.maximum(x, 0),
     "Silu": _silu,
 }
-# A channel of zeros, or of numbers so small that its scale would be no normal float32.
-_LEAST = -120
+# Exponents below the one that holds the largest weight: clipping it refines all others.
 _FINER = (0, 1)
+_DAMPING = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,11 +61,11 @@ class Shifted:
 
 
 def shifted(site: Site, x: Array, terms: int) -> tuple[Shifted, ...]:
-    """The layers of a site as shifts, biases corrected on its tokens ``[n, d]``."""
+    """The layers of a site as shifts, fitted to its tokens ``[n, d]``, biases too."""
     made: list[Shifted] = []
     seen = x
     for layer in site.layers:
-        q, scale = _codes(layer.weight, terms)
+        q, scale = _codes(layer.weight, terms, seen)
         dense = (q * scale).astype(np.float32)
         # What the mean token loses: E[W x] - E[Q x], both on what reaches this layer.
         wanted = x.mean(0) if seen is x else _inner(site, x).mean(0)
@@ -82,23 +83,36 @@ def _inner(site: Site, x: Array) -> Array:
     return ACTIVATE[site.activation](x @ first.weight + first.bias).astype(np.float32)
 
 
-def _codes(weight: Array, terms: int) -> tuple[Array, Array]:
-    """The nearest sums of terms, and of a few scales the one with the least error."""
-    high = int(levels(terms)[-1])
-    peak = np.abs(weight).max(axis=0).astype(np.float64)
-    safe = np.where(peak > 0, peak, float(high))
-    least = np.full(weight.shape[1], np.inf)
-    best = np.zeros(weight.shape, np.int32)
-    scale = np.ones(weight.shape[1])
+def _codes(weight: Array, terms: int, x: Array) -> tuple[Array, Array]:
+    """Sums of terms in which later inputs make good for the error of earlier ones.
+
+    Args:
+        weight: ``[d, m]``.
+        terms: Of a weight.
+        x: What the layer sees, ``[n, d]``; its mean is the bias's to correct.
+
+    Returns:
+        int32 ``[d, m]`` and a power of two for each output.
+    """
+    off = x.astype(np.float64) - x.mean(0, dtype=np.float64)
+    hessian = (off.T @ off / len(off))[None]
+    order = Order.of(hessian, _DAMPING)
+    target = weight.T[None].astype(np.float64)
+    peak = np.abs(target).max(axis=2, keepdims=True)
+    form = Form(terms, 4 * terms)
+    best: tuple[Array, Array, Array] | None = None
     for finer in _FINER:
-        exponent = np.maximum(np.ceil(np.log2(safe / high)) - finer, _LEAST)
-        tried = 2.0**exponent
-        q = nearest(weight / tried, terms)
-        error = np.square(weight - q * tried).sum(axis=0)
-        best = np.where(error < least, q, best)
-        scale = np.where(error < least, tried, scale)
-        least = np.minimum(error, least)
-    return best.astype(np.int32), scale.astype(np.float32)
+        grid = shift_grid(peak, form, finer)
+        codes = compensated_in(target, grid, order)
+        error = expected_error(target, codes, grid, hessian)[..., None]
+        if best is None:
+            best = (error, codes, grid.scale)
+        better = error < best[0]
+        pairs = zip((error, codes, grid.scale), best, strict=True)
+        error, codes, scale = (np.where(better, new, old) for new, old in pairs)
+        best = (error, codes, scale)
+    assert best is not None
+    return best[1][0].T.astype(np.int32), best[2].reshape(-1).astype(np.float32)
 
 
 def multiplied(layer: Layer) -> tuple[Array, Array]:
