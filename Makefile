@@ -28,7 +28,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 .PHONY: train-shiftadd bench-routing tvm-runtime-wheel bench-tvm-zoo bench-native-memory bench-quantization bench-quantization-latency bench-integer-kernels bench-quantization-ablation demo test test-all lint format bench bench-five bench-latency bench-mutants bench-cost models \
 	oracles optics-oracles bench-optics bench-optical bench-optical-noise bench-optical-sweep env clean test-arm64 test-tflite-runtime tflite-env \
 	bench-peers bench-peers-latency bench-compile-time onnx2tf-env openvino-env bench-shapes \
-	peers-env bench-tvm-kernels bench-native-latency
+	peers-env bench-tvm-kernels bench-native-latency bench-primitives
 
 env: $(STAMP)
 
@@ -121,6 +121,7 @@ test-all: $(STAMP) models oracles tflite-env optics-oracles
 # A skip says so and ends with exit code 77, which make reports as an error: it is no pass.
 test-arm64: $(STAMP) models
 	@$(BIN)/python -m benchmarks.arm64
+	@$(BIN)/python -m pytest -q tests/targets/tvm/test_shifts_arm64.py
 
 # What a device installs beside apache-tvm-ffi for native code; prints its size.
 tvm-runtime-wheel: $(STAMP)
@@ -216,6 +217,12 @@ bench-tvm-kernels: $(STAMP)
 	@env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 \
 	  $(BIN)/python -m benchmarks.tvm_kernels --rounds 40
 	@$(BIN)/python -m benchmarks.tvm_roofline --rounds 40
+
+# Shifts and additions next to float32, float16 and int8: on this CPU; on a GPU:
+# python -m benchmarks.gpu.primitives, which needs nvcc and PyTorch.
+bench-primitives: $(STAMP)
+	@env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 \
+	  $(BIN)/python -m benchmarks.primitives --rounds 30
 
 bench-compile-time: $(STAMP) $(ORACLES_STAMP) models onnx2tf-env
 	@$(BIN)/python -m benchmarks.compile_time

@@ -14,16 +14,11 @@ from edgevit.targets.tvm.kernels import codes, matadd, shifts
 from edgevit.targets.tvm.kernels.arithmetic import QUAD
 from edgevit.targets.tvm.kernels.codes import Codes, dot_codes, pack_codes, panels
 from edgevit.targets.tvm.kernels.columns import Columns
+from edgevit.targets.tvm.kernels.counts import BinaryDot, pack_words
 from edgevit.targets.tvm.kernels.epilogue import Epilogue
 from edgevit.targets.tvm.kernels.gemm import Gemm
 from edgevit.targets.tvm.kernels.kernel import Kernel, load, store
-from edgevit.targets.tvm.kernels.matadd import (
-    BinaryDot,
-    MaskedAdd,
-    MaskedDot,
-    pack_bits,
-    pack_words,
-)
+from edgevit.targets.tvm.kernels.matadd import MaskedAdd, MaskedDot, pack_bits
 from edgevit.targets.tvm.kernels.shifts import shift_codes
 from edgevit.targets.tvm.machine import Machine
 

@@ -27,11 +27,12 @@ __all__ = ["Codes", "DotCodes", "dot_codes", "pack_codes", "panels"]
 # Panels of two vectors: each byte of codes is read by one tile, and tiles have many rows.
 HEIGHT = 2
 _TABLE = (0, 1, 2, 4, 8, 16, 32, 64, 0, -1, -2, -4, -8, -16, -32, -64)
-# Instruction that looks bytes up in a table of 16, and its width in bytes.
+# Instruction that looks bytes up in a table of 16, by dtype of the data (of bytes that an
+# architecture multiplies) and width in bytes.
 _LOOKUPS = {
-    64: "llvm.x86.avx512.pshuf.b.512",
-    32: "llvm.x86.avx2.pshuf.b",
-    16: "llvm.aarch64.neon.tbl1.v16i8",
+    ("uint8", 64): "llvm.x86.avx512.pshuf.b.512",
+    ("uint8", 32): "llvm.x86.avx2.pshuf.b",
+    ("int8", 16): "llvm.aarch64.neon.tbl1.v16i8",
 }
 
 
@@ -108,23 +109,23 @@ def _bytes(codes: Codes, b: Any, at: Any, vector: int, wide: int) -> Any:
         sixteen = T.Broadcast(tirx.const(15, "uint8"), wide)
         four = T.Broadcast(tirx.const(4, "uint8"), wide)
         index = both >> four if vector else both & sixteen
-        value = _looked_up(index, wide)
+        value = _looked_up(index, wide, _LOOKUPS.get((codes.left, wide)))
         total = value if total is None else total + value
     register = local(wide, "int8")
     store(register, 0, total, wide)
     return load(register, 0, wide)
 
 
-def _looked_up(index: Any, wide: int) -> Any:
-    """int8 powers of uint8 codes: an instruction where there is one so wide."""
+def _looked_up(index: Any, wide: int, instruction: str | None) -> Any:
+    """int8 powers of uint8 codes: by an instruction where there is one so wide."""
     dtype = f"int8x{wide}"
-    if wide in _LOOKUPS:
+    if instruction is not None:
         words = np.array(_TABLE, np.int8).view(np.int32).tolist() * (wide // 16)
         order = [tirx.const(i, "int32") for i in range(wide // 4)]
         table = tirx.Shuffle([tirx.const(word, "int32") for word in words], order)
         table = T.reinterpret(dtype, table)
         codes = T.reinterpret(dtype, index)
-        return tirx.call_llvm_pure_intrin(dtype, _LOOKUPS[wide], table, codes)
+        return tirx.call_llvm_pure_intrin(dtype, instruction, table, codes)
 
     def many(value: int) -> Any:
         return T.Broadcast(tirx.const(value, "uint8"), wide)

@@ -2,8 +2,7 @@
 
 C[m, n] = sum over the k whose bit (k, m) is set of V[k, n]. Vectors hold neighboring m, so
 that one word of bits is a mask; each element of V is added to a vector under it. ``MaskedAdd``
-adds floats; ``MaskedDot`` sums four bytes at once with the machine's dot products;
-``BinaryDot`` counts the bits that two packed rows have in common.
+adds floats; ``MaskedDot`` sums four bytes at once with the machine's dot products.
 """
 
 from __future__ import annotations
@@ -17,31 +16,25 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from edgevit.targets.tvm.kernels.arithmetic import QUAD
-from edgevit.targets.tvm.kernels.columns import Columns
-from edgevit.targets.tvm.kernels.epilogue import PLAIN, Epilogue
 from edgevit.targets.tvm.kernels.kernel import Operand, load, local, loop, store
 from edgevit.targets.tvm.kernels.shuffle import pick, transposed
-from edgevit.targets.tvm.kernels.tile import Spot, Tile, finish, parallel_worth, tiles
+from edgevit.targets.tvm.kernels.tile import parallel_worth
 from edgevit.targets.tvm.machine import Machine
 
-__all__ = ["BinaryDot", "MaskedAdd", "MaskedDot", "pack_bits", "pack_words"]
+__all__ = ["MaskedAdd", "MaskedDot", "pack_bits"]
 
 # Bits of a row of masks come in groups of so many.
 GROUP = 16
-WORD = 32
+# Shares of a batch that cores may take.
+_TASKS = 4
+# Rows of V from the one that is read to the one that is fetched.
+_AHEAD = 64
 
 
 def pack_bits(codes: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Codes [..., K, M] of zeros and ones as bytes [..., K, M/8], M padded to 16 bits."""
     up = [(0, 0)] * (codes.ndim - 1) + [(0, -codes.shape[-1] % GROUP)]
     return np.packbits(np.pad(codes, up) != 0, axis=-1, bitorder="little")
-
-
-def pack_words(codes: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.int32]]:
-    """Codes [..., K] of zeros and ones as words [..., K/32]: bit k % 32 of word k // 32."""
-    up = [(0, 0)] * (codes.ndim - 1) + [(0, -codes.shape[-1] % WORD)]
-    packed = np.packbits(np.pad(codes, up) != 0, axis=-1, bitorder="little")
-    return np.ascontiguousarray(packed).view("<i4")
 
 
 @dataclass(frozen=True)
@@ -89,6 +82,13 @@ class _Masked:
                 first = tirx.min(first, tirx.const(self.columns - self.width, "int32"))
             for half in range(halves):
                 write(group, half, first)
+
+    def _ahead(self, v: Any, at: Any) -> None:
+        """Ask for what is read some rows later: one element after another asks too late."""
+        last = tirx.const(self.batch * self.depth * self.columns - 1, "int32")
+        place = T.address_of(v[tirx.min(at + _AHEAD * self.columns, last)])
+        read, near, data = (tirx.const(i, "int32") for i in (0, 3, 1))
+        T.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch", place, read, near, data))
 
     def _sums(self, dtype: str) -> list[Any]:
         """Vectors of sums, zero, one a column of a block."""
@@ -164,6 +164,7 @@ class MaskedAdd(_Masked):
             def write(group: Any, half: int, first: Any) -> None:
                 sums = self._sums("float32")
                 with loop(self.depth) as k:
+                    self._ahead(v, values + k * self.columns + first)
                     at = masks + k * self.row_bytes + group * (GROUP // 8)
                     mask = self._mask(bits, at, half)
                     for i, s in enumerate(sums):
@@ -201,6 +202,11 @@ class MaskedDot(_Masked):
     label = "masked_dot"
 
     @property
+    def tasks(self) -> int:
+        """Shares of the batch, each with words of its own, which stay in the cache."""
+        return min(self.batch, _TASKS)
+
+    @property
     def quads(self) -> int:
         """Groups of four neighbors along K."""
         return -(-self.depth // QUAD)
@@ -211,47 +217,54 @@ class MaskedDot(_Masked):
         return (
             Operand("bits", "uint8", self.batch * self.depth * self.row_bytes),
             Operand("v", "int8", self.batch * self.depth * self.columns),
-            Operand("words", "int8", self.batch * self.quads * QUAD * self.columns, True),
+            Operand("words", "int8", self.tasks * self.quads * QUAD * self.columns, True),
             Operand("out", "int32", self.batch * self.rows * self.columns, written=True),
         )
 
     def body(self, machine: Machine, *buffers: Any) -> None:
         """Words first; then blocks of sums, four k at a time."""
-        bits, v, words, out = buffers
         work = self.batch * self.rows * self.columns * self.depth
-        with loop(self.batch, parallel=parallel_worth(work)) as one:
-            masks = one * (self.depth * self.row_bytes)
-            quads = one * (self.quads * QUAD * self.columns)
-            self._interleave(v, one * (self.depth * self.columns), words, quads)
+        each = -(-self.batch // self.tasks)
+        parallel = parallel_worth(work)
+        with loop(self.tasks, parallel=parallel) as task, loop(each) as turn:
+            one = task * each + turn
+            if self.tasks * each == self.batch:
+                self._one(one, task, *buffers)
+            else:
+                with T.If(one < self.batch), T.Then():
+                    self._one(one, task, *buffers)
 
-            def write(group: Any, half: int, first: Any) -> None:
-                sums = self._sums("int32")
+    def _one(self, one: Any, task: Any, bits: Any, v: Any, words: Any, out: Any) -> None:
+        """One pair of matrices, by way of a task's own words."""
+        masks = one * (self.depth * self.row_bytes)
+        quads = task * (self.quads * QUAD * self.columns)
+        self._interleave(v, one * (self.depth * self.columns), words, quads)
 
-                def step(quad: Any, count: int) -> None:
-                    at = masks + quad * (QUAD * self.row_bytes) + group * (GROUP // 8)
-                    ones = self._ones(bits, at, half, count)
-                    for i, s in enumerate(sums):
-                        four = quads + (quad * self.columns + first + i) * QUAD
-                        x = load(words, four, QUAD)
-                        now = load(s, 0, self.lanes)
-                        store(s, 0, _product(self.machine, now, ones, x), self.lanes)
+        def write(group: Any, half: int, first: Any) -> None:
+            sums = self._sums("int32")
 
-                if self.depth // QUAD:
-                    with loop(self.depth // QUAD) as quad:
-                        step(quad, QUAD)
-                if self.depth % QUAD:
-                    step(tirx.const(self.depth // QUAD, "int32"), self.depth % QUAD)
-                self._put(sums, out, one * (self.rows * self.columns) + first, group, half)
+            def step(quad: Any, count: int) -> None:
+                at = masks + quad * (QUAD * self.row_bytes) + group * (GROUP // 8)
+                ones = self._ones(bits, at, half, count)
+                for i, s in enumerate(sums):
+                    four = quads + (quad * self.columns + first + i) * QUAD
+                    x = load(words, four, QUAD)
+                    now = load(s, 0, self.lanes)
+                    store(s, 0, _product(self.machine, now, ones, x), self.lanes)
 
-            self._blocks(write)
+            if self.depth // QUAD:
+                with loop(self.depth // QUAD) as quad:
+                    step(quad, QUAD)
+            if self.depth % QUAD:
+                step(tirx.const(self.depth // QUAD, "int32"), self.depth % QUAD)
+            self._put(sums, out, one * (self.rows * self.columns) + first, group, half)
+
+        self._blocks(write)
 
     def _ones(self, bits: Any, at: Any, half: int, count: int) -> Any:
         """Bytes 0 or 1 [lane][four k], unsigned: each lane's bits of up to four masks."""
         lanes, wide = self.lanes, QUAD * self.lanes
-        total = tirx.const(0, "uint64")
-        for j in range(count):
-            word = T.reinterpret("uint16", load(bits, at + j * self.row_bytes, 2))
-            total = total | (word.astype("uint64") << tirx.const(16 * j, "uint64"))
+        total = self._four(bits, at, count)
         spread = T.Broadcast(total, wide // 8)
         every = T.reinterpret(f"uint8x{wide}", spread)
         places = [half * lanes + i for i in range(lanes)]
@@ -265,9 +278,19 @@ class MaskedDot(_Masked):
         store(register, 0, found, wide)
         return load(register, 0, wide)
 
+    def _four(self, bits: Any, at: Any, count: int) -> Any:
+        """Up to four words of 16 bits, uint64; neighbors in memory are one read."""
+        if count == QUAD and self.row_bytes == 2:
+            return T.reinterpret("uint64", load(bits, at, 8))
+        total = tirx.const(0, "uint64")
+        for j in range(count):
+            word = T.reinterpret("uint16", load(bits, at + j * self.row_bytes, 2))
+            total = total | (word.astype("uint64") << tirx.const(16 * j, "uint64"))
+        return total
+
     def _interleave(self, v: Any, at: Any, words: Any, to: Any) -> None:
         """Four neighbors along K of every column to a word; zeros past the last."""
-        wide = 16
+        wide = 32
         while wide > self.columns:
             wide //= 2
         blocks = -(-self.columns // wide)
@@ -331,66 +354,3 @@ _PAIRS = {
     16: ("llvm.x86.avx512.pmaddubs.w.512", "llvm.x86.avx512.pmaddw.d.512"),
     8: ("llvm.x86.avx2.pmadd.ub.sw", "llvm.x86.avx2.pmadd.wd"),
 }
-
-
-@dataclass(frozen=True)
-class BinaryDot:
-    """C float32 [batch, M, N]: how many bits rows of A and columns of B have in common.
-
-    LLVM writes the count: an instruction where the machine has one, else a table of 16.
-
-    Attributes:
-        batch: Pairs of matrices.
-        rows: M.
-        columns: N, dealt to tiles.
-        words: Of 32 bits along K: A is [batch, M, words], B [batch, words, N].
-        epilogue: What follows the counts.
-    """
-
-    batch: int
-    rows: int
-    columns: Columns
-    words: int
-    epilogue: Epilogue = PLAIN
-
-    label = "binary_dot"
-
-    @property
-    def operands(self) -> tuple[Operand, ...]:
-        """A, B, the epilogue's reads, C."""
-        count = self.columns.count
-        return (
-            Operand("a", "int32", self.batch * self.rows * self.words),
-            Operand("b", "int32", self.batch * self.words * count),
-            *self.epilogue.operands(count, self.batch * self.rows * count),
-        )
-
-    def body(self, machine: Machine, *buffers: Any) -> None:
-        """Tiles as a matrix product has them; a step is a word of each row."""
-        a, b, *rest = buffers
-        columns, count = self.columns, self.columns.count
-
-        def write(spot: Spot) -> None:
-            rows = spot.rows()
-            starts = [columns.start(spot.panel, v) for v in range(spot.vectors)]
-            tile = Tile(len(rows), spot.vectors, columns.lanes, "int32")
-            tile.clear()
-            left = [(spot.outer * self.rows + r) * self.words for r in rows]
-            first = spot.outer * (self.words * count)
-            right = [first + start for start in starts]
-
-            def step(k: Any, way: int) -> None:
-                ups = [load(b, r + k * count, tile.lanes) for r in right]
-                words = [_spread(a[r + k], tile.lanes) for r in left]
-                tile.step(way, words, ups, lambda s, x, y: s + tirx.popcount(x & y))
-
-            tile.accumulate(self.words, step)
-            places = [(spot.outer * self.rows + r) * count for r in rows]
-            finish(tile, self.epilogue, rest, starts, places)
-
-        work = self.batch * self.rows * count * self.words
-        tiles(machine, self.rows, columns, work, write, self.batch)
-
-
-def _spread(value: Any, lanes: int) -> Any:
-    return T.Broadcast(value, lanes) if lanes > 1 else value
