@@ -90,6 +90,11 @@ def _model_commands(commands: Any) -> None:
     p = _add(commands, "inspect", "what a model holds and what a target would do with it")
     p.add_argument("model", help="ONNX file")
     p.add_argument("--target", help="adds coverage and placement")
+    p.add_argument(
+        "--primitives",
+        action="store_true",
+        help="time multiplications, shifts and additions here; model their energy",
+    )
     _shape_option(p)
     p = _add(commands, "verify", "check a bundle, alone or against its source model")
     p.add_argument("bundle")

@@ -110,7 +110,10 @@ def inspect_command(options: argparse.Namespace) -> Answer:
     from edgevit.inspection import inspect, text_of_inspection
 
     several = parse_shapes(options.shape)
-    found = [inspect(Path(options.model), shapes, options.target) for shapes in several]
+    found = [
+        inspect(Path(options.model), shapes, options.target, primitives=options.primitives)
+        for shapes in several
+    ]
     result = found[0].to_json()
     texts: list[str] = []
     if len(found) > 1:

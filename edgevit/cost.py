@@ -12,7 +12,8 @@ from edgevit.model import shape_of
 __all__ = ["Cost", "node_cost", "node_costs", "peak_activation_bytes", "total_cost"]
 
 # Integer constants that are weights; others are indices, axes and shapes.
-_INTEGER_WEIGHTS = frozenset({"ConvInteger", "DequantizeLinear", "MatMulInteger"})
+_SHIFTS = frozenset({"ShiftConv", "ShiftLinear", "WideShiftConv", "WideShiftLinear"})
+_INTEGER_WEIGHTS = frozenset({"ConvInteger", "DequantizeLinear", "MatMulInteger"}) | _SHIFTS
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def node_cost(node: ir.Node) -> Cost:
     outputs = [v for v in node.outputs if v.name]
     return Cost(
         macs=macs,
-        params=sum(_size(v) for v in weights),
+        params=_params(node, weights),
         weight_bytes=sum(_nbytes(v) for v in weights),
         elements=sum(_size(v) for v in outputs) if counts else 0,
         moved_bytes=sum(_nbytes(v) for v in (*activations, *outputs)),
@@ -154,6 +155,20 @@ def _weights(node: ir.Node) -> list[ir.Value]:
     return list(found)
 
 
+def _params(node: ir.Node, weights: list[ir.Value]) -> int:
+    """Elements; of packed codes the weights that they mean."""
+    packed = set(node.inputs[1 : 2 + node.op_type.startswith("Wide")])
+    if node.op_type not in _SHIFTS:
+        packed = set()
+    plain = sum(_size(v) for v in weights if v not in packed)
+    return plain + (_shift_depth(node) * _shape(node, 1)[-1] if packed else 0)
+
+
+def _shift_depth(node: ir.Node) -> int:
+    """Products of one result of a layer of shifts."""
+    return node.attributes["inputs"].as_int()
+
+
 def _size(value: ir.Value) -> int:
     return math.prod(shape_of(value))
 
@@ -176,6 +191,8 @@ def _macs(node: ir.Node) -> int:
         layers = (2,) if op == "MixtureOfPrimitives" else (2, 4)
         tokens = math.prod(_shape(node, 0)[:-1])
         return tokens * sum(math.prod(_shape(node, i)) for i in layers)
+    if op in _SHIFTS:
+        return _size(node.outputs[0]) * _shift_depth(node)
     if op == "Attention":
         return _attention_macs(node)
     return 0

@@ -18,6 +18,7 @@ from edgevit.model import shape_of
 from edgevit.partition import Coverage, coverage, of_source
 from edgevit.pipeline import PassRecord
 from edgevit.placement import Placement, place
+from edgevit.primitives import Audit, audit, text_of_audit
 from edgevit.report import bytes_text, table, text_of_estimate
 from edgevit.schemas import UnknownOperator
 from edgevit.target import Target, load_target
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 __all__ = ["Canonical", "Inspection", "OnTarget", "inspect", "text_of_inspection"]
+
+# Of about a millisecond a kernel.
+_ROUNDS = 15
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,7 @@ class Inspection:
         unknown: Nodes that no operator set defines; if any, the rest is ``None``.
         canonical: The model after canonicalization.
         target: What the target would do with it; ``None`` if none was named.
+        audit: What its products cost here; ``None`` if that was not asked.
     """
 
     model: str
@@ -85,6 +90,7 @@ class Inspection:
     unknown: tuple[UnknownOperator, ...]
     canonical: Canonical | None
     target: OnTarget | None
+    audit: Audit | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The ``result`` object of ``edgevit inspect --json``."""
@@ -95,11 +101,16 @@ class Inspection:
             "unknown": [asdict(u) for u in self.unknown],
         }
         found |= _canonical_json(self.canonical, self.ops)
+        found["primitives"] = None if self.audit is None else self.audit.to_json()
         return found | _target_json(self.target)
 
 
 def inspect(
-    path: Path, shapes: Mapping[str, tuple[int, ...]], target: str | None
+    path: Path,
+    shapes: Mapping[str, tuple[int, ...]],
+    target: str | None,
+    *,
+    primitives: bool = False,
 ) -> Inspection:
     """Load, canonicalize and look.
 
@@ -107,6 +118,7 @@ def inspect(
         path: ONNX file.
         shapes: Input name -> shape, binding symbolic dimensions.
         target: Target name with overrides; adds coverage and placement.
+        primitives: Whether to time its products here.
 
     Raises:
         InputError: The model cannot be loaded for a reason other than unknown operators.
@@ -125,7 +137,8 @@ def inspect(
         backend = registry.load("backends", device.backend)()
         on_target = _on_target(source, model, backend, device)
     found = _look(model, records)
-    return Inspection(path.name, seen.opset, seen.operators, (), found, on_target)
+    timed = audit(model, _ROUNDS) if primitives else None
+    return Inspection(path.name, seen.opset, seen.operators, (), found, on_target, timed)
 
 
 def _on_target(
@@ -253,6 +266,8 @@ def text_of_inspection(found: Inspection, verbose: bool) -> str:
         lines += ["", table(("node", "domain", "unknown operator"), rows)]
         return "\n".join([*lines, "", f"FAIL: {len(rows)} nodes with unknown operators"])
     lines += ["", *_text_of_canonical(data), *_text_of_target(data)]
+    if found.audit is not None:
+        lines += ["", text_of_audit(found.audit)]
     if verbose:
         lines += _text_of_refusals(data)
     return "\n".join(lines)

@@ -233,9 +233,22 @@ def text_of_manifest(manifest: Mapping[str, Any]) -> str:
             f"measured with {measured['engine']} {measured['version']} on {measured['arch']}"
         )
         lines += ["", text_of_parity(parity), where]
-    lines += text_of_entries(_entries(manifest))
+    lines += [*text_of_entries(_entries(manifest)), *_whole_notes(manifest)]
     verdict = "PASS" if manifest["verified"] else "NOT VERIFIED: "
     return "\n".join([*lines, "", verdict + manifest["unverified_because"]])
+
+
+def _whole_notes(manifest: Mapping[str, Any]) -> list[str]:
+    """What passes note of the whole model: sizes, modelled energies."""
+    found = [
+        (p["spec"], p["effect"], [n["text"] for n in p["notes"] if not n["node"]])
+        for p in manifest["passes"]
+    ]
+    lines = []
+    for spec, effect, texts in found:
+        if texts:
+            lines += ["", f"{spec} ({effect})", *(f"  {text}" for text in texts)]
+    return lines
 
 
 def _entries(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgevit.edits import Edit, ShiftWeight
+from edgevit.energy import sites, text_of_accounts
 from edgevit.errors import InternalError
 from edgevit.model import Names, constant
 from edgevit.passes.apply_quantizers import apply
@@ -48,7 +49,7 @@ def apply_shifts(model: ir.Model, edits: Sequence[Edit], rule: str) -> Outcome:
         sizes.append((weight.size, packed))
         _replace(model, node, edit, packed, weight.shape, rule)
         changes.append(Change(rule, edit.value, edit.detail))
-    notes = (_summary(sizes),) if sizes else ()
+    notes = (_summary(sizes), *_energy(model)) if sizes else ()
     return Outcome(model, bool(changes), tuple(changes), rest.refusals, notes)
 
 
@@ -61,6 +62,12 @@ def _summary(sizes: Sequence[tuple[int, Packed]]) -> Note:
         f"of float32 weights, {stored:.3f} MB as packed codes"
     )
     return Note("", text)
+
+
+def _energy(model: ir.Model) -> list[Note]:
+    """What the shift layers would cost, next to other ways: modelled, not measured."""
+    shifted = [site for site in sites(model) if site.terms]
+    return [Note("", line) for line in text_of_accounts(shifted)]
 
 
 def _replace(

@@ -30,6 +30,7 @@ PASSES = (
         for m in (
             "target",
             "cost",
+            "energy",
             "bridges",
             "flow",
             "mixing",

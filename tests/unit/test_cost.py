@@ -13,6 +13,7 @@ import pytest
 from edgevit.cost import Cost, node_cost, peak_activation_bytes, total_cost
 from edgevit.loading import load
 from edgevit.passes.order import canonicalize
+from edgevit.shift_codes import encode
 
 
 def value(name: str, *shape: int, dtype: ir.DataType = ir.DataType.FLOAT) -> ir.Value:
@@ -143,3 +144,20 @@ def test_vision_transformer_by_hand() -> None:
     block = width * (4 * width + 2 * hidden) + 4 * width + hidden + width + 2 * norm
     stem = 16 * width + width + width + tokens * width
     assert found.params == stem + depth * block + norm + width * classes + classes
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_packed_codes_count_as_the_weights_that_they_mean(wide: bool) -> None:
+    packed = encode(np.full((13, 6), 2), 1, wide)
+    arrays = [a for a in (packed.codes, packed.signs) if a is not None]
+    held = [
+        ir.val(f"c{i}", const_value=ir.tensor(a, name=f"c{i}")) for i, a in enumerate(arrays)
+    ]
+    name = "WideShiftLinear" if wide else "ShiftLinear"
+    inputs = [value("x", 4, 13), *held, weight("scale", 6)]
+    layer = node(name, inputs, value("y", 4, 6))
+    layer.attributes["inputs"] = ir.AttrInt64("inputs", 13)
+    found = node_cost(layer)
+    assert found.macs == 4 * 13 * 6
+    assert found.params == 13 * 6 + 6  # and the scales
+    assert found.weight_bytes == 7 * 6 + (2 * 6 if wide else 0) + 4 * 6
