@@ -28,7 +28,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 .PHONY: train-shiftadd bench-routing tvm-runtime-wheel bench-tvm-zoo bench-native-memory bench-quantization bench-quantization-latency bench-integer-kernels bench-quantization-ablation demo test test-all lint format bench bench-five bench-latency bench-mutants bench-cost models \
 	oracles optics-oracles bench-optics bench-optical bench-optical-noise bench-optical-sweep env clean test-arm64 test-tflite-runtime tflite-env \
 	bench-peers bench-peers-latency bench-compile-time onnx2tf-env openvino-env bench-shapes \
-	peers-env bench-tvm-kernels bench-native-latency bench-primitives
+	peers-env bench-tvm-kernels bench-native-latency bench-primitives bench-shiftadd
 
 env: $(STAMP)
 
@@ -186,6 +186,11 @@ bench-quantization: $(STAMP) $(QPEERS_STAMP) models
 	@$(BIN)/python -m benchmarks.corpus.packages ppocrv6_rec_small vit_s_focus
 	@$(BIN)/python -m benchmarks.corpus.probe
 	@$(BIN)/python -m benchmarks.quantization $(QUANTIZATION_OPTIONS)
+
+bench-shiftadd: $(STAMP) models
+	@$(BIN)/python -m benchmarks.corpus.packages ppocrv6_rec_small vit_s_focus
+	@$(BIN)/python -m benchmarks.corpus.probe
+	@$(BIN)/python -m benchmarks.shiftadd $(SHIFTADD_OPTIONS)
 
 bench-integer-kernels: $(STAMP) $(QPEERS_STAMP)
 	@$(BIN)/python -m benchmarks.kernels

@@ -22,7 +22,7 @@ from edgevit.passes.facts import Array, attr
 _ROWS = 24
 _FEWEST = 48
 
-__all__ = ["Moments", "filter_inputs", "float_input", "moments", "positions"]
+__all__ = ["Moments", "enough", "filter_inputs", "float_input", "moments", "positions"]
 
 
 @dataclass
@@ -118,7 +118,7 @@ def float_input(value: ir.Value) -> ir.Value:
     return source
 
 
-def _enough(layer: ChannelLayer, limit: int, samples: int) -> int:
+def enough(layer: ChannelLayer, limit: int, samples: int) -> int:
     """Rows of a sample, so that all together are ``_ROWS`` for each input of a filter."""
     inputs = int(layer.matrix().shape[2])
     return min(limit, max(_FEWEST, -(-_ROWS * inputs // max(samples, 1))))
@@ -149,7 +149,7 @@ def moments(
     for count, values in enumerate(found):
         for layer in layers:
             rng = np.random.default_rng([seed, count])
-            at = positions(layer, _enough(layer, limit, samples), rng)
+            at = positions(layer, enough(layer, limit, samples), rng)
             x = filter_inputs(values[str(layer.x.name)], layer, at)
             source = str(float_input(layer.x).name)
             paired = source != layer.x.name

@@ -88,12 +88,16 @@ class How:
         ridge: Ridge of refitting weights to rounded inputs; negative: they are not refitted.
         sweeps: Rounds of coordinate descent.
         compensate: Whether errors are made good for at all; else every code is the nearest.
+        least: Smallest scale that the artifact can hold: see ``QuantScheme.least_scale``.
+        aim: Whether the bias makes up for the input's error on average, besides the codes'.
     """
 
     damping: float = 0.01
     ridge: float = 0.01
     sweeps: int = 3
     compensate: bool = True
+    least: float = 0.0
+    aim: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,8 +144,20 @@ def shift_grid(peak: Array, form: Form, finer: float = 0.0) -> Grid:
     return Grid(2.0**exponent, -high, high, known)
 
 
-def _grids(target: Array, form: Form, importance: Array) -> Iterator[Grid]:
+def _grids(target: Array, form: Form, importance: Array, least: float) -> Iterator[Grid]:
     """Candidates; ``importance``: ``E[x^2]`` of every input, ``[g, i]``."""
+    for grid in _free_grids(target, form, importance):
+        yield _held(grid, least)
+
+
+def _held(grid: Grid, least: float) -> Grid:
+    """No scale below ``least``, nor below the power of two above it where powers they are."""
+    if grid.levels is not None and least > 0:
+        least = float(2.0 ** np.ceil(np.log2(least)))
+    return replace(grid, scale=np.maximum(grid.scale, least))
+
+
+def _free_grids(target: Array, form: Form, importance: Array) -> Iterator[Grid]:
     if not form.terms:
         for worth in (np.ones_like(importance), importance):
             yield search_scales(target, worth, form.bits)
@@ -175,7 +191,7 @@ def round_layer(layer: ChannelLayer, seen: Moments | None, form: Form, how: How)
     weight = layer.matrix().astype(np.float64)
     groups, outputs, inputs = weight.shape
     if seen is None:
-        codes, grid = _nearest(weight, form, np.ones((groups, inputs)))
+        codes, grid = _nearest(weight, form, np.ones((groups, inputs)), how.least)
         error = float(np.square(weight - codes * grid.columns(inputs)).sum())
         error /= float(np.square(weight).sum()) or 1.0
         shift = np.zeros(groups * outputs)
@@ -184,14 +200,15 @@ def round_layer(layer: ChannelLayer, seen: Moments | None, form: Form, how: How)
     target = weight
     if seen.cross is not None and how.ridge >= 0 and how.compensate:
         target = refitted(weight, hessian, cross, how.ridge, seen.rows)
-    plain, plain_grid = _nearest(weight, form, np.einsum("gii->gi", hessian))
+    diagonal = np.einsum("gii->gi", hessian)
+    plain, plain_grid = _nearest(weight, form, diagonal, how.least)
     codes, grid = plain, plain_grid
     if how.compensate:
         damping = ridge_of(how.damping, inputs, seen.rows)
-        codes, grid = _chosen(target, hessian, form, damping, how.sweeps)
+        codes, grid = _chosen(target, hessian, form, replace(how, damping=damping))
     made = codes * grid.columns(inputs)
     mean = seen.mean / seen.rows
-    aim = seen.target / seen.rows if how.ridge >= 0 else mean
+    aim = seen.target / seen.rows if how.aim else mean
     shift = np.einsum("goi,gi->go", weight, aim) - np.einsum("goi,gi->go", made, mean)
     power = float(((weight @ hessian) * weight).sum()) or 1.0
     before = float(expected_error(weight, plain, plain_grid, hessian).sum()) / power
@@ -203,21 +220,34 @@ def _clipped(weight: Array, grid: Grid) -> float:
     return float(np.mean(np.abs(weight) > (grid.high + 0.5) * grid.scale))
 
 
-def _nearest(weight: Array, form: Form, importance: Array) -> tuple[Array, Grid]:
-    grid = next(_grids(weight, form, importance))
+def _nearest(weight: Array, form: Form, importance: Array, least: float) -> tuple[Array, Grid]:
+    grid = next(_grids(weight, form, importance, least))
     return nearest(weight, grid), grid
 
 
-def _chosen(
-    target: Array, hessian: Array, form: Form, damping: float, sweeps: int
-) -> tuple[Array, Grid]:
+def _chosen(target: Array, hessian: Array, form: Form, how: How) -> tuple[Array, Grid]:
     """The best candidate of every output channel, then coordinate descent."""
     diagonal = np.einsum("gii->gi", hessian)
-    order = Order.of(hessian, damping)
+    codes, grid = _compensated(target, hessian, form, how)
+    mean = diagonal.mean(axis=1)
+    ridge = np.where(mean > 0, how.damping * mean, 1.0)
+    damped = hessian + ridge[:, None, None] * np.eye(hessian.shape[-1])
+    codes = descend(target, codes, grid, damped, how.sweeps)
+    if form.free:
+        grid = _held(refit(target, codes, grid, hessian), how.least)
+        codes = descend(target, codes, grid, damped, 1)
+    return codes.astype(grid.dtype), grid
+
+
+def _compensated(target: Array, hessian: Array, form: Form, how: How) -> tuple[Array, Grid]:
+    """Of every output channel the candidate with the least error of its result."""
+    diagonal = np.einsum("gii->gi", hessian)
+    order = Order.of(hessian, how.damping)
     best: tuple[Array, Array, Array] | None = None
-    for grid in _grids(target, form, diagonal):
+    for grid in _grids(target, form, diagonal, how.least):
         codes = compensated_in(target, grid, order)
         fitted = refit(target, codes, grid, hessian) if form.free else grid
+        fitted = _held(fitted, how.least)
         error = expected_error(target, codes, fitted, hessian)[..., None]
         if best is None:
             best = (error, codes, fitted.scale)
@@ -227,13 +257,4 @@ def _chosen(
         new, held, scale = (np.where(better, a, b) for a, b in pairs)
         best = (new, held, scale)
     assert best is not None
-    _, codes, scale = best
-    grid = replace(grid, scale=scale)
-    size = hessian.shape[-1]
-    ridge = np.where(diagonal.mean(axis=1) > 0, damping * diagonal.mean(axis=1), 1.0)
-    damped = hessian + ridge[:, None, None] * np.eye(size)
-    codes = descend(target, codes, grid, damped, sweeps)
-    if form.free:
-        grid = refit(target, codes, grid, hessian)
-        codes = descend(target, codes, grid, damped, 1)
-    return codes.astype(grid.dtype), grid
+    return best[1], replace(grid, scale=best[2])

@@ -18,7 +18,8 @@ from edgevit.passes.channel_layers import ChannelLayer, channel_layers
 from edgevit.passes.compensate import input_stream
 from edgevit.passes.facts import given, operand
 from edgevit.passes.quantizable import quantizable
-from edgevit.passes.quantize import excluded
+from edgevit.passes.quantize import excluded, scheme_of
+from edgevit.passes.relay import Relay, Replaced, walk
 from edgevit.passes.second_moments import Moments, moments
 from edgevit.passes.shift_budget import (
     MEASURES,
@@ -49,10 +50,11 @@ class ShiftAdd(CalibratedPass):
 
     1. Every channel's exponent is that which reaches its largest weight, or the one below;
        codes are chosen with error compensation (``compensated_rounding``) and coordinate
-       descent. With ``ridge``, weights are first refitted to the rounded input, where
-       ``quantize{weights=-1}`` ran before.
-    2. What codes change on average goes into the bias, where there is one; with ``ridge`` what
-       the input's rounding changes, too.
+       descent.
+    2. Layers are rounded in order, and each makes good for what the ones before it have done
+       to its input (``relay``): weights are refitted to it, and what is left on average goes
+       into the bias, where there is one. What quantizers of activations do is not among it:
+       its mean is that of a few clipped numbers, and a constant for them moves all others.
     3. Forms separated by ``|`` are choices: each layer's are measured alone, by the divergence
        of the network's output, and allocated under ``budget``.
     4. A layer stays as it is where its weight is computed, shared with another layer or not
@@ -72,8 +74,9 @@ class ShiftAdd(CalibratedPass):
             follows.
         samples: Calibration samples on which case 3 measures.
         damping: Ridge of the rounding, as a share of the mean of ``E[x x^T]``'s diagonal.
-        ridge: Ridge of refitting, likewise; negative: no refitting (with it PP-OCRv4 lost 10
-            points of 60 development images, by the means of clipped inputs alone).
+        ridge: Ridge of refitting, likewise; negative: no refitting.
+        order: ``sequential`` as in case 2, or ``parallel``: every layer reads the input that
+            it has today, and only its own codes go into the bias. Half the time.
         sweeps: Rounds of coordinate descent.
         rows: Output positions of a sample that are looked at.
         exclude: Patterns of layer names that are left alone, separated by ``|``.
@@ -92,34 +95,104 @@ class ShiftAdd(CalibratedPass):
     scale: str = "power"
     samples: int = 4
     damping: float = 0.01
-    ridge: float = -1.0
+    ridge: float = 0.01
+    order: str = "sequential"
     sweeps: int = 3
     rows: int = 512
     exclude: str = ""
 
     def plan(self, model: ir.Model, context: Context) -> tuple[Edit, ...]:
         """Choose codes, exponents, biases and numbers of terms."""
+        return self.plan_on(model, context, self.moments(model, context), {})
+
+    @property
+    def alone(self) -> bool:
+        """Whether layers are looked at by themselves, on moments of their own."""
+        return self.compensates and (self.order == "parallel" or self.budget > 0)
+
+    def moments(self, model: ir.Model, context: Context) -> Mapping[str, Moments]:
+        """What every layer reads today, where layers are looked at by themselves."""
+        self._check()
+        layers, _ = self._split(model)
+        if not layers or not self.alone:
+            return {}
+        source = input_stream(model, layers, context, str(self))
+        count = len(context.data(str(self)))
+        return moments(layers, source, self.rows, count, context.seed)
+
+    def plan_on(
+        self,
+        model: ir.Model,
+        context: Context,
+        seen: Mapping[str, Moments],
+        known: dict[tuple[str, Form, How], Rounded],
+    ) -> tuple[Edit, ...]:
+        """``plan`` where moments are known.
+
+        Args:
+            model: As in ``plan``.
+            context: As in ``plan``.
+            seen: What ``moments`` gives.
+            known: Layers that were rounded before, for plans of other options on the same
+                moments; what is rounded now is added.
+        """
         self._check()
         layers, edits = self._split(model)
         forms = {layer.name: self._forms(layer) for layer in layers}
-        seen = self._moments(model, layers, context)
-        how = How(self.damping, self.ridge, self.sweeps, self.compensates)
-        made = {
-            x.name: {f: round_layer(x, seen.get(x.name), f, how) for f in forms[x.name]}
-            for x in layers
-        }
-        chosen = self._chosen(model, layers, made, context)
+        least = scheme_of(context).least_scale if context.target is not None else 0.0
+        how = How(self.damping, -1.0, self.sweeps, self.compensates, least)
+        made: dict[str, dict[Form, Rounded]] = {}
+        for layer in layers if self.alone or not self.compensates else ():
+            made[layer.name] = {}
+            for form in forms[layer.name]:
+                key = (layer.name, form, how)
+                if key not in known:
+                    known[key] = round_layer(layer, seen.get(layer.name), form, how)
+                made[layer.name][form] = known[key]
+        chosen = self._chosen(model, layers, forms, made, context)
+        if self.order == "parallel" or not self.compensates:
+            rounded = {name: made[name][form] for name, form in chosen.items()}
+        else:
+            rounded = self._in_order(model, layers, chosen, context, least)
         for layer in layers:
-            form = chosen[layer.name]
-            edits += _edits(layer, form, made[layer.name][form])
+            edits += _edits(layer, chosen[layer.name], rounded[layer.name])
         return tuple(edits)
+
+    def _in_order(
+        self,
+        model: ir.Model,
+        layers: Sequence[ChannelLayer],
+        chosen: Mapping[str, Form],
+        context: Context,
+        least: float,
+    ) -> dict[str, Rounded]:
+        """Case 2."""
+        how = How(self.damping, self.ridge, self.sweeps, True, least, aim=True)
+        rounded: dict[str, Rounded] = {}
+
+        def replace(layer: ChannelLayer, seen: Moments) -> Replaced:
+            made = round_layer(layer, seen, chosen[layer.name], how)
+            rounded[layer.name] = made
+            if _overflow(made) is not None:
+                return layer.weight, layer.bias
+            weight = made.codes * made.grid.columns(made.codes.shape[2])
+            return layer.from_matrix(weight), corrected(layer, made)
+
+        if layers:
+            data = context.data(str(self))
+            walk(model, layers, data, Relay(self.rows, context.seed), replace)
+        return rounded
 
     def perform(self, model: ir.Model, edits: Sequence[Edit]) -> Outcome:
         """Store codes and biases."""
         return apply_shifts(model, edits, self.name)
 
     def _check(self) -> None:
-        for field, known in (("measure", MEASURES), ("scale", ("power", "free"))):
+        for field, known in (
+            ("measure", MEASURES),
+            ("order", ("sequential", "parallel")),
+            ("scale", ("power", "free")),
+        ):
             if getattr(self, field) not in known:
                 raise UsageError(
                     f"{self.name}: {field} is {getattr(self, field)!r}",
@@ -177,25 +250,17 @@ class ShiftAdd(CalibratedPass):
                 chosen.append(layer)
         return chosen, kept
 
-    def _moments(
-        self, model: ir.Model, layers: Sequence[ChannelLayer], context: Context
-    ) -> Mapping[str, Moments]:
-        if not layers or not self.compensates:
-            return {}
-        source = input_stream(model, layers, context, str(self))
-        count = len(context.data(str(self)))
-        return moments(layers, source, self.rows, count, context.seed)
-
     def _chosen(
         self,
         model: ir.Model,
         layers: Sequence[ChannelLayer],
+        forms: Mapping[str, tuple[Form, ...]],
         made: Mapping[str, Mapping[Form, Rounded]],
         context: Context,
     ) -> dict[str, Form]:
         """One form for every layer: the only one, or what the budget allows."""
-        chosen = {x.name: next(iter(made[x.name])) for x in layers}
-        open_ = [x for x in layers if len(made[x.name]) > 1]
+        chosen = {name: mine[0] for name, mine in forms.items()}
+        open_ = [x for x in layers if len(forms[x.name]) > 1]
         if not open_:
             return chosen
         found = losses(model, open_, made, context, self.samples, str(self))
@@ -254,11 +319,8 @@ def _computed(weight: ir.Value) -> bool:
 def _edits(layer: ChannelLayer, form: Form, made: Rounded) -> Iterator[Edit]:
     """The weights and the bias of one layer."""
     key = str(layer.node.outputs[0].name)
-    largest = int(np.abs(made.codes.astype(np.int64)).sum(axis=2).max(initial=0))
-    # Kernels that want unsigned weights multiply q + 128, and take it back afterwards.
-    bound = _LARGEST_CODE * (largest + 128 * made.codes.shape[2])
-    if bound > _ACCUMULATOR:
-        reason = f"a sum of its products could be {bound:.3g}, beyond int32 accumulators"
+    reason = _overflow(made)
+    if reason is not None:
         yield KeepFloat(key, reason)
         return
     if not form.terms:
@@ -266,7 +328,7 @@ def _edits(layer: ChannelLayer, form: Form, made: Rounded) -> Iterator[Edit]:
     else:
         matrix = made.codes.reshape(layer.outputs, -1).T
         packed = encode(np.ascontiguousarray(matrix), form.terms, form.wide)
-        detail = _detail(form, made, largest)
+        detail = _detail(form, made)
         yield ShiftWeight(key, packed.codes, packed.signs, made.scale, packed.inputs, detail)
     bias = corrected(layer, made)
     if bias is not None:
@@ -275,7 +337,21 @@ def _edits(layer: ChannelLayer, form: Form, made: Rounded) -> Iterator[Edit]:
         yield ReplaceConstant(name, bias, (str(holder.outputs[0].name),))
 
 
-def _detail(form: Form, made: Rounded, largest: int) -> str:
+def _largest(made: Rounded) -> int:
+    """``sum |q|`` of the channel where it is most."""
+    return int(np.abs(made.codes.astype(np.int64)).sum(axis=2).max(initial=0))
+
+
+def _overflow(made: Rounded) -> str | None:
+    """Why an int32 accumulator could overflow; ``None`` if it cannot."""
+    # Kernels that want unsigned weights multiply q + 128, and take it back afterwards.
+    bound = _LARGEST_CODE * (_largest(made) + 128 * made.codes.shape[2])
+    if bound <= _ACCUMULATOR:
+        return None
+    return f"a sum of its products could be {bound:.3g}, beyond int32 accumulators"
+
+
+def _detail(form: Form, made: Rounded) -> str:
     tiny = 1e-20
     after, before = (-10 * np.log10(max(e, tiny)) for e in (made.after, made.before))
     exponents = np.log2(made.scale.astype(np.float64))
@@ -284,5 +360,5 @@ def _detail(form: Form, made: Rounded, largest: int) -> str:
     return (
         f"{form}, {form.bits} bits a weight, {kind} with e {exponents.min():.4g} to "
         f"{exponents.max():.4g}; output error {after:.1f} dB below it (nearest codes "
-        f"{before:.1f}){clipped}; sum of |q| at most {largest}"
+        f"{before:.1f}){clipped}; sum of |q| at most {_largest(made)}"
     )

@@ -30,6 +30,8 @@ class Cell:
         quantize_cpu_s: Processor seconds of that.
         peak_mb: Peak memory of that, children included.
         run_s: Processor seconds of all runs, one thread.
+        terms: Mean shift terms of a weight, where weights are shifts.
+        packed: Bytes of their packed codes.
     """
 
     case: str
@@ -42,6 +44,8 @@ class Cell:
     quantize_cpu_s: float = 0.0
     peak_mb: float = 0.0
     run_s: float = 0.0
+    terms: float = 0.0
+    packed: int = 0
 
 
 def file_name(case: str, label: str) -> str:

@@ -1,0 +1,1 @@
+"""Accuracy of networks of shifts and additions, without training."""
