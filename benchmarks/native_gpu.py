@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from edgevit.bench import median_interval
 from edgevit.runtimes.cuda import CudaEngine, CudaExecutor
 from edgevit.runtimes.session import Session, load
 
@@ -50,8 +51,8 @@ def main() -> int:
             print(f"| {path.stem} | {worst:.2e} | {steps} | {whole:.3f} | {alone:.3f} |")
             if options.profile:
                 _profile(path.stem, executor)
-        if options.torch:
-            _torch(path.stem, options.runs)
+            if options.torch:
+                _torch(path.stem, executor, options.runs)
     return int(failed)
 
 
@@ -85,12 +86,7 @@ def _noise(shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
 def _milliseconds(call: Callable[[], Any], runs: int) -> float:
     for _ in range(WARMUP):
         call()
-    found = []
-    for _ in range(runs):
-        begin = time.perf_counter()
-        call()
-        found.append(1e3 * (time.perf_counter() - begin))
-    return median(found)
+    return median(_once(call) for _ in range(runs))
 
 
 def _timed(session: Session, executor: CudaExecutor, runs: int) -> tuple[float, float]:
@@ -116,7 +112,8 @@ def _profile(name: str, executor: CudaExecutor) -> None:
     print()
 
 
-def _torch(name: str, runs: int) -> None:
+def _torch(name: str, executor: CudaExecutor, runs: int) -> None:
+    """PyTorch on the same architecture: eager, and as a graph in turns with ours."""
     import timm
     import torch
 
@@ -126,8 +123,7 @@ def _torch(name: str, runs: int) -> None:
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     model = timm.create_model(architecture).eval().cuda()
-    size = model.default_cfg["input_size"]
-    x = torch.randn(1, *size, device="cuda")
+    x = torch.randn(1, *model.default_cfg["input_size"], device="cuda")
 
     def eager() -> None:
         model(x)
@@ -144,9 +140,20 @@ def _torch(name: str, runs: int) -> None:
                 graph.replay()
             torch.cuda.synchronize()
 
-        fast = _milliseconds(replay, max(3, runs // 10)) / BATCH
+        calls = (lambda: executor.replay(BATCH), replay)
+        times = [[_once(call) / BATCH for call in calls] for _ in range(WARMUP + runs)]
+    pairs = times[WARMUP:]
+    low, middle, high = median_interval([ours / theirs for ours, theirs in pairs])
+    fast = median(theirs for _, theirs in pairs)
     label = f"PyTorch {torch.__version__} {architecture}"
     print(f"| {label} | | | {slow:.3f} eager | {fast:.3f} graph |")
+    print(f"| ours to the graph, in turns | | | | {middle:.2f} [{low:.2f}, {high:.2f}] |")
+
+
+def _once(call: Callable[[], Any]) -> float:
+    begin = time.perf_counter()
+    call()
+    return 1e3 * (time.perf_counter() - begin)
 
 
 if __name__ == "__main__":

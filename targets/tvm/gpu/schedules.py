@@ -68,4 +68,5 @@ def function(kernel: Kernel, gpu: Gpu, name: str) -> Any:
             plan.write(buffers, block, thread)
     made = builder.get().with_attr("global_symbol", name).with_attr("target", gpu.target())
     device = 2  # tvm's number for a function that is launched on a device
-    return made.with_attr("calling_conv", device).with_attr("tirx.is_global_func", True)
+    made = made.with_attr("calling_conv", device).with_attr("tirx.is_global_func", True)
+    return made.with_attr("tirx.noalias", True)  # what a kernel writes, it reads nowhere else
