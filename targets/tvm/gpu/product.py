@@ -64,6 +64,7 @@ TILINGS = (
     Tiling(32, 64, 2, 16),
     Tiling(32, 32, 4, 32),
     Tiling(16, 32, 8, 32),
+    Tiling(16, 16, 16, 64),
 )
 
 
