@@ -29,7 +29,7 @@ def to_artifact(binding: Binding, array: Array) -> Array:
     if array.dtype != dtype:
         check_fits(binding, array, dtype)
     with np.errstate(over="ignore"):  # checked above
-        converted = turned.reshape(binding.artifact_shape).astype(dtype)
+        converted = turned.reshape(binding.artifact_shape).astype(dtype, copy=False)
     return np.ascontiguousarray(converted).reshape(binding.artifact_shape)
 
 
@@ -70,7 +70,9 @@ def _limits(dtype: np.dtype[Any]) -> tuple[Any, Any]:
 
 
 def from_artifact(binding: Binding, array: Array) -> Array:
-    """The inverse of ``to_artifact``: the source model's shape and dtype, owned by the caller.
+    """The inverse of ``to_artifact``: the source model's shape and dtype.
+
+    No copy is made where none is needed: the engine's array is the caller's own.
 
     Raises:
         ArtifactError: The engine's array has not the shape that the bundle records.
@@ -85,5 +87,10 @@ def from_artifact(binding: Binding, array: Array) -> Array:
         turned = tuple(binding.shape[axis] for axis in binding.perm)
         array = array.reshape(turned).transpose(np.argsort(binding.perm))
     with np.errstate(over="ignore", invalid="ignore"):  # non-finite values stay visible
-        converted = array.reshape(binding.shape).astype(binding.dtype)
-    return np.ascontiguousarray(converted).reshape(binding.shape)
+        converted = _shaped(array, binding.shape).astype(binding.dtype, copy=False)
+    return _shaped(np.ascontiguousarray(converted), binding.shape)
+
+
+def _shaped(array: Array, shape: tuple[int, ...]) -> Array:
+    """The array itself where it has the shape: a view of it would not own its memory."""
+    return array if array.shape == shape else array.reshape(shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -75,12 +76,23 @@ class Chain(Closing):
         known = dict(feeds)
         for part, executor in self._parts:
             known.update(_run_part(part, executor, known))
-        return {info.name: np.array(known[info.name]) for info in self.entry.outputs}
+        names = [info.name for info in self.entry.outputs]
+        return dict(zip(names, _owned([known[n] for n in names], feeds), strict=True))
 
     def close(self) -> None:
         """Close every part."""
         self._parts = []
         self._stack.close()
+
+
+def _owned(arrays: Sequence[Any], feeds: Arrays) -> list[np.ndarray[Any, Any]]:
+    """Arrays that are nobody else's: those of engines are, the caller's inputs are not."""
+    taken = {id(a) for a in feeds.values()}
+    found = []
+    for array in arrays:
+        found.append(np.array(array) if id(array) in taken else np.asarray(array))
+        taken.add(id(array))
+    return found
 
 
 def _run_part(part: Part, executor: Executor, known: Arrays) -> dict[str, Any]:
