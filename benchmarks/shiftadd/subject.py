@@ -51,7 +51,7 @@ class Made:
 class Subject:
     """The canonical model with quantized activations; moments and roundings are kept."""
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: Case, seed: int = 0) -> None:
         self.case = case
         model = load(case.find(), dict(case.shapes)).model
         registry.load_attribute("edgevit.passes.order:canonicalize")(model, ())
@@ -59,7 +59,7 @@ class Subject:
         info = TensorInfo(name=str(given.name), dtype="float32", shape=shape_of(given))
         data = open_source(str(calibration_file(case)), (info,), None, 0)
         self._target = load_target(TARGET)
-        self._context = Context(data, self._target, PRECISION)
+        self._context = Context(data, self._target, PRECISION, seed)
         self._run(model, BEFORE)
         self._model = model
         self._seen: dict[str, Any] = {}
