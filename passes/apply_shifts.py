@@ -49,7 +49,8 @@ def apply_shifts(model: ir.Model, edits: Sequence[Edit], rule: str) -> Outcome:
         sizes.append((weight.size, packed))
         _replace(model, node, edit, packed, weight.shape, rule)
         changes.append(Change(rule, edit.value, edit.detail))
-    notes = (_summary(sizes), *_energy(model)) if sizes else ()
+    each = (Note(e.value, e.detail) for e in shifts if e.detail)
+    notes = (_summary(sizes), *_energy(model), *each) if sizes else ()
     return Outcome(model, bool(changes), tuple(changes), rest.refusals, notes)
 
 

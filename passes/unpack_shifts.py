@@ -13,13 +13,14 @@ from edgevit.model import Names, constant, shape_of
 from edgevit.passes.facts import Array, attr, operand
 from edgevit.passes.functions import DOMAIN
 from edgevit.passes.shift_functions import CONV_KEYS, SHIFT_FUNCTIONS
-from edgevit.pipeline import Change, Effect, Outcome, Pass, Refusal
+from edgevit.pipeline import Change, Effect, Note, Outcome, Pass, Refusal
 from edgevit.quantizers import dequantizer
 from edgevit.rewrite import Builder
 from edgevit.shift_codes import Packed, decode
 
 __all__ = ["UnpackShifts", "packed_of"]
 
+_MOVES = frozenset({"Expand", "Reshape", "Slice", "Split", "Tile", "Transpose"})
 _EXACT = 2**24  # integers up to here, and their sums, are exact in float32
 
 
@@ -42,7 +43,8 @@ class UnpackShifts(Pass):
 
     def call(self, model: ir.Model) -> Outcome:
         """Unpack every layer whose codes are constant."""
-        changes, refusals = [], []
+        changes: list[Change] = []
+        refusals: list[Refusal] = []
         for node in list(model.graph):
             if node.domain != DOMAIN or node.op_type not in SHIFT_FUNCTIONS:
                 continue
@@ -56,7 +58,8 @@ class UnpackShifts(Pass):
         for key in [k for k in model.functions if k[0] == DOMAIN and k[1] in SHIFT_FUNCTIONS]:
             if key not in used and not _called(model, key):
                 del model.functions[key]
-        return Outcome(model, bool(changes), tuple(changes), tuple(refusals))
+        notes = tuple(Note(c.node, c.detail) for c in changes)
+        return Outcome(model, bool(changes), tuple(changes), tuple(refusals), notes)
 
 
 def _called(model: ir.Model, key: tuple[str, str, str]) -> bool:
@@ -137,10 +140,18 @@ def _float(op: Builder, q: Array, scale: ir.Value, conv: bool) -> ir.Value:
     return op.constant((q.astype(np.float32) * wide).astype(np.float32))
 
 
+def _quantized(value: ir.Value | None) -> ir.Node | None:
+    """The DequantizeLinear that elements come from, wherever they were moved to since."""
+    node = None if value is None else value.producer()
+    while node is not None and not node.domain and node.op_type in _MOVES:
+        node = operand(node, 0).producer()
+    return None if node is None else dequantizer(node.outputs[0])
+
+
 def _judged(x: ir.Value | None, total: Array, packed: Packed) -> str:
     """How the products are computed, for the report (cases 1 and 2)."""
     sums = int(np.abs(total.astype(np.int64)).sum(axis=0).max(initial=0))
-    maker = dequantizer(x)
+    maker = _quantized(x)
     codes = None if maker is None else operand(maker, 0).dtype
     bits = 16 if codes in (ir.DataType.INT16, ir.DataType.UINT16) else 8
     largest = sums * (2**bits - 1)
