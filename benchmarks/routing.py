@@ -54,7 +54,7 @@ MODELS = (
     "pvt_v2_b0",
     "vit_s_probe",
 )
-TESTS = {"fashion_vit": 1000, "fashion_hybrid": 1000, "vit_s_probe": 100}
+TESTS = {"fashion_vit": 500, "fashion_hybrid": 500, "vit_s_probe": 60}
 OUT = Path("build/routing")
 RESAMPLINGS = 2000
 
@@ -173,7 +173,7 @@ def measure(case: Case) -> dict[str, Any]:
     """All routers and shares of one model."""
     start = time.perf_counter()
     subject = subject_of(case)
-    count = TESTS.get(case.name, 200)
+    count = TESTS.get(case.name, 100)
     name = str(subject.model.graph.inputs[0].name)
     data = Images(case, "test", count, name)
     labels = np.array(case.labels(count))
