@@ -34,6 +34,7 @@ from benchmarks.plot import Axis, Curve, Panel, draw_panels
 from benchmarks.quantization.cases import CALIBRATION, Case, choose
 from edgevit.edits import MixExperts
 from edgevit.loading import load
+from edgevit.passes.fit_router import fit
 from edgevit.passes.mixture_experts import Shifted, errors
 from edgevit.passes.mixture_sites import Site, sites
 from edgevit.passes.moe import Moe, tokens_of
@@ -61,19 +62,42 @@ RESAMPLINGS = 2000
 
 @dataclass(frozen=True)
 class Subject:
-    """A canonical model with its sites and what they see on training images."""
+    """A canonical model with its sites and what they see on training images.
+
+    Attributes:
+        case: Which model.
+        model: Canonical.
+        sites: What becomes mixtures.
+        tokens: Of each site on training images, and the image of each.
+        base: A mixture for each site, whose router and capacity are put in later.
+        errors: Of its shift expert, squared, at each of the tokens.
+    """
 
     case: Case
     model: ir.Model
     sites: tuple[Site, ...]
     tokens: list[tuple[Array, Array]]
+    base: list[MixExperts]
+    errors: list[Array]
 
     def plan(self, router: str, share: float) -> tuple[MixExperts, ...]:
         """The mixtures of all sites."""
-        options = Moe(sites=kind_of(self.case), router=router, share=share)
         rng = np.random.default_rng(0)
-        pairs = zip(self.sites, self.tokens, strict=True)
-        return tuple(options.mixed(site, *seen, rng) for site, seen in pairs)
+        made = []
+        for site, (x, of), edit, error in zip(
+            self.sites, self.tokens, self.base, self.errors, strict=True
+        ):
+            linear: Array | None = None
+            square: Array | None = None
+            if router == "fitted":
+                found = fit(x, error, of, share)
+                linear, square = found.linear, found.square
+            if router == "random":
+                linear = rng.permutation(site.tokens).astype(np.float32)
+            count = round(site.tokens * share)
+            given = {"router": router, "linear": linear, "square": square}
+            made.append(replace(edit, capacity=count, **given))  # type: ignore[arg-type]
+        return tuple(made)
 
 
 def kind_of(case: Case) -> str:
@@ -112,7 +136,16 @@ def subject_of(case: Case) -> Subject:
     name = str(model.graph.inputs[0].name)
     found = tuple(s for s in sites(model, kind_of(case)) if s.tokens > 1)
     context = Context(Images(case, "train", CALIBRATION, name), None, "fp32")
-    return Subject(case, model, found, tokens_of(model, found, context, "moe", CALIBRATION))
+    seen = tokens_of(model, found, context, "moe", CALIBRATION)
+    options, rng = Moe(sites=kind_of(case), router="norm"), np.random.default_rng(0)
+    base = [
+        options.mixed(site, *tokens, rng) for site, tokens in zip(found, seen, strict=True)
+    ]
+    off = [
+        errors(site, tuple(layer.dense() for layer in layers_of(edit)), x)
+        for site, edit, (x, _) in zip(found, base, seen, strict=True)
+    ]
+    return Subject(case, model, found, seen, base, off)
 
 
 def scored(edit: MixExperts, x: Array) -> Array:
@@ -189,17 +222,15 @@ def measure(case: Case) -> dict[str, Any]:
     rows = []
     for (router, share), edits in plans.items():
         found = logits(routed(subject, edits), data)
-        off = np.square(found - reference).sum(1) / scale
-        rows.append(
-            {
-                "router": router,
-                "share": share,
-                "sites": left.get((router, share), np.array([])).tolist(),
-                "logits": off.tolist(),
-                "agreement": float((found.argmax(1) == reference.argmax(1)).mean()),
-                "accuracy": float((found.argmax(1) == labels).mean()),
-            }
-        )
+        row = {
+            "router": router,
+            "share": share,
+            "sites": left.get((router, share), np.array([])).tolist(),
+            "logits": (np.square(found - reference).sum(1) / scale).tolist(),
+            "agreement": float((found.argmax(1) == reference.argmax(1)).mean()),
+            "accuracy": float((found.argmax(1) == labels).mean()),
+        }
+        rows.append(row)
     return {
         "model": case.name,
         "sites": len(subject.sites),

@@ -75,7 +75,9 @@ def fit(x: Array, error: Array, samples: Array, share: float) -> Router:
         if part > best[0]:
             best = (part, target, ridge)
     held_out, target, ridge = best
-    solved = _solve(*_normal(features, _TARGETS[target](error)), (ridge,))[0]
+    gram = features.T @ features / len(features)
+    cross = features.T @ _TARGETS[target](error) / len(features)
+    solved = _solve(gram, cross, (ridge,))[0]
     slope = solved[1:]
     square = slope[width:].astype(np.float32) if len(slope) > width else None
     return Router(slope[:width].astype(np.float32), square, held_out)
@@ -86,10 +88,6 @@ def _features(x: Array) -> Array:
     if x.shape[1] <= WIDEST:
         parts.append(np.square(parts[1]))
     return np.concatenate(parts, axis=1)
-
-
-def _normal(features: Array, target: Array) -> tuple[Array, Array]:
-    return features.T @ features / len(features), features.T @ target / len(features)
 
 
 def _solve(gram: Array, cross: Array, ridges: tuple[float, ...]) -> list[Array]:
@@ -109,8 +107,9 @@ def _tried(features: Array, error: Array, fold: Array) -> list[tuple[str, float,
         if not kept.any():  # one sample: nothing can be held out
             held, kept = np.ones_like(held), held
         inputs = features[kept]
+        gram = inputs.T @ inputs / len(inputs)
         for target, of in _TARGETS.items():
-            solved = _solve(*_normal(inputs, of(error[kept])), RIDGES)
+            solved = _solve(gram, inputs.T @ of(error[kept]) / len(inputs), RIDGES)
             for ridge, weights in zip(RIDGES, solved, strict=True):
                 found[target, ridge][held] = _ranked(features[held] @ weights)
     return [(target, ridge, score) for (target, ridge), score in found.items()]
