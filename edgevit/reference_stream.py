@@ -23,11 +23,12 @@ import numpy as np
 from edgevit import registry
 from edgevit.errors import InputError
 
-__all__ = ["run_stream"]
+__all__ = ["Pieces", "run_stream"]
 
 Arrays = dict[str, "np.ndarray[Any, Any]"]
 _MODULE = "edgevit.runtimes.ort:onnxruntime"  # imports it with telemetry off
 _LENGTH = struct.Struct("<Q")
+_MODEL = ""  # no input is called that: what follows is computed by this model
 
 
 def run_stream(
@@ -66,10 +67,17 @@ def _close(pipe: IO[bytes]) -> None:
         return  # what was buffered has no reader any more
 
 
-def _start(path: Path, threads: int, said: IO[bytes]) -> subprocess.Popen[bytes]:
+def _start(path: Path | None, threads: int, said: IO[bytes]) -> subprocess.Popen[bytes]:
     # -P and PYTHONPATH: the child imports what the parent does, never the working directory.
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "edgevit.reference_stream", str(path), str(threads)],
+        [
+            sys.executable,
+            "-P",
+            "-m",
+            "edgevit.reference_stream",
+            str(path or ""),
+            str(threads),
+        ],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -107,13 +115,62 @@ def _exchange(
     if failed:
         raise failed[0]
     if child.wait() != 0:
-        said.seek(0)
-        lines = said.read().decode(errors="replace").strip().splitlines()
-        why = lines[-1] if lines else f"it ended with status {child.returncode}"
-        raise InputError(
-            f"ONNX Runtime cannot run the model on the calibration samples: {why}",
-            hint="check that the samples have the model's shapes and dtypes",
-        )
+        raise _failure(child, said)
+
+
+def _failure(child: subprocess.Popen[bytes], said: IO[bytes]) -> InputError:
+    """What a child that has ended said last."""
+    said.seek(0)
+    lines = said.read().decode(errors="replace").strip().splitlines()
+    why = lines[-1] if lines else f"it ended with status {child.returncode}"
+    return InputError(
+        f"ONNX Runtime cannot run the model on the calibration samples: {why}",
+        hint="check that the samples have the model's shapes and dtypes",
+    )
+
+
+class Pieces:
+    """One child for many models in turn: to start it takes longer than a small piece runs.
+
+    A context; the child ends with it.
+    """
+
+    def __enter__(self) -> Pieces:
+        self._folder = tempfile.TemporaryDirectory(prefix="edgevit-pieces-")
+        self._said = (Path(self._folder.name) / "stderr").open("w+b")
+        self._child = _start(None, 0, self._said)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._child.kill()
+        self._child.wait()
+        for pipe in (self._child.stdin, self._child.stdout, self._said):
+            if pipe is not None:
+                _close(pipe)
+        self._folder.cleanup()
+
+    def run(
+        self, model: bytes, samples: Iterable[Mapping[str, np.ndarray[Any, Any]]]
+    ) -> Iterator[Arrays]:
+        """Outputs of a serialized model, sample by sample.
+
+        Raises:
+            InputError: ONNX Runtime refuses the model, fails on a sample, or crashes.
+        """
+        assert self._child.stdin is not None
+        assert self._child.stdout is not None
+        try:
+            _write(self._child.stdin, {_MODEL: np.frombuffer(model, np.uint8)})
+            for sample in samples:
+                _write(self._child.stdin, sample)
+                found = _read(self._child.stdout)
+                if found is None:
+                    self._child.wait()
+                    raise _failure(self._child, self._said)
+                yield found
+        except BrokenPipeError as e:
+            self._child.wait()
+            raise _failure(self._child, self._said) from e
 
 
 def _write(pipe: IO[bytes], arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
@@ -142,7 +199,7 @@ def _read(pipe: IO[bytes]) -> Arrays | None:
     return found
 
 
-def _session(path: str, threads: int) -> Any:
+def _session(model: str | bytes, threads: int) -> Any:
     ort = registry.load_attribute(_MODULE)()
     options = ort.SessionOptions()
     # Values asked for are outputs, so that no fusion hides them; layouts may be the engine's.
@@ -152,19 +209,28 @@ def _session(path: str, threads: int) -> Any:
     options.enable_cpu_mem_arena = False
     if threads:
         options.intra_op_num_threads = threads
-    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def _main(arguments: Sequence[str]) -> None:
-    session = _session(arguments[0], int(arguments[1]))
-    names = [o.name for o in session.get_outputs()]
-    inputs = {i.name for i in session.get_inputs()}
+    path, threads = arguments[0], int(arguments[1])
+    session = _session(path, threads) if path else None
     # Not sys.stdout.buffer: with PYTHONUNBUFFERED it is the bare file, whose write may be
     # short when a signal (a stopped job that goes on) comes in between: bytes were lost.
     with open(0, "rb", closefd=False) as stdin, open(1, "wb", closefd=False) as stdout:
         while (sample := _read(stdin)) is not None:
-            feeds = {n: a for n, a in sample.items() if n in inputs}
-            _write(stdout, dict(zip(names, session.run(None, feeds), strict=True)))
+            if _MODEL in sample:
+                session = _session(sample[_MODEL].tobytes(), threads)
+                continue
+            assert session is not None
+            _write(stdout, _answer(session, sample))
+
+
+def _answer(session: Any, sample: Arrays) -> Arrays:
+    inputs = {i.name for i in session.get_inputs()}
+    names = [o.name for o in session.get_outputs()]
+    feeds = {n: a for n, a in sample.items() if n in inputs}
+    return dict(zip(names, session.run(None, feeds), strict=True))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from edgevit.model import constant, dtype_of, shape_of
 from edgevit.passes.channel_layers import ChannelLayer
 from edgevit.passes.facts import Array
 from edgevit.passes.second_moments import Moments, enough, filter_inputs, positions
-from edgevit.reference_stream import run_stream
+from edgevit.reference_stream import Pieces
 
 __all__ = ["Relay", "Replaced", "walk"]
 
@@ -62,14 +62,14 @@ def walk(
     cuts = _Cuts(model, layers)
     states: list[tuple[State, State]] = [(dict(s), dict(s)) for s in samples]
     new: dict[str, Array] = {}
-    for at, stage in enumerate(cuts.stages):
-        states = _advanced(cuts, at, states, new)
-        for layer in stage:
-            seen = _moments(layer, states, how)
-            weight, bias = replace(layer, seen)
-            new[f"{layer.name}.weight"] = weight.astype(np.float32)
-            if bias is not None:
-                new[f"{layer.name}.bias"] = bias.astype(np.float32)
+    with Pieces() as engine:
+        for at, stage in enumerate(cuts.stages):
+            states = _advanced(engine, cuts, at, states, new)
+            for layer in stage:
+                weight, bias = replace(layer, _moments(layer, states, how))
+                new[f"{layer.name}.weight"] = weight.astype(np.float32)
+                if bias is not None:
+                    new[f"{layer.name}.bias"] = bias.astype(np.float32)
 
 
 def _moments(
@@ -87,7 +87,11 @@ def _moments(
 
 
 def _advanced(
-    cuts: _Cuts, at: int, states: Sequence[tuple[State, State]], new: Mapping[str, Array]
+    engine: Pieces,
+    cuts: _Cuts,
+    at: int,
+    states: Sequence[tuple[State, State]],
+    new: Mapping[str, Array],
 ) -> list[tuple[State, State]]:
     """Run the nodes up to stage ``at`` on both states of every sample."""
     nodes = cuts.between(at)
@@ -102,14 +106,12 @@ def _advanced(
             if at:
                 yield {**{n: left[n] for n in given}, **piece.parameters(new)}
 
-    answers = run_stream(piece.content(), feeds())
+    answers = engine.run(piece.content(), feeds())
     made = []
     for true, left in states:
         first = next(answers)
         second = next(answers) if at else first
         made.append((_kept(true, first, wanted), _kept(left, second, wanted)))
-    for _ in answers:  # the child ends by itself
-        pass
     return made
 
 

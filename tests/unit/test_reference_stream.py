@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from edgevit.errors import InputError
-from edgevit.reference_stream import run_stream
+from edgevit.reference_stream import Pieces, run_stream
 from tests.support.graphs import GraphBuilder
 
 Array = np.ndarray[Any, Any]
@@ -115,3 +115,26 @@ def test_a_child_that_is_stopped_in_a_write_goes_on_where_it_was(
         answers.append(next(found)["y"])
     for sample, y in zip(samples, answers, strict=True):
         np.testing.assert_array_equal(y, -sample["x"])
+
+
+def test_one_child_runs_models_in_turn() -> None:
+    models = []
+    for op in ("Abs", "Neg"):
+        g = GraphBuilder()
+        models.append(g.proto([g.op(op, g.input("x", (5,)), out="y")]).SerializeToString())
+    samples = [{"x": np.arange(k, k + 5, dtype=np.float32) - 3} for k in range(3)]
+    before = _children()
+    with Pieces() as engine:
+        for model, true in zip(models * 2, (np.abs, np.negative) * 2, strict=True):
+            found = [answer["y"] for answer in engine.run(model, samples)]
+            assert len(_children() - before) == 1
+            for sample, y in zip(samples, found, strict=True):
+                np.testing.assert_array_equal(y, true(sample["x"]))
+    assert _children() <= before
+
+
+def test_a_piece_that_does_not_run_says_why() -> None:
+    with Pieces() as engine, pytest.raises(InputError, match="cannot run the model"):
+        list(engine.run(b"no model", [{"x": np.zeros(5, np.float32)}]))
+    with Pieces() as engine, pytest.raises(InputError, match="cannot run the model"):
+        list(engine.run(_model(), [{"x": np.zeros((7, 7, 7), np.float32)}]))
