@@ -12,6 +12,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import threading
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -201,20 +202,26 @@ def _runtime() -> Any:
     return ctypes.CDLL(str(found[0] if found else None), mode=ctypes.RTLD_GLOBAL)
 
 
-class _Pool:
-    """The process's one pool of threads: as large as the session that runs asked for."""
+class _Pool(threading.local):
+    """The calling thread's pool of workers: as large as the session that runs asked for."""
 
-    def __init__(self) -> None:
-        self._size = 0
+    size = 0
 
     def resize(self, count: int) -> None:
         """Set the number of threads, where another session left another one."""
         import tvm_ffi
 
-        if count != self._size:
-            _runtime()
-            tvm_ffi.get_global_func("runtime.config_threadpool")(0, count)
-            self._size = count
+        if count == self.size:
+            return
+        _runtime()
+        if not self.size:
+            # Workers are made once, as many as the first variable says, else OMP_NUM_THREADS
+            # or half the processors: what sessions ask for counts. The second one keeps the
+            # library from tying the caller's thread to the first processors.
+            os.environ["TVM_NUM_THREADS"] = str(max(count, os.cpu_count() or 1))
+            os.environ.setdefault("TVM_BIND_THREADS", "0")
+        tvm_ffi.get_global_func("runtime.config_threadpool")(0, count)
+        self.size = count
 
 
 _POOL = _Pool()

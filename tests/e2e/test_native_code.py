@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -228,3 +231,23 @@ def test_a_view_of_the_input_is_not_replayed(tmp_path: Path) -> None:
     assert ran.code == 0, ran.err
     plan = json.loads((out / "model.plan.json").read_text())
     assert [v["name"] for v in plan["values"]] == ["y"]
+
+
+_THREADS = """
+import os, sys
+import numpy as np, tvm_ffi
+import edgevit
+before = os.sched_getaffinity(0)
+for count in (1, 2, 1):
+    with edgevit.load(sys.argv[1], threads=count, trust=True) as session:
+        session.run({i.name: np.zeros(i.shape, i.dtype) for i in session.inputs})
+    print(tvm_ffi.get_global_func("runtime.NumThreads")(), os.sched_getaffinity(0) == before)
+"""
+
+
+def test_a_session_has_the_threads_it_asks_for(bundle: Path) -> None:
+    """Whatever OMP_NUM_THREADS says, and tied to no processor."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", _THREADS, str(bundle)]
+    ran = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert ran.stdout.split() == ["1", "True", "2", "True", "1", "True"]

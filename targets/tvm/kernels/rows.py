@@ -13,12 +13,15 @@ from tvm.script.ir_builder import tirx as T
 from edgevit.targets.tvm import vmath
 from edgevit.targets.tvm.kernels.epilogue import Quantize, typed
 from edgevit.targets.tvm.kernels.kernel import Operand, load, local, loop, store
-from edgevit.targets.tvm.kernels.reduce import combine, horizontal
+from edgevit.targets.tvm.kernels.reduce import combine
+from edgevit.targets.tvm.kernels.shuffle import across
 from edgevit.targets.tvm.machine import Machine
 
 __all__ = ["LayerNorm", "QuantizeRows", "Row", "RowSoftmax", "spread"]
 
 PARALLEL_FROM = 32768
+# Sums that take turns, so that an addition need not wait for the one before.
+_CHAINS = 4
 
 
 @contextmanager
@@ -48,12 +51,28 @@ class Row:
 
     def reduced(self, kind: str, start: float, value: Any) -> Any:
         """A scalar register with the reduction of ``value(at, lanes)`` over the row."""
-        total, result = local(self.lanes), local(1)
-        store(total, 0, vmath.constant(start, load(total, 0, self.lanes)), self.lanes)
-        with _parts(self.columns, self.lanes) as at:
-            more = value(at, self.lanes)
-            store(total, 0, combine(kind, load(total, 0, self.lanes), more), self.lanes)
-        T.buffer_store(result, horizontal(kind, total, self.lanes), [0])
+        lanes, count = self.lanes, self.columns // self.lanes
+        ways = min(_CHAINS, count)
+        totals = [local(lanes) for _ in range(ways)]
+        for total in totals:
+            store(total, 0, vmath.constant(start, load(total, 0, lanes)), lanes)
+
+        def add(way: int, at: Any) -> None:
+            more = combine(kind, load(totals[way], 0, lanes), value(at, lanes))
+            store(totals[way], 0, more, lanes)
+
+        rounds, rest = divmod(count, ways)
+        with loop(rounds) as i:
+            for way in range(ways):
+                add(way, (i * ways + way) * lanes)
+        for way in range(rest):
+            add(way, (rounds * ways + way) * lanes)
+        plain, result = "sum" if kind == "squares" else kind, local(1)
+        for other in totals[1:]:
+            both = combine(plain, load(totals[0], 0, lanes), load(other, 0, lanes))
+            store(totals[0], 0, both, lanes)
+        whole = across(lambda a, b: combine(plain, a, b), totals[0], lanes)
+        T.buffer_store(result, whole, [0])
         for at in _tail(self.columns, self.lanes):
             T.buffer_store(result, combine(kind, result[0], value(at, 1)), [0])
         return result
