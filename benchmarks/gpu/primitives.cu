@@ -25,47 +25,84 @@ __device__ __forceinline__ void multiply(int (&c)[4], const uint32_t (&a)[4], ui
 }
 
 constexpr int kRows = 2, kColumns = 8, kWarps = 4;  // tiles of 16 x 8 a warp
+constexpr int kSums = kRows * kColumns * 4;
 
-// y[M][N] = x[M][K] w[K][N], a warp 32 x 64 of it. TERMS = 0: w are bytes already.
+// y[M][N] = x[M][K] w[K][N], SPLIT warps 32 x 64 of it, each for a part of K, whose sums meet
+// in shared memory. TERMS = 0: w are bytes already.
 // Codes: words [TERMS][K/32][N/8][lane]: four neighbors along K from 4 (lane % 4), then four
 // from 16 on, of column lane / 4. Bytes: the same, two words each.
-template <int TERMS>
-__global__ void dot(const int8_t* x, const uint32_t* w, int* y, int rows, int columns, int depth) {
+template <int TERMS, int SPLIT>
+__global__ void dot(const int8_t* __restrict__ x, const uint32_t* __restrict__ w,
+                    int* __restrict__ y, int rows, int columns, int depth) {
   int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  int first = (blockIdx.y * kWarps + warp) * 16 * kRows, left = blockIdx.x * 8 * kColumns;
-  if (first >= rows) return;
+  int part = warp % SPLIT, group = warp / SPLIT;
+  int first = (blockIdx.y * (kWarps / SPLIT) + group) * 16 * kRows;
+  int left = blockIdx.x * 8 * kColumns;
   int c[kRows][kColumns][4] = {};
+  constexpr int kWords = TERMS == 0 ? 2 : TERMS;  // of B, a tile of columns
+  uint32_t a[2][kRows][4], b[2][kColumns][kWords];
   int term = depth / 32 * (columns / 8) * 32;
-  for (int k = 0; k < depth; k += 32) {
-    uint32_t a[kRows][4];
+  // The next step is read while this one is multiplied.
+  auto read = [&](int k, uint32_t (&up)[kRows][4], uint32_t (&right)[kColumns][kWords]) {
 #pragma unroll
     for (int r = 0; r < kRows; r++) {
 #pragma unroll
       for (int i = 0; i < 4; i++) {
         int row = min(first + 16 * r + lane / 4 + 8 * (i % 2), rows - 1);
         int at = row * depth + k + 4 * (lane % 4) + 16 * (i / 2);
-        a[r][i] = *reinterpret_cast<const uint32_t*>(x + at);
+        up[r][i] = *reinterpret_cast<const uint32_t*>(x + at);
       }
     }
 #pragma unroll
     for (int j = 0; j < kColumns; j++) {
       int at = ((k / 32) * (columns / 8) + left / 8 + j) * 32 + lane;
-      uint32_t b0, b1;
       if (TERMS == 0) {
         uint2 both = reinterpret_cast<const uint2*>(w)[at];
-        b0 = both.x, b1 = both.y;
+        right[j][0] = both.x, right[j][1] = both.y;
       } else {
-        uint32_t codes = w[at];
-        b0 = decoded(codes & 0xffffu), b1 = decoded(codes >> 16);
+#pragma unroll
+        for (int t = 0; t < TERMS; t++) right[j][t] = w[at + t * term];
+      }
+    }
+  };
+  auto add = [&](const uint32_t (&up)[kRows][4], const uint32_t (&right)[kColumns][kWords]) {
+#pragma unroll
+    for (int j = 0; j < kColumns; j++) {
+      uint32_t b0 = right[j][0], b1 = right[j][kWords - 1];
+      if (TERMS > 0) {
+        b0 = decoded(right[j][0] & 0xffffu), b1 = decoded(right[j][0] >> 16);
 #pragma unroll
         for (int t = 1; t < TERMS; t++) {
-          codes = w[at + t * term];
-          b0 = __vadd4(b0, decoded(codes & 0xffffu)), b1 = __vadd4(b1, decoded(codes >> 16));
+          b0 = __vadd4(b0, decoded(right[j][t] & 0xffffu));
+          b1 = __vadd4(b1, decoded(right[j][t] >> 16));
         }
       }
 #pragma unroll
-      for (int r = 0; r < kRows; r++) multiply(c[r][j], a[r], b0, b1);
+      for (int r = 0; r < kRows; r++) multiply(c[r][j], up[r], b0, b1);
     }
+  };
+  constexpr int kStep = 32 * SPLIT;
+  if (first < rows && 32 * part < depth) {
+    read(32 * part, a[0], b[0]);
+    for (int k = 32 * part; k < depth; k += 2 * kStep) {
+      if (k + kStep < depth) read(k + kStep, a[1], b[1]);
+      add(a[0], b[0]);
+      if (k + 2 * kStep < depth) read(k + 2 * kStep, a[0], b[0]);
+      if (k + kStep < depth) add(a[1], b[1]);
+    }
+  }
+  if (SPLIT > 1) {
+    __shared__ int held[kWarps / SPLIT][SPLIT > 1 ? SPLIT - 1 : 1][kSums][32];
+    int* sums = &c[0][0][0];
+    if (part > 0) {
+#pragma unroll
+      for (int i = 0; i < kSums; i++) held[group][part - 1][i][lane] = sums[i];
+    }
+    __syncthreads();
+    if (part > 0) return;
+#pragma unroll
+    for (int i = 0; i < kSums; i++)
+      for (int other = 0; other < SPLIT - 1; other++) sums[i] += held[group][other][i][lane];
   }
 #pragma unroll
   for (int r = 0; r < kRows; r++) {
@@ -225,6 +262,17 @@ __global__ void nothing() {}
 
 int over(int count, int by) { return (count + by - 1) / by; }
 
+template <int SPLIT>
+void start(const int8_t* x, const uint32_t* w, int* y, int rows, int columns, int depth,
+           int terms, cudaStream_t stream) {
+  dim3 grid(columns / (8 * kColumns), over(rows, 16 * kRows * kWarps / SPLIT));
+  auto kernel = terms == 0   ? dot<0, SPLIT>
+                : terms == 1 ? dot<1, SPLIT>
+                : terms == 2 ? dot<2, SPLIT>
+                             : dot<3, SPLIT>;
+  kernel<<<grid, 32 * kWarps, 0, stream>>>(x, w, y, rows, columns, depth);
+}
+
 }  // namespace
 
 extern "C" {
@@ -232,9 +280,14 @@ extern "C" {
 // Every function returns the error of its launches. Columns are a multiple of 64, K of 32.
 int start_dot(const int8_t* x, const uint32_t* w, int* y, int rows, int columns, int depth,
               int terms, cudaStream_t stream) {
-  dim3 grid(columns / (8 * kColumns), over(rows, 16 * kRows * kWarps));
-  auto kernel = terms == 0 ? dot<0> : terms == 1 ? dot<1> : terms == 2 ? dot<2> : dot<3>;
-  kernel<<<grid, 32 * kWarps, 0, stream>>>(x, w, y, rows, columns, depth);
+  // Few tiles leave multiprocessors idle: several warps share one.
+  int tiles = over(rows, 16 * kRows) * (columns / (8 * kColumns));
+  if (tiles >= 1024 || depth < 128)
+    start<1>(x, w, y, rows, columns, depth, terms, stream);
+  else if (depth < 512)
+    start<2>(x, w, y, rows, columns, depth, terms, stream);
+  else
+    start<4>(x, w, y, rows, columns, depth, terms, stream);
   return cudaGetLastError();
 }
 

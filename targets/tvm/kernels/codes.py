@@ -18,7 +18,7 @@ from tvm.script.ir_builder import tirx as T
 
 from edgevit.targets.tvm.kernels.arithmetic import QUAD, Arithmetic, integer, product_of
 from edgevit.targets.tvm.kernels.columns import Columns
-from edgevit.targets.tvm.kernels.kernel import load, local, store
+from edgevit.targets.tvm.kernels.kernel import fetch, load, local, store
 from edgevit.targets.tvm.kernels.tile import Tile
 from edgevit.targets.tvm.machine import Machine
 
@@ -26,6 +26,8 @@ __all__ = ["Codes", "DotCodes", "dot_codes", "pack_codes", "panels"]
 
 # Panels of two vectors: each byte of codes is read by one tile, and tiles have many rows.
 HEIGHT = 2
+# Bytes from the codes that are decoded to those that are fetched.
+_AHEAD = 4096
 _TABLE = (0, 1, 2, 4, 8, 16, 32, 64, 0, -1, -2, -4, -8, -16, -32, -64)
 # Instruction that looks bytes up in a table of 16, by dtype of the data (of bytes that an
 # architecture multiplies) and width in bytes.
@@ -80,7 +82,10 @@ class Codes(Arithmetic):
         stride = self.size(tile.vectors, tile.lanes, QUAD)
 
         def step(k: Any, way: int) -> None:
-            self.step(tile, way, a, [row + k * QUAD for row in rows], b, panel + k * stride)
+            at = panel + k * stride
+            if tile.rows == 1:  # codes are read once, and come from afar
+                fetch(b, at + _AHEAD)
+            self.step(tile, way, a, [row + k * QUAD for row in rows], b, at)
 
         tile.accumulate(depth // QUAD, step)
 

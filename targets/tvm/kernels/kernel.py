@@ -18,7 +18,17 @@ from tvm.script.ir_builder import tirx as T
 
 from edgevit.targets.tvm.machine import Machine
 
-__all__ = ["Kernel", "Operand", "function", "load", "local", "loop", "store", "vector"]
+__all__ = [
+    "Kernel",
+    "Operand",
+    "fetch",
+    "function",
+    "load",
+    "local",
+    "loop",
+    "store",
+    "vector",
+]
 
 ALIGNMENT = 64
 
@@ -102,3 +112,10 @@ def local(lanes: int, dtype: str = "float32") -> Any:
     promotes; scope ``local`` would be a call of the workspace allocator.
     """
     return T.alloc_buffer((lanes,), dtype, scope="global")
+
+
+def fetch(buffer: Any, at: Any) -> None:
+    """Ask for an element that is read later; nothing happens where there is none."""
+    read, near, data = (tirx.const(i, "int32") for i in (0, 3, 1))
+    place = T.address_of(buffer[at])
+    T.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch", place, read, near, data))

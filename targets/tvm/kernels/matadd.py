@@ -16,7 +16,7 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from edgevit.targets.tvm.kernels.arithmetic import QUAD
-from edgevit.targets.tvm.kernels.kernel import Operand, load, local, loop, store
+from edgevit.targets.tvm.kernels.kernel import Operand, fetch, load, local, loop, store
 from edgevit.targets.tvm.kernels.shuffle import pick, transposed
 from edgevit.targets.tvm.kernels.tile import parallel_worth
 from edgevit.targets.tvm.machine import Machine
@@ -82,13 +82,6 @@ class _Masked:
                 first = tirx.min(first, tirx.const(self.columns - self.width, "int32"))
             for half in range(halves):
                 write(group, half, first)
-
-    def _ahead(self, v: Any, at: Any) -> None:
-        """Ask for what is read some rows later: one element after another asks too late."""
-        last = tirx.const(self.batch * self.depth * self.columns - 1, "int32")
-        place = T.address_of(v[tirx.min(at + _AHEAD * self.columns, last)])
-        read, near, data = (tirx.const(i, "int32") for i in (0, 3, 1))
-        T.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch", place, read, near, data))
 
     def _sums(self, dtype: str) -> list[Any]:
         """Vectors of sums, zero, one a column of a block."""
@@ -164,7 +157,7 @@ class MaskedAdd(_Masked):
             def write(group: Any, half: int, first: Any) -> None:
                 sums = self._sums("float32")
                 with loop(self.depth) as k:
-                    self._ahead(v, values + k * self.columns + first)
+                    fetch(v, values + (k + _AHEAD) * self.columns + first)
                     at = masks + k * self.row_bytes + group * (GROUP // 8)
                     mask = self._mask(bits, at, half)
                     for i, s in enumerate(sums):
@@ -239,12 +232,15 @@ class MaskedDot(_Masked):
         masks = one * (self.depth * self.row_bytes)
         quads = task * (self.quads * QUAD * self.columns)
         self._interleave(v, one * (self.depth * self.columns), words, quads)
+        coming = (one + 1) * (self.depth * self.columns)
 
         def write(group: Any, half: int, first: Any) -> None:
             sums = self._sums("int32")
 
             def step(quad: Any, count: int) -> None:
                 at = masks + quad * (QUAD * self.row_bytes) + group * (GROUP // 8)
+                if self.batch > 1:  # the next V comes while this one is multiplied
+                    fetch(v, coming + (quad * self.columns + first) * QUAD)
                 ones = self._ones(bits, at, half, count)
                 for i, s in enumerate(sums):
                     four = quads + (quad * self.columns + first + i) * QUAD
