@@ -21,6 +21,7 @@ import onnx_ir as ir
 
 from edgevit.model import constant
 from edgevit.roundoff import Roundoff, roundoff
+from edgevit.shift_bounds import SHIFT_RULES
 from edgevit.tipping import bias_step, factor_roundoff, half_step, rounds_activations, tipped
 from edgevit.token_bounds import TOKEN_RULES
 
@@ -372,6 +373,7 @@ _RULES: dict[str, _Rule] = {
     "OpticalConv": _convolution,
     "SharedConv": _convolution,
     **TOKEN_RULES,
+    **SHIFT_RULES,
     "Attention": _attention,
     "Softmax": _softmax,
     "LayerNormalization": _normalization,

@@ -1,0 +1,58 @@
+"""Tolerances of layers whose weights are packed sums of signed powers of two.
+
+As ``edgevit.tolerance`` has them for the products that the functions' bodies are: the codes
+are exact, sums of K terms are off by ``SAFETY sqrt(K) u`` of their magnitude.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import onnx_ir as ir
+
+from edgevit.roundoff import Roundoff
+from edgevit.shift_codes import Packed, decode
+
+__all__ = ["SHIFT_RULES"]
+
+Array = np.ndarray[Any, Any]
+SAFETY = 8.0  # as in edgevit.tolerance
+
+
+class Operand(Protocol):
+    """An input: the reference's array and the bound on its error."""
+
+    array: Array
+    error: float
+
+    def norm(self, length: int) -> float:
+        """Bound on the norm of the errors of so many elements."""
+
+    @property
+    def peak(self) -> float:
+        """Largest magnitude."""
+
+
+def _shifted(node: ir.Node, ops: Sequence[Operand], out: Array, unit: Roundoff) -> float:
+    wide, conv = node.op_type.startswith("Wide"), node.op_type.endswith("Conv")
+    depth = node.attributes["inputs"].as_int()
+    signs = ops[2].array if wide else None
+    numbers = decode(Packed(ops[1].array, signs, depth)).astype(np.float64)
+    weight = np.abs(numbers * ops[2 + wide].array)
+    sums, norms = weight.sum(0).max(), math.sqrt(np.square(weight).sum(0).max())
+    x, root = ops[0], math.sqrt(depth)
+    rows = np.where(np.isfinite(x.array), x.array, 0).astype(np.float64)
+    data = root * x.peak if conv else float(np.linalg.norm(rows, axis=-1).max(initial=0))
+    own = SAFETY * root * unit.compute * min(sums * x.peak, norms * data)
+    carried = min(x.error * sums, x.norm(depth) * norms)
+    bias = ops[3 + wide] if conv else None
+    added = 0.0 if bias is None else bias.error + SAFETY * unit.compute * bias.peak
+    return float(own + carried + added)
+
+
+_Rule = Callable[[ir.Node, Sequence[Operand], Array, Roundoff], float]
+_NAMES = ("ShiftConv", "ShiftLinear", "WideShiftConv", "WideShiftLinear")
+SHIFT_RULES: dict[str, _Rule] = dict.fromkeys(_NAMES, _shifted)
