@@ -53,6 +53,5 @@ def _shifted(node: ir.Node, ops: Sequence[Operand], out: Array, unit: Roundoff) 
     return float(own + carried + added)
 
 
-_Rule = Callable[[ir.Node, Sequence[Operand], Array, Roundoff], float]
 _NAMES = ("ShiftConv", "ShiftLinear", "WideShiftConv", "WideShiftLinear")
-SHIFT_RULES: dict[str, _Rule] = dict.fromkeys(_NAMES, _shifted)
+SHIFT_RULES: dict[str, Callable[..., float]] = dict.fromkeys(_NAMES, _shifted)

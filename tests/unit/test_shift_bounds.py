@@ -34,9 +34,7 @@ def layer(conv: bool, wide: bool, seed: int = 0) -> tuple[ir.Model, Array, Array
     scale = (2.0 ** rng.integers(-9, 0, 5)).astype(np.float32)
     bias = rng.standard_normal(5).astype(np.float32)
     x = rng.standard_normal((1, 6, 7, 7) if conv else (4, 48)).astype(np.float32)
-    arrays = [
-        a for a in (packed.codes, packed.signs, scale, bias if conv else None) if a is not None
-    ]
+    every = (packed.codes, packed.signs, scale, bias if conv else None)
     held = [constant(f"c{i}", a) for i, a in enumerate(every) if a is not None]
     given, h = (ir.val(n, ir.DataType.FLOAT, list(x.shape)) for n in ("x", "h"))
     attributes: dict[str, Any] = {"inputs": packed.inputs}
@@ -50,13 +48,7 @@ def layer(conv: bool, wide: bool, seed: int = 0) -> tuple[ir.Model, Array, Array
     attrs = ir.convenience.convert_attributes(attributes)
     nodes = [
         ir.Node("", "Neg", [given], outputs=[h]),
-        ir.Node(
-            DOMAIN,
-            name,
-            [h, *held],
-            ir.convenience.convert_attributes(attributes),
-            outputs=[y],
-        ),
+        ir.Node(DOMAIN, name, [h, *held], attrs, outputs=[y]),
     ]
     imports = {"": 23, DOMAIN: VERSION}
     graph = ir.Graph(
