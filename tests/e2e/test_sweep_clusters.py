@@ -116,10 +116,10 @@ def cluster(folder: Path, workers: int) -> Iterator[str]:
         try:
             yield _address(where)
         finally:
+            # A worker that is asked to end waits for its scheduler.
             for process in started:
-                process.terminate()
-            for process in started:
-                process.wait(timeout=30)
+                process.kill()
+                process.wait()
 
 
 def _address(where: Path) -> str:
