@@ -15,9 +15,11 @@ from benchmarks.corpus.store import FIXTURES
 from benchmarks.quantization import cells, run
 from benchmarks.quantization.cases import Case
 from benchmarks.quantization.cells import Cell
+from benchmarks.quantization.cost import ROWS
 from benchmarks.quantization.recipes import FORMS, SOURCE, Form, Ours, Peer
 from benchmarks.quantization.table import ahead, paired, rows
 from benchmarks.quantization.timing import timed
+from edgevit.recipe import load_recipe
 
 _PEER = Peer("theirs", "W8A8", "OpenVINO", "nncf-w8a8", ".xml")
 _OURS = Ours("w8a8", "onnx", "w8a8")
@@ -120,3 +122,9 @@ def test_the_probe_is_the_minimum() -> None:
                 moved = w.copy()
                 moved[i, j] += step
                 assert loss(moved, b) > best
+
+
+def test_the_full_recipe_that_is_timed_is_the_named_one() -> None:
+    full = {row.passes for row in ROWS if row.label.startswith("full recipe")}
+    assert full == {",".join(load_recipe("hybrid-w8a8").passes)}
+    assert len({row.label for row in ROWS}) == len(ROWS)
