@@ -50,7 +50,7 @@ def main() -> int:
     """Measure and print."""
     with tempfile.TemporaryDirectory() as name:
         what = "Run bundles as ARM64 under emulation."
-        engines = ("litert", "onnx", "tvm", "tvm-w8a8")
+        engines = ("litert", "onnx", "tvm", "tvm-w8a8", "tvm-shift-2")
         return run(what, lambda: device(Path(name) / "base"), engines)
 
 

@@ -44,6 +44,7 @@ class Engine:
         foreign: Whether this machine cannot run what it compiles: then the device does it
             for the first time.
         precision: What is compiled; integers are calibrated on other samples than run.
+        recipe: Name of a recipe, which says how; empty: the target's own passes.
     """
 
     label: str
@@ -51,6 +52,7 @@ class Engine:
     modules: tuple[str, ...]
     foreign: bool = False
     precision: str = "fp32"
+    recipe: str = ""
 
 
 _PI = "raspberry-pi-5:backend=tvm"
@@ -59,6 +61,7 @@ ENGINES = (
     Engine("onnx", "onnx", ("onnxruntime",)),
     Engine("tvm", _PI, ("tvm_ffi",), foreign=True),
     Engine("tvm-w8a8", _PI, ("tvm_ffi",), foreign=True, precision="w8a8"),
+    Engine("tvm-shift-2", _PI, ("tvm_ffi",), True, "w8a8", "shift-2"),
 )
 
 
@@ -82,6 +85,7 @@ def compile_bundle(case: Case, engine: Engine) -> Path:
     bundle = FOLDER / f"{case.name}-{engine.label}.edgevit"
     options = ["--target", engine.target, "--precision", engine.precision]
     options += ["--output", str(bundle)]
+    options += ["--recipe", engine.recipe] if engine.recipe else []
     for name, dims in case.shapes.items():
         options += ["--shape", f"{name}={','.join(map(str, dims))}"]
     options += ["--no-verify"] if engine.foreign else []
