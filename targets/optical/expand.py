@@ -50,7 +50,8 @@ class _Writer:
         node = self._node
         q, k, v = (i for i in node.inputs[:3] if i is not None)
         (b, h, s, d), t = shape_of(q), shape_of(k)[2]
-        scale = node.attributes.get_float("scale", 1 / math.sqrt(d)) or 1.0
+        # The canonical form has a scale; 0 is one too, and makes the weights uniform.
+        scale = node.attributes.get_float("scale", 1 / math.sqrt(d))
         shape = (b, h, s, t)
         seen = self._op(PRODUCT, [q, k], shape, {"transposed": 1}, PRODUCT_DOMAIN)
         seen = self._op("Mul", [seen, self._constant(np.float32(scale))], shape)
@@ -59,13 +60,9 @@ class _Writer:
         seen = self._op("Softmax", [seen], shape, {"axis": 3})
         old = node.outputs[0]
         out = self._op(PRODUCT, [seen, v], shape_of(old), {"transposed": 0}, PRODUCT_DOMAIN)
-        outputs = list(self._graph.outputs)
-        ir.convenience.replace_all_uses_with(old, out)
-        for place, value in enumerate(outputs):
-            if value is old:
-                self._graph.outputs[place] = out
+        old.replace_all_uses_with(out, replace_graph_outputs=True)
         self._graph.remove(node, safe=True)
-        out.name = self._base
+        out.name, old.name = self._base, None
 
     def _op(
         self,

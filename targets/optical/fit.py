@@ -9,7 +9,7 @@ from edgevit.model import shape_of
 from edgevit.target import Target
 from edgevit.targets.optical.planner import choose
 from edgevit.targets.optical.setting import setting
-from edgevit.targets.optical.sites import attention_layers, layer_of
+from edgevit.targets.optical.sites import attention_layers, attention_refusal, layer_of
 from edgevit.targets.optical.strips import cuts
 
 __all__ = ["misfit"]
@@ -22,6 +22,8 @@ def misfit(node: ir.Node, target: Target) -> str | None:
         return None
     layers = [layer_of(node)]
     if node.op_type == "Attention" and not node.domain:
+        if (reason := attention_refusal(node)) is not None:
+            return reason
         layers = list(
             attention_layers([shape_of(v) for v in node.inputs[:3] if v is not None])
         )

@@ -13,7 +13,14 @@ from edgevit.model import constant, dtype_of, shape_of
 from edgevit.sim4f.moves import reshape, transpose
 from edgevit.targets.optical.layer import Layer, Window
 
-__all__ = ["BIAS", "PRODUCT", "PRODUCT_DOMAIN", "attention_layers", "layer_of"]
+__all__ = [
+    "BIAS",
+    "PRODUCT",
+    "PRODUCT_DOMAIN",
+    "attention_layers",
+    "attention_refusal",
+    "layer_of",
+]
 
 BIAS = ".bias"
 # A product of two computed tensors, the second one's last two axes transposed if asked for:
@@ -176,6 +183,32 @@ def _convolution(
         collect=(reshape(*out),),
         bias=_name(node.outputs[0]) + BIAS if biased else "",
     )
+
+
+# Attributes that change the function beyond the canonical attention.
+_EXTRAS = ("is_causal", "softcap", "q_num_heads", "kv_num_heads", "qk_matmul_output_mode")
+
+
+def attention_refusal(node: ir.Node) -> str | None:
+    """Why an attention cannot be written as two products and a softmax; ``None`` if it can."""
+    for name in (*_EXTRAS, "softmax_precision"):
+        attribute = node.attributes.get(name)
+        if attribute is not None and attribute.value:
+            return f"attribute {name} is not canonical (docs/canonical.md)"
+    operands = [v for v in node.inputs if v is not None]
+    if len(node.inputs) > 4 or len(node.outputs) > 1:
+        return "past or present keys and values are not canonical (docs/canonical.md)"
+    kinds = sorted({str(dtype_of(v)) for v in operands})
+    if kinds != ["float32"]:
+        return f"expected operands and mask in float32, found {', '.join(kinds)}"
+    shapes = [shape_of(v) for v in operands[:3]]
+    if any(len(shape) != 4 for shape in shapes):
+        return f"expected operands of rank 4, found {', '.join(map(str, shapes))}"
+    heads = [shape[:2] for shape in shapes]
+    if len(set(heads)) > 1:
+        found = ", ".join(str(shape[1]) for shape in shapes)
+        return f"expected as many heads of queries as of keys and values, found {found}"
+    return None
 
 
 def attention_layers(shapes: Sequence[tuple[int, ...]]) -> tuple[Layer, Layer]:
