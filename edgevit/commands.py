@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -214,7 +214,7 @@ def simulate_command(options: argparse.Namespace) -> Answer:
     study = Study(
         data=None if options.data is None else Path(options.data),
         count=options.samples,
-        base={key: values[0] for key, values in parse_axes(options.device).items()},
+        base=_single(parse_axes(options.device)),
         curves=parse_axes(options.curve),
         path=options.path,
         setup=options.setup,
@@ -225,6 +225,16 @@ def simulate_command(options: argparse.Namespace) -> Answer:
     )
     found = simulate(Path(options.bundle), study, _progress(options))
     return Answer(found, text_of_simulation(found))
+
+
+def _single(device: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    for key, values in device.items():
+        if len(values) > 1:
+            raise UsageError(
+                f"--device {key}: expected one value, found {len(values)}",
+                hint=f"vary it with --curve {key}={','.join(values)}",
+            )
+    return {key: values[0] for key, values in device.items()}
 
 
 def sweep_command(options: argparse.Namespace) -> Answer:

@@ -9,6 +9,10 @@ from edgevit.report import table
 
 __all__ = ["text_of_simulation"]
 
+# Columns of device parameters: of every table, and where some point has them.
+_ALWAYS = ("axis", "photons", "adc", "mask", "display", "shift")
+_RARE = {"read_noise": "read noise", "full_well": "full well", "defocus": "defocus"}
+
 
 def text_of_simulation(found: Mapping[str, Any]) -> str:
     """The headline of the set-up, costs, then tables."""
@@ -27,8 +31,10 @@ def text_of_simulation(found: Mapping[str, Any]) -> str:
     if "precision" in found:
         lines += ["", *_precision_lines(found["precision"])]
     if "points" in found:
-        head = ("axis", "photons", "adc", "mask", "display", "shift", "accuracy", "n")
-        lines += ["", table(head, [_row(p) for p in found["points"]])]
+        points = found["points"]
+        more = [key for key in _RARE if any(p[key] for p in points)]
+        head = (*_ALWAYS, *(_RARE[key] for key in more), "accuracy", "n")
+        lines += ["", table(head, [_row(p, more) for p in points])]
         lines.append(f"labels: {found['labels']}; +- is one standard error")
     lines += [f"written: {path}" for path in found.get("pictures", ())]
     return "\n".join(lines)
@@ -107,7 +113,7 @@ def _decibel(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
 
 
-def _row(point: Mapping[str, Any]) -> tuple[str, ...]:
+def _row(point: Mapping[str, Any], more: Sequence[str]) -> tuple[str, ...]:
     accuracy = f"{point['accuracy']:.4f} +- {point['standard_error']:.4f}"
     photons = "inf" if point["photons"] is None else f"{point['photons']:g}"
     bits = (str(point[k] or "-") for k in ("adc_bits", "mask_bits", "display_bits"))
@@ -116,6 +122,7 @@ def _row(point: Mapping[str, Any]) -> tuple[str, ...]:
         photons,
         *bits,
         f"{point['shift']:g}",
+        *(f"{point[key]:g}" for key in more),
         accuracy,
         str(point["samples"]),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from edgevit import registry
 from edgevit.bench import Subject as Timed
 from edgevit.bench import bench
 from edgevit.bundle import open_bundle
-from edgevit.errors import UsageError
+from edgevit.errors import InputError, UsageError
 from edgevit.progress import Progress
 from edgevit.studies import Labeled, labeled, numbers
 
@@ -74,8 +75,12 @@ def simulate(bundle: Path, study: Study, progress: Progress) -> dict[str, Any]:
     Raises:
         EdgevitError: A bundle of another target, unknown parameters, or data that do not fit.
     """
+    _check(study)
     load = registry.load_attribute
     subject = load(f"{_STUDY}:open_subject")(bundle)
+    if study.pictures is not None:
+        load("edgevit.targets.optical.pictures:check_layer")(subject, study.pictures.layer)
+        _check_folder(study.pictures.folder)
     found: dict[str, Any] = {"bundle": str(bundle), "program": _frames(subject)}
     data = None
     if study.data is not None:
@@ -93,6 +98,36 @@ def simulate(bundle: Path, study: Study, progress: Progress) -> dict[str, Any]:
     if study.pictures is not None:
         found["pictures"] = _pictures(subject, data, study.pictures, study)
     return found
+
+
+def _check(study: Study) -> None:
+    """Refuse what would be ignored, and what cannot be.
+
+    Raises:
+        UsageError: Options without what they belong to; an impossible latency or seed.
+    """
+    if study.data is None and (study.base or study.curves):
+        raise UsageError(
+            "a device changes answers, and there are no samples to answer",
+            hint="add --data FILE.npz",
+        )
+    if study.setup is None and (study.against or study.reference_ms is not None):
+        raise UsageError(
+            "a digital latency is compared with a set-up's, and none is given",
+            hint="add --setup NAME",
+        )
+    reference = study.reference_ms
+    if reference is not None and not 0 < reference < math.inf:
+        raise UsageError(f"reference-ms: expected 0 < latency < inf ms, found {reference:g}")
+    if study.seed < 0:
+        raise UsageError(f"seed: expected >= 0, found {study.seed}")
+
+
+def _check_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise InputError(f"{folder} cannot be written: {e.strerror}") from e
 
 
 def _frames(subject: Any) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from edgevit.errors import InputError, UsageError
-from edgevit.manifest import Manifest
+from edgevit.manifest import Manifest, TensorInfo
 from edgevit.preprocess import Preprocess
 from edgevit.registry import nearest
 
@@ -62,7 +63,17 @@ def parse_axes(texts: Sequence[str]) -> dict[str, list[str]]:
         if key in found:
             raise UsageError(f"{key!r} is given twice", hint="list its values in one option")
         found[key] = values.split(",")
+        _check_distinct(key, found[key])
     return found
+
+
+def _check_distinct(key: str, values: Sequence[Any]) -> None:
+    twice = [value for i, value in enumerate(values) if value in values[:i]]
+    if twice:
+        raise UsageError(
+            f"{key}: the value {twice[0]} is given twice",
+            hint="each value once: its samples would count twice",
+        )
 
 
 def numbers(axes: Mapping[str, Sequence[str]]) -> dict[str, list[float | int]]:
@@ -77,6 +88,7 @@ def numbers(axes: Mapping[str, Sequence[str]]) -> dict[str, list[float | int]]:
             raise UsageError(f"unknown device parameter {key!r}", hint=nearest(key, [*AXES]))
         field, kind = AXES[key]
         found[field] = [_number(key, kind, value) for value in values]
+        _check_distinct(key, found[field])
     return found
 
 
@@ -110,7 +122,7 @@ def labeled(path: Path, manifest: Manifest, count: int | None) -> Labeled:
     labels = arrays.pop("labels", None)
     inputs = manifest.inputs
     if "images" in arrays and "images" not in {i.name for i in inputs}:
-        samples = _from_images(arrays["images"][:count], manifest, path)
+        samples = _from_images(arrays["images"], manifest, path, count)
     else:
         missing = [i.name for i in inputs if i.name not in arrays]
         if missing:
@@ -118,17 +130,39 @@ def labeled(path: Path, manifest: Manifest, count: int | None) -> Labeled:
                 f"{path}: expected an array {missing[0]!r}, found {sorted(arrays)}",
                 hint="one array for each input, or 'images' for recorded preprocessing",
             )
-        total = min(len(arrays[i.name]) for i in inputs)
-        samples = [
-            {i.name: np.asarray(arrays[i.name][k].reshape(i.shape), i.dtype) for i in inputs}
-            for k in range(total if count is None else min(count, total))
-        ]
+        fed = {i.name: _fed(arrays[i.name], i, path, count) for i in inputs}
+        total = min(len(array) for array in fed.values())
+        samples = [{name: array[k] for name, array in fed.items()} for k in range(total)]
     if not samples:
         raise InputError(f"{path}: no samples")
-    if labels is not None and len(labels) < len(samples):
-        raise InputError(f"{path}: {len(samples)} samples, but {len(labels)} labels")
+    if labels is not None:
+        _check_labels(labels, len(samples), path)
     known = None if labels is None else tuple(labels[: len(samples)])
     return Labeled(tuple(samples), known)
+
+
+def _fed(array: Array, info: TensorInfo, path: Path, count: int | None) -> Array:
+    """``[samples, *shape]`` in the input's dtype."""
+    wanted, found = f"{info.dtype} [samples, {', '.join(map(str, info.shape))}]", array.dtype
+    sized = array.ndim > 0 and math.prod(array.shape[1:]) == math.prod(info.shape)
+    if not sized or not np.can_cast(found, info.dtype, "same_kind"):
+        raise InputError(
+            f"{path}: array {info.name!r}: expected {wanted}, found {found} {array.shape}"
+        )
+    some = array[:count]
+    if not np.isfinite(some).all():
+        raise InputError(f"{path}: array {info.name!r} holds NaN or infinity")
+    return np.asarray(some.reshape(len(some), *info.shape), info.dtype)
+
+
+def _check_labels(labels: Array, samples: int, path: Path) -> None:
+    if labels.ndim < 1 or labels.dtype.kind not in "iu":
+        raise InputError(
+            f"{path}: labels: expected whole numbers, one or a row of them a sample, found "
+            f"{labels.dtype} {labels.shape}"
+        )
+    if len(labels) < samples:
+        raise InputError(f"{path}: {samples} samples, but {len(labels)} labels")
 
 
 def _read(path: Path) -> dict[str, Array]:
@@ -139,13 +173,20 @@ def _read(path: Path) -> dict[str, Array]:
         raise InputError(f"{path}: cannot be read as .npz: {e}") from e
 
 
-def _from_images(images: Array, manifest: Manifest, path: Path) -> list[dict[str, Array]]:
+def _from_images(
+    images: Array, manifest: Manifest, path: Path, count: int | None
+) -> list[dict[str, Array]]:
     if manifest.preprocess is None:
         raise InputError(
             f"{path} holds 'images', and the bundle records no preprocessing",
             hint="compile with --preprocess, or give arrays named like the inputs",
         )
+    if images.ndim < 3:
+        raise InputError(
+            f"{path}: images: expected uint8 [samples, H, W] or [samples, H, W, 3], found "
+            f"{images.dtype} {images.shape}"
+        )
     preprocess = Preprocess.from_json(manifest.preprocess)
     info = manifest.inputs[0]
-    ready = (preprocess.apply([image]) for image in images)
+    ready = (preprocess.apply([image]) for image in images[:count])
     return [{info.name: np.asarray(one.reshape(info.shape), info.dtype)} for one in ready]

@@ -31,6 +31,8 @@ __all__ = ["Sweep", "finished", "run_task", "sweep", "tasks_of", "text_of_sweep"
 _STUDY = "edgevit.targets.optical.study"
 COMPILE_AXES = ("target", "precision", "passes")
 CHUNK = 64
+# With what each line of results begins.
+_ROW = b'{"'
 # Dask has its workers give memory back at every free of 64 KB, and fault it in again for the
 # next array: 252 tasks of benchmarks.optical_sweep took 113 s, and 41 s without. ``None``: as
 # the C library does it.
@@ -68,8 +70,11 @@ def tasks_of(what: Sweep) -> list[dict[str, Any]]:
     """The tasks in order; each is JSON, and its ``key`` names it.
 
     Raises:
+        InputError: There is no such subject.
         UsageError: Axes that the subject does not have.
     """
+    if not what.subject.exists():
+        raise InputError(f"{what.subject}: no such bundle or model")
     if what.subject.is_dir():
         return _bundle_tasks(what)
     if what.setups:
@@ -80,18 +85,27 @@ def tasks_of(what: Sweep) -> list[dict[str, Any]]:
             f"unknown compile option {unknown[0]!r} for a model",
             hint=f"a model is swept over {', '.join(COMPILE_AXES)}; a bundle over its device",
         )
-    common = {"kind": "compile", "subject": str(what.subject.resolve())}
+    if "target" not in what.axes:
+        raise UsageError("a model is swept over targets", hint="add --grid target=NAME,NAME")
+    common = {
+        "kind": "compile",
+        "subject": str(what.subject.resolve()),
+        "content": _content(what.subject),
+    }
     return [_keyed({**common, "options": options}) for options in grid(what.axes)]
 
 
 def _bundle_tasks(what: Sweep) -> list[dict[str, Any]]:
     if what.data is None:
         raise UsageError("a bundle is swept over samples", hint="add --data FILE.npz")
-    total = len(labeled(what.data, open_bundle(what.subject), what.count).samples)
+    manifest = open_bundle(what.subject)
+    total = len(labeled(what.data, manifest, what.count).samples)
     common = {
         "kind": "simulate",
         "subject": str(what.subject.resolve()),
         "data": str(what.data.resolve()),
+        # Results of another bundle or other samples of the same name are not resumed from.
+        "content": [manifest.digest, _content(what.data)],
         "total": total,
         "seed": what.seed,
     }
@@ -102,6 +116,11 @@ def _bundle_tasks(what: Sweep) -> list[dict[str, Any]]:
         for point in points
         for first in starts
     ]
+
+
+def _content(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _keyed(task: dict[str, Any]) -> dict[str, Any]:
@@ -195,6 +214,8 @@ def sweep(what: Sweep, progress: Progress) -> dict[str, Any]:
 
 def _check(what: Sweep, tasks: Sequence[Mapping[str, Any]]) -> None:
     """Refuse, before a cluster starts, what no task could do."""
+    if what.seed < 0:
+        raise UsageError(f"seed: expected >= 0, found {what.seed}")
     if what.subject.is_dir():
         load = registry.load_attribute
         for name in what.setups:
@@ -263,21 +284,45 @@ def _cluster(what: Sweep) -> Iterator[Any]:
 
 
 def finished(path: Path) -> dict[str, dict[str, Any]]:
-    """Finished tasks; a line that an interruption cut off does not count."""
+    """Finished tasks; a last line that an interruption cut off is taken away.
+
+    Raises:
+        InputError: The file holds something else; it stays as it is.
+    """
     if not path.exists():
         return {}
-    found, whole = {}, []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if line.endswith("\n") and isinstance(row, dict) and "key" in row:
-            found[row["key"]] = row
-            whole.append(line)
+    try:
+        held = path.read_bytes()
+    except OSError as e:
+        raise InputError(f"{path} cannot be read: {e.strerror}") from e
+    *lines, rest = held.split(b"\n")
+    found = {row["key"]: row for row in (_row(path, n, s) for n, s in enumerate(lines, 1))}
+    if not rest:
+        return found
+    if not rest.startswith(_ROW) and not _ROW.startswith(rest):
+        raise _foreign(path, len(lines) + 1)
     # Appending to half a line would lose the next one too.
-    path.write_text("".join(whole), encoding="utf-8")
+    with path.open("r+b") as file:
+        file.truncate(len(held) - len(rest))
     return found
+
+
+def _row(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        row = None
+    if not isinstance(row, dict) or "key" not in row:
+        raise _foreign(path, number)
+    return row
+
+
+def _foreign(path: Path, number: int) -> InputError:
+    return InputError(
+        f"{path}, line {number}: expected a result of a sweep, found something else; the file "
+        "stays as it is",
+        hint="give another file with -o",
+    )
 
 
 def _summed(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

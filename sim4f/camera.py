@@ -51,8 +51,9 @@ class Camera:
         qe = self.quantum_efficiency
         require(0 < qe <= 1, "quantum_efficiency", "0 < qe <= 1", qe)
         require(self.full_well > 0, "full_well", "> 0 electrons", self.full_well)
-        require(self.read_noise >= 0, "read_noise", ">= 0 electrons", self.read_noise)
-        require(self.dark_current >= 0, "dark_current", ">= 0 electrons/s", self.dark_current)
+        noise, dark = self.read_noise, self.dark_current
+        require(0 <= noise < np.inf, "read_noise", "0 <= noise < inf electrons", noise)
+        require(0 <= dark < np.inf, "dark_current", "0 <= current < inf electrons/s", dark)
         require(0 <= self.adc_bits <= 24, "adc_bits", "0 <= bits <= 24", self.adc_bits)
         prnu = self.nonuniformity
         require(0 <= prnu < 1, "nonuniformity", "0 <= prnu < 1", prnu)

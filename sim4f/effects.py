@@ -14,6 +14,8 @@ from edgevit.sim4f.modulator import Modulator
 __all__ = ["IDEAL", "Effects", "converted"]
 
 Array = np.ndarray[Any, Any]
+# Photons at full scale whose counts, with read noise beside them, stay finite in float32.
+COUNTED = (1e-12, 1e18)
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,18 @@ class Effects:
 
     def __post_init__(self) -> None:
         require(self.photons > 0, "photons", "> 0 (no light reaches the camera)", self.photons)
-        require(self.exposure > 0, "exposure", "> 0 s", self.exposure)
+        least, most = COUNTED
+        within = not self.counts or least <= self.photons <= most
+        bound = f"{least:g} <= photons <= {most:g}, or inf (single precision)"
+        require(within, "photons", bound, self.photons)
+        require(0 < self.exposure < np.inf, "exposure", "0 < exposure < inf s", self.exposure)
         bits = self.display_bits
         require(0 <= bits <= 24, "display_bits", "0 <= bits <= 24", bits)
         finite = all(np.isfinite(self.shift))
         require(finite, "shift", "finite mask pixels", self.shift)
+        for index, rms in self.aberration:
+            sane = bool(np.isfinite(rms))
+            require(sane, f"aberration {index}", "a finite root mean square in rad", rms)
         kinds = ("ideal", "complex", "double-phase")
         require(self.mask.kind in kinds, "mask kind", f"one of {kinds}", self.mask.kind)
 

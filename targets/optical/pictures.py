@@ -20,7 +20,7 @@ from edgevit.sim4f.signs import Exposure, part_of
 from edgevit.sim4f.wave import lens_phases, mask_ramp
 from edgevit.targets.optical.study import Point, Subject, check_shift, effects_of
 
-__all__ = ["planes", "write_pictures"]
+__all__ = ["check_layer", "planes", "write_pictures"]
 
 Array = np.ndarray[Any, Any]
 
@@ -100,12 +100,21 @@ def _camera(
     return {"camera-electrons": seen.electrons}
 
 
-def _operands(
-    subject: Subject, sample: Mapping[str, Array], layer: str
-) -> tuple[Optical, Array, Array]:
+def check_layer(subject: Subject, layer: str) -> None:
+    """Refuse a layer that light does not compute.
+
+    Raises:
+        UsageError: The hint has the name that comes nearest.
+    """
     known = [step.name for step in subject.program.optical]
     if layer not in known:
         raise UsageError(f"no optical layer {layer!r}", hint=nearest(layer, known))
+
+
+def _operands(
+    subject: Subject, sample: Mapping[str, Array], layer: str
+) -> tuple[Optical, Array, Array]:
+    check_layer(subject, layer)
     found: list[tuple[Optical, Array, Array]] = []
 
     def watch(step: Optical, x: Array, kernel: Array, product: Array) -> None:

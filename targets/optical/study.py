@@ -42,6 +42,9 @@ Array = np.ndarray[Any, Any]
 PathName = Literal["fast", "wave"]
 # The reference of a homodyne exposure doubles the field: four times the signal's photons.
 PEDESTAL = 4.0
+# Beyond float32's mantissa levels cannot be told from a continuous phase.
+MOST_BITS = 24
+_WAVE = "edgevit simulate --path wave"
 # Samples, and pixels read in one step, that go through the interpreter together.
 MOST_AT_ONCE, READ_AT_ONCE = 32, 1 << 18
 
@@ -167,6 +170,8 @@ def effects_of(point: Point) -> Effects:
                 hint="a converter's step is a share of the light: give photons too",
             )
         require(light is None or light > 0, "photons", "> 0", light)
+        bits = point.mask_bits
+        require(0 <= bits <= MOST_BITS, "mask_bits", f"0 <= bits <= {MOST_BITS}", bits)
         camera = Camera(
             full_well=_full_well(point),
             read_noise=point.read_noise,
@@ -299,7 +304,7 @@ def product_of(
             return FastProduct(shapes, effects, rng, full, subject.prepared)
         return WaveProduct(shapes, effects, rng, full)
     except OpticsError as e:
-        raise UsageError(str(e), hint="--path wave") from e
+        raise UsageError(str(e), hint=_WAVE) from e
 
 
 def answers(
@@ -323,7 +328,7 @@ def answers(
         except ArtifactError as e:
             # The program itself has run, on the ideal device: the fault is the point's.
             if isinstance(e.__cause__, OpticsError):
-                hint = "--path wave" if path == "fast" else ""
+                hint = _WAVE if path == "fast" else ""
                 raise UsageError(str(e.__cause__), hint=hint) from e
             raise
         yield from found[subject.output]
@@ -350,7 +355,10 @@ def evaluate(
     right = 0
     for found, label in zip(answers(subject, samples, point, seed, path), labels, strict=True):
         best = found.argmax(axis=-1)
-        right += int(np.array_equal(best.reshape(-1), np.asarray(label).reshape(-1)))
+        # The largest of numbers that are not finite is no answer.
+        answered = bool(np.isfinite(found).all())
+        same = np.array_equal(best.reshape(-1), np.asarray(label).reshape(-1))
+        right += int(answered and same)
     return Outcome(right, len(samples))
 
 

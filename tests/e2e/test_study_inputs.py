@@ -1,0 +1,210 @@
+"""What a careless user gives to `edgevit simulate` and `edgevit sweep`: files and options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgevit import api
+from edgevit.errors import InputError, UsageError
+from edgevit.progress import SilentProgress
+from edgevit.simtext import text_of_simulation
+from edgevit.simulate import Pictures, Study, simulate
+from edgevit.studies import parse_axes
+from edgevit.sweep import Sweep, finished, sweep, tasks_of
+from edgevit.targets.optical import study as studied
+from tests.support.cli import FIXTURES, PREPROCESS, edgevit
+
+DATA = FIXTURES / "data" / "fashion_test_500.npz"
+SHAPE = (1, 1, 28, 28)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compiled(tmp_path_factory.mktemp("optical") / "vit.edgevit", "256x256")
+
+
+def compiled(out: Path, plane: str) -> Path:
+    api.compile(
+        FIXTURES / "models" / "fashion_vit_ts.onnx",
+        target=f"optical-4f:plane={plane}",
+        preprocess=PREPROCESS,
+        verify=False,
+        output=out,
+    )
+    return out
+
+
+@pytest.mark.parametrize(
+    ("study", "message"),
+    [
+        ({"base": {"photons": "1e300"}}, r"photons: expected 1e-12 <= photons <= 1e\+18"),
+        ({"base": {"photons": "1e-300"}}, "photons: expected 1e-12 <= photons"),
+        ({"base": {"photons": "9", "read-noise": "inf"}}, "read_noise: .* < inf electrons"),
+        ({"base": {"mask-bits": "1100"}}, "mask_bits: expected 0 <= bits <= 24, found 1100"),
+        ({"base": {"mask-bits": "-3"}}, "mask_bits: expected 0 <= bits <= 24, found -3"),
+        ({"base": {"defocus": "nan"}, "path": "wave"}, "aberration 4: expected a finite"),
+        ({"curves": {"photons": ["10", "1e1"]}}, "photons: the value 10.0 is given twice"),
+        ({"seed": -1}, "seed: expected >= 0, found -1"),
+        ({"setup": "catalogue-1080p-60", "reference_ms": 0.0}, "reference-ms: expected 0 <"),
+        ({"setup": "catalogue-1080p-60", "reference_ms": -3.0}, "found -3"),
+        ({"reference_ms": 3.0}, "latency is compared with a set-up's"),
+        ({"data": None, "base": {"photons": "10"}}, "no samples"),
+        ({"data": None, "curves": {"photons": ["1", "2"]}}, "no samples"),
+    ],
+)
+def test_impossible_studies_are_refused(bundle: Path, study: Any, message: str) -> None:
+    asked = Study(**{"data": DATA, "count": 2, **study})
+    with pytest.raises(UsageError, match=message):
+        simulate(bundle, asked, SilentProgress())
+
+
+def test_light_at_both_ends_of_what_is_allowed_gives_finite_numbers(bundle: Path) -> None:
+    for photons in ("1e-12", "1e18"):
+        base = {"photons": photons, "read-noise": "5", "adc-bits": "8"}
+        study = Study(data=DATA, count=4, base=base)
+        with np.errstate(invalid="raise"):
+            (point,) = simulate(bundle, study, SilentProgress())["points"]
+        assert (point["accuracy"] > 0.5) == (photons == "1e18")
+
+
+def test_numbers_that_are_not_finite_are_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [np.array([[np.nan, 0.0]]), np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])]
+    monkeypatch.setattr(studied, "answers", lambda *_: iter(found))
+    subject: Any = None
+    samples: list[dict[str, Any]] = [{}] * 3
+    out = studied.evaluate(subject, samples, [0, 0, 0], studied.Point(), 0)
+    assert out == studied.Outcome(1, 3)
+
+
+def test_every_parameter_that_varies_has_a_column(bundle: Path) -> None:
+    study = Study(
+        data=DATA, count=1, base={"photons": "100"}, curves={"read-noise": ["1.25", "7.5"]}
+    )
+    text = text_of_simulation(simulate(bundle, study, SilentProgress()))
+    (head,) = [line for line in text.splitlines() if line.startswith("axis")]
+    assert "read noise" in head
+    rows = [line for line in text.splitlines() if line.startswith("read-noise")]
+    assert ["1.25" in rows[0], "7.5" in rows[1]] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"x": np.zeros((3, 5, 5))}, r"'x': expected float32 \[samples, 1, 1, 28, 28\]"),
+        ({"x": np.float32(3)}, r"'x': expected .* found float32 \(\)"),
+        ({"x": np.full((3, *SHAPE), "a")}, "'x': expected float32"),
+        ({"x": np.zeros((3, *SHAPE), complex)}, "found complex128"),
+        ({"x": np.full((3, *SHAPE), np.nan)}, "'x' holds NaN or infinity"),
+        ({"images": np.uint8(3)}, "images: expected uint8"),
+        ({"images": np.zeros(3, np.uint8)}, "images: expected uint8"),
+        ({"x": np.zeros((3, *SHAPE)), "labels": np.int64(3)}, "labels: expected whole"),
+        ({"x": np.zeros((3, *SHAPE)), "labels": np.array([*"abc"])}, "labels: expected whole"),
+        ({"x": np.zeros((3, *SHAPE)), "labels": np.array([1.5, 2, 3])}, "found float64"),
+        ({"x": np.zeros((3, *SHAPE)), "labels": np.array([1, 2])}, "3 samples, but 2 labels"),
+    ],
+)
+def test_samples_that_do_not_fit_are_refused(
+    bundle: Path, tmp_path: Path, arrays: dict[str, Any], message: str
+) -> None:
+    path = tmp_path / "data.npz"
+    np.savez(path, **arrays)
+    with pytest.raises(InputError, match=message):
+        simulate(bundle, Study(data=path), SilentProgress())
+
+
+def test_a_folder_that_cannot_be_made_is_refused_first(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    layer = "/blocks/blocks.0/mlp/mlp.0/MatMul_output_0"
+    pictures = Pictures(layer, 0, tmp_path / "file")
+    with pytest.raises(InputError, match="cannot be written: File exists"):
+        simulate(bundle, Study(data=DATA, pictures=pictures), SilentProgress())
+    pictures = Pictures("nothing", 0, tmp_path / "new")
+    with pytest.raises(UsageError, match="no optical layer 'nothing'"):
+        simulate(bundle, Study(data=DATA, pictures=pictures), SilentProgress())
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_device_has_one_value_of_each_kind(bundle: Path, tmp_path: Path) -> None:
+    ran = edgevit("simulate", bundle, "--device", "photons=1,2", "--json", cwd=tmp_path)
+    assert ran.code == 2
+    assert ran.error["message"] == "--device photons: expected one value, found 2"
+    assert "--curve photons=1,2" in ran.error["hint"]
+
+
+def asked(bundle: Path, out: Path, grid: str = "photons=1,10", **more: Any) -> Sweep:
+    return Sweep(bundle, parse_axes([grid]), out, **{"data": DATA, "count": 6, **more})
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        b"a,b\n1,2\n",
+        b"no line end",
+        bytes(range(256)),
+        b'{"x": 1}\n{"x": 2}\n',
+        b'{"key": "k"}\n\n',
+        b'{"key": "k"}\nnotes',
+    ],
+)
+def test_a_file_of_something_else_stays_as_it_is(
+    bundle: Path, tmp_path: Path, held: bytes
+) -> None:
+    path = tmp_path / "precious"
+    path.write_bytes(held)
+    with pytest.raises(InputError, match=r"line [12]: expected a result of a sweep"):
+        sweep(asked(bundle, path), SilentProgress())
+    assert path.read_bytes() == held
+
+
+@pytest.mark.parametrize("cut", [1, 2, 9])
+def test_a_line_cut_anywhere_is_taken_away(tmp_path: Path, cut: int) -> None:
+    path, row = tmp_path / "r.jsonl", b'{"key": "k", "right": 1}\n'
+    path.write_bytes(row + row[:cut])
+    assert finished(path) == {"k": {"key": "k", "right": 1}}
+    assert path.read_bytes() == row
+
+
+@pytest.mark.parametrize("change", [lambda p: compiled(p, "512x512"), None])
+def test_results_of_other_contents_are_not_resumed_from(
+    tmp_path: Path, change: Callable[[Path], Path] | None
+) -> None:
+    data = tmp_path / "data.npz"
+    data.write_bytes(DATA.read_bytes())
+    place = tmp_path / "b.edgevit"
+    what = asked(compiled(place, "256x256"), tmp_path / "r.jsonl", data=data)
+    before = {t["key"] for t in tasks_of(what)}
+    assert {t["key"] for t in tasks_of(what)} == before
+    if change is None:
+        with np.load(DATA) as held:
+            np.savez(data, images=held["images"][::-1], labels=held["labels"][::-1])
+    else:
+        place.rename(tmp_path / "old.edgevit")
+        change(place)
+    assert before.isdisjoint(t["key"] for t in tasks_of(what))
+
+
+@pytest.mark.parametrize(
+    ("grid", "more", "message"),
+    [
+        ("photons=10,10.0", {}, "photons: the value 10.0 is given twice"),
+        ("photons=10,10", {}, "photons: the value 10 is given twice"),
+        ("photons=10", {"seed": -1}, "seed: expected >= 0"),
+        ("photons=10", {"subject": Path("nowhere.edgevit")}, "no such bundle or model"),
+        (
+            "precision=fp32",
+            {"subject": FIXTURES / "models" / "fashion_vit_ts.onnx"},
+            "targets",
+        ),
+    ],
+)
+def test_impossible_sweeps_are_refused(
+    bundle: Path, tmp_path: Path, grid: str, more: dict[str, Any], message: str
+) -> None:
+    subject = more.pop("subject", bundle)
+    with pytest.raises((InputError, UsageError), match=message):
+        sweep(asked(subject, tmp_path / "r.jsonl", grid, **more), SilentProgress())
