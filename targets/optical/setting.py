@@ -33,11 +33,19 @@ def setting(target: Target) -> Setting:
     """Read a target.
 
     Raises:
-        UsageError: A figure is missing or not a whole positive number of pixels.
+        UsageError: A figure is missing or not a whole positive number of pixels; a floor
+            without a displacement that could break it.
     """
     options = target.options
     plane = _plane(options["plane"]) if "plane" in options else _figures(target)
     mapping = options.get("mapping", "auto")
+    shift = float(options.get("misalignment", _number(target, "misalignment")))
+    floor = float(options.get("floor", "-inf"))
+    if math.isfinite(floor) and not shift:
+        raise UsageError(
+            f"floor={floor:g}: expected misalignment > 0 mask pixels beside it, found none",
+            hint=f"for example optical-4f:floor={floor:g},misalignment=0.2",
+        )
     allowed = MAPPINGS if mapping == "auto" else (mapping,)
     return Setting(
         plane,
@@ -47,8 +55,8 @@ def setting(target: Target) -> Setting:
             dynamic=(JOINT,) if options.get("attention") == "joint" else allowed,
             frame_cost=1.0,
             mask_cost=_cost(options.get("goal", "latency")),
-            floor_db=float(options.get("floor", "-inf")),
-            shift=(_number(target, "misalignment"), _number(target, "misalignment")),
+            floor_db=floor,
+            shift=(shift, shift),
         ),
     )
 

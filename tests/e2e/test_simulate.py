@@ -161,6 +161,29 @@ def test_impossible_devices_are_refused(bundle: Path, study: Any, message: str) 
         points(bundle, **study)
 
 
+def test_a_floor_keeps_the_answers_where_the_mask_is_off(bundle: Path, tmp_path: Path) -> None:
+    firm = tmp_path / "firm.edgevit"
+    model = FIXTURES / "models" / "fashion_vit_ts.onnx"
+    target = "optical-4f:plane=256x256,floor=40,misalignment=0.3"
+    api.compile(model, target=target, preprocess=PREPROCESS, verify=False, output=firm)
+    found = {}
+    for name, compiled in (("cheap", bundle), ("firm", firm)):
+        study = Study(data=DATA, count=40, curves={"shift": ["0.3"]})
+        result = simulate(compiled, study, SilentProgress())
+        mappings = {row["mapping"] for row in result["program"]}
+        ideal, moved = (p["accuracy"] for p in result["points"])
+        found[name] = (ideal - moved, "valid-tile" in mappings)
+    assert (found["cheap"][1], found["firm"][1]) == (False, True)
+    assert found["cheap"][0] > 0.3
+    assert found["firm"][0] < 0.1
+
+
+def test_a_floor_asks_for_a_displacement(tmp_path: Path) -> None:
+    model = FIXTURES / "models" / "fashion_vit_ts.onnx"
+    with pytest.raises(UsageError, match="floor=30: expected misalignment > 0"):
+        api.compile(model, target="optical-4f:floor=30", output=tmp_path / "m.edgevit")
+
+
 def test_no_samples_are_refused(bundle: Path) -> None:
     with pytest.raises(UsageError, match="samples: expected a count >= 1, found 0"):
         simulate(bundle, Study(data=DATA, count=0), SilentProgress())
