@@ -48,8 +48,9 @@ def _matmul(node: ir.Node) -> Layer | None:
     assert b is not None
     if constant(a) is not None or len(shape_of(a)) < 2 or len(shape_of(b)) < 2:
         return None
-    if constant(b) is not None and len(shape_of(b)) == 2:
-        return _linear(node, a, b)
+    stored = constant(b) is not None
+    if len(shape_of(b)) == 2 and (stored or len(shape_of(a)) > 2):
+        return replace(_linear(node, a, b), static=stored)
     return _batched(node, a, b, transposed=False)
 
 

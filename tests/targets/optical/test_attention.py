@@ -104,3 +104,32 @@ def test_other_attentions_are_refused_by_name(
     model = attention(tmp_path / "m.onnx", **changed)
     with pytest.raises(UnsupportedModelError, match=message):
         api.compile(model, target="optical-4f:plane=256x256", output=tmp_path / "m.edgevit")
+
+
+@pytest.mark.parametrize("engine", ["optical", "optical-wave"])
+def test_one_computed_matrix_for_all_pictures_is_given_to_light(
+    tmp_path: Path, engine: str
+) -> None:
+    shapes = {"a": (2, 3, 5, 7), "b": (7, 4)}
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["a", "b"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in shapes.items()],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), tmp_path / "m.onnx")
+    out = tmp_path / "m.edgevit"
+    target = "optical-4f:plane=256x256"
+    api.compile(tmp_path / "m.onnx", target=target, output=out, verify=False)
+    part = open_bundle(out).entries[0].parts[0]
+    rng = np.random.default_rng(4)
+    feeds = {n: rng.standard_normal(s, np.float32) for n, s in shapes.items()}
+    opened = registry.load("engines", engine)().open(out / part.artifact, part, threads=1)
+    with opened as executor:
+        (step,) = executor.program.optical
+        assert not step.static
+        found = executor.run(feeds)["y"]
+    want = feeds["a"].astype(float) @ feeds["b"].astype(float)
+    assert np.abs(found - want).max() < 1e-5
+    assert np.abs(found - want[::-1]).max() > 0.1
