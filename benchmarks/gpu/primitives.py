@@ -29,7 +29,7 @@ from edgevit.shift_codes import encode, levels, unpack
 __all__ = ["ADDITIONS", "SHIFTS", "dot_words", "main"]
 
 Array = np.ndarray[Any, Any]
-Call = Callable[[], Any]
+Call = Callable[..., Any]
 # Batch, rows, K, N of ShiftAddViT's MatShift; batch, heads, K, N, codes of its MatAdd.
 SHIFTS = [(1, 3136, 64, 512), (1, 3136, 512, 64), (1, 784, 128, 1024), (1, 784, 1024, 128)]
 ADDITIONS = [(1, 1, 3136, 32, 16), (1, 2, 784, 32, 16), (1, 5, 196, 32, 16)]
@@ -88,6 +88,17 @@ class Gpu:
         if error:
             raise RuntimeError(f"{name}: CUDA error {error}")
 
+    def checked(self, call: Call, out: Any, expected: Array) -> float:
+        """Microseconds of a call that writes what is expected.
+
+        Raises:
+            RuntimeError: It writes something else.
+        """
+        call()
+        if not np.array_equal(out.cpu().numpy(), expected):
+            raise RuntimeError(f"{call}: wrong result")
+        return self.microseconds(call)
+
     def microseconds(self, call: Call) -> float:
         """Of a call, recorded ``REPEATS`` times."""
         torch = self.torch
@@ -110,6 +121,18 @@ class Gpu:
             torch.cuda.synchronize()
             found.append(1e3 * float(begin.elapsed_time(end)) / REPEATS)
         return statistics.median(found)
+
+
+def _floats(
+    gpu: Gpu, left: Any, right: Any, shape: tuple[int, ...], product: Call
+) -> dict[str, float]:
+    """Microseconds of the library's product in float32 and float16."""
+    torch, found = gpu.torch, {}
+    for name, dtype in (("float32", torch.float32), ("float16", torch.float16)):
+        made = torch.empty(shape, dtype=dtype, device="cuda")
+        call = partial(product, left.to(dtype), right.to(dtype), out=made)
+        found[name] = gpu.microseconds(call)
+    return found
 
 
 def shift_row(gpu: Gpu, shape: tuple[int, int, int, int], batch: int) -> dict[str, Any]:
@@ -149,10 +172,7 @@ def shift_row(gpu: Gpu, shape: tuple[int, int, int, int], batch: int) -> dict[st
     check("int8, same kernel", lambda: gpu.start("dot", xs, words, out, rows, n, k, 0), whole)
     ws = gpu.put(np.ascontiguousarray(whole.T)).t()
     check("int8, library", lambda: torch._int_mm(xs, ws, out=out), whole)
-    for name, dtype in (("float32", torch.float32), ("float16", torch.float16)):
-        a, b = xs.to(dtype), gpu.put(whole).to(dtype)
-        made = torch.empty((rows, n), dtype=dtype, device="cuda")
-        times[name] = gpu.microseconds(partial(torch.mm, a, b, out=made))
+    times |= _floats(gpu, xs, gpu.put(whole), (rows, n), torch.mm)
     moved = {"codes": rows * k + k * n // 2 + 4 * rows * n, "products": rows * k * n}
     return {"shape": list(shape), "batch": batch, "microseconds": times, **moved}
 
@@ -167,14 +187,9 @@ def add_row(gpu: Gpu, shape: tuple[int, ...], batch: int) -> dict[str, Any]:
     v = np.zeros((b, deep, n), np.int8)
     v[:, :k] = rng.integers(-128, 127, (b, k, n), np.int8, endpoint=True)
     want = np.matmul(bits.swapaxes(1, 2).astype(np.float64), v.astype(np.float64))
-    splits, times = max(1, min(deep // 64, 128 // b)), {}
+    splits = max(1, min(deep // 64, 128 // b))
+    times: dict[str, float] = {}
     size = (b, splits, m, n)
-
-    def check(name: str, call: Call, out: Any, expected: Array) -> None:
-        call()
-        if not np.array_equal(out.cpu().numpy(), expected):
-            raise RuntimeError(f"{name} {shape}: wrong result")
-        times[name] = gpu.microseconds(call)
 
     def places(dtype: Any) -> tuple[Any, Any]:
         part = torch.empty(size, dtype=dtype, device="cuda")
@@ -182,31 +197,27 @@ def add_row(gpu: Gpu, shape: tuple[int, ...], batch: int) -> dict[str, Any]:
 
     masks = gpu.put(np.packbits(bits, axis=-1, bitorder="little"))
     floats, (part, out) = gpu.put(v.astype(np.float32)), places(torch.float32)
-    check(
-        "float32, masked additions",
-        lambda: gpu.start("masked_add", masks, floats, part, out, b, deep, splits),
-        out, want,
-    )  # fmt: skip
+    times["float32, masked additions"] = gpu.checked(
+        lambda: gpu.start("masked_add", masks, floats, part, out, b, deep, splits), out, want
+    )
     turned = bits.reshape(b, deep // 8, 8, m).swapaxes(2, 3)
     octets, whole = gpu.put(np.packbits(turned, axis=-1, bitorder="little")), gpu.put(v)
     parts, sums = places(torch.int32)
-    check(
-        "int8, dot products",
+    times["int8, dot products"] = gpu.checked(
         lambda: gpu.start("masked_dot", octets, whole, parts, sums, b, deep, splits),
-        sums, want,
-    )  # fmt: skip
+        sums,
+        want,
+    )
     other = rng.random((b, deep, n)) < 0.5
     words = [gpu.put(_words(a)) for a in (bits, other)]
-    check(
-        "both binary, bits counted",
+    common = np.matmul(bits.swapaxes(1, 2).astype(np.float64), other.astype(np.float64))
+    times["both binary, bits counted"] = gpu.checked(
         lambda: gpu.start("counted", *words, parts, sums, b, -(-deep // 32), splits),
-        sums, np.matmul(bits.swapaxes(1, 2).astype(np.float64), other.astype(np.float64)),
-    )  # fmt: skip
-    for name, dtype in (("float32", torch.float32), ("float16", torch.float16)):
-        left = gpu.put(bits.swapaxes(1, 2).astype(np.float32)).to(dtype)
-        right = floats.to(dtype)
-        made = torch.empty((b, m, n), dtype=dtype, device="cuda")
-        times[name] = gpu.microseconds(partial(torch.matmul, left, right, out=made))
+        sums,
+        common,
+    )
+    left = gpu.put(bits.swapaxes(1, 2).astype(np.float32))
+    times |= _floats(gpu, left, floats, (b, m, n), torch.matmul)
     return {"shape": list(shape), "batch": batch, "microseconds": times, "splits": splits}
 
 
