@@ -145,7 +145,9 @@ def _study_commands(commands: Any) -> None:
         "--curve", action="append", default=[], metavar="KEY=V1,V2", help="vary one of them"
     )
     p.add_argument("--path", choices=("fast", "wave"), default="fast")
-    p.add_argument("--setup", metavar="NAME", help="cost the frames on these components")
+    p.add_argument(
+        "--setup", metavar="NAME|FILE.toml", help="cost the frames on these components"
+    )
     p.add_argument(
         "--against", metavar="MODEL.onnx", help="measure its digital latency, to compare"
     )
@@ -164,7 +166,9 @@ def _study_commands(commands: Any) -> None:
     p.add_argument("--data", metavar="FILE.npz", help="samples (or images), and labels")
     p.add_argument("--samples", type=int, metavar="N", help="how many of them")
     p.add_argument(
-        "--setup", metavar="NAME,NAME", help="cost a bundle's points; the front they leave"
+        "--setup",
+        metavar="NAME|FILE.toml,...",
+        help="cost a bundle's points; the front they leave",
     )
     p.add_argument("--workers", type=int, default=2, metavar="N", help="local processes")
     p.add_argument("--scheduler", metavar="tcp://HOST:PORT", help="a running Dask scheduler")

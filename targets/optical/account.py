@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
-from edgevit.errors import UsageError
+from edgevit.errors import InputError, UsageError
 from edgevit.sim4f import bounds, cost
 from edgevit.sim4f.errors import OpticsError
 from edgevit.sim4f.moves import moved_shape
 from edgevit.sim4f.program import Optical, Program, frame_count
-from edgevit.sim4f.setup import Setup, setup, setup_names
+from edgevit.sim4f.setup import Setup, parse_setups, setup, setup_names
 
 __all__ = ["Account", "Digital", "account", "compared", "setup_of", "timing_of", "work"]
 
@@ -109,15 +110,34 @@ def work(step: Optical, shapes: Shapes, planes: int = 1) -> cost.Work:
 
 
 def setup_of(name: str) -> Setup:
-    """A built-in set-up.
+    """A built-in set-up, or one of a file: ``FILE.toml``, or ``FILE.toml:NAME`` of several.
 
     Raises:
-        UsageError: There is none of that name.
+        UsageError: There is none of that name, or the file has something wrong in it.
+        InputError: The file cannot be read.
     """
+    path, _, chosen = name.partition(".toml")
     try:
+        if path != name:
+            return _setup_in(Path(f"{path}.toml"), chosen.removeprefix(":"))
         return setup(name)
     except OpticsError as e:
-        raise UsageError(str(e), hint=f"known: {', '.join(setup_names())}") from e
+        raise UsageError(str(e), hint=f"known: {', '.join(setup_names())}, FILE.toml") from e
+
+
+def _setup_in(path: Path, name: str) -> Setup:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        raise InputError(f"{path} cannot be read: {e}") from e
+    found = parse_setups(text, str(path))
+    if name not in found and (name or len(found) != 1):
+        raise UsageError(
+            f"{path}: expected one of its set-ups {', '.join(found) or '(it has none)'}, "
+            f"found {name!r}",
+            hint=f"--setup {path}:NAME",
+        )
+    return found[name] if name else next(iter(found.values()))
 
 
 def account(

@@ -208,3 +208,52 @@ def test_impossible_sweeps_are_refused(
     subject = more.pop("subject", bundle)
     with pytest.raises((InputError, UsageError), match=message):
         sweep(asked(subject, tmp_path / "r.jsonl", grid, **more), SilentProgress())
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "message"),
+    [
+        (("", ""), "", ""),
+        (("", ""), ":catalogue-1080p-60", ""),
+        (("", ""), ":other", "expected one of its set-ups catalogue-1080p-60, found 'other'"),
+        (("focal1", "focal"), "", "unknown key 'focal'|absent key 'focal1'"),
+        (('"mm"', '"furlong"'), "", "expected a length in m, mm, um, nm"),
+    ],
+)
+def test_a_set_up_of_ones_own(
+    bundle: Path, tmp_path: Path, change: tuple[str, str], name: str, message: str
+) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(one_of_the_built_in().replace(*change))
+    study = Study(setup=f"{path}{name}")
+    if message:
+        with pytest.raises(UsageError, match=message):
+            simulate(bundle, study, SilentProgress())
+        return
+    mine = simulate(bundle, study, SilentProgress())["cost"]
+    built_in = simulate(bundle, Study(setup="catalogue-1080p-60"), SilentProgress())["cost"]
+    assert mine == built_in
+    # Exposures of 100 ms take longer than the 60 Hz of the modulators.
+    long = path.read_text().replace('value = 1000, unit = "us"', 'value = 100, unit = "ms"')
+    path.write_text(long.replace("[catalogue-1080p-60", "[mine"))
+    slow = simulate(bundle, Study(setup=str(path)), SilentProgress())["cost"]
+    frames = 0.1 * slow["frames"]
+    assert slow["seconds"] == pytest.approx(frames + slow["mask_seconds"], rel=1e-6)
+    assert slow["headline"].startswith("set-up mine;")
+
+
+def one_of_the_built_in() -> str:
+    """Everything about the first set-up in the package's file."""
+    import importlib.resources
+
+    file = importlib.resources.files("edgevit.sim4f.devices").joinpath("setups.toml")
+    lines = file.read_text(encoding="utf-8").splitlines()
+    starts = [i for i, line in enumerate(lines) if line.startswith("[")]
+    ours = [i for i in starts if lines[i].startswith("[catalogue-1080p-60")]
+    end = next((i for i in starts if i > ours[-1]), len(lines))
+    return "\n".join(lines[ours[0] : end]) + "\n"
+
+
+def test_a_set_up_file_that_is_not_there_is_refused(bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"mine\.toml cannot be read"):
+        simulate(bundle, Study(setup=str(tmp_path / "mine.toml")), SilentProgress())
