@@ -50,9 +50,9 @@ def tuning_of(
         raise UsageError(
             f"the backend {p.target.backend} has nothing to tune", hint="leave --tune out"
         )
-    if trials is None and file is not None:
-        return _read(file)
-    if trials is not None and trials < 1:
+    if trials is None:
+        return None if file is None else _read(file)
+    if trials < 1:
         raise UsageError(f"--tune: expected at least 1, found {trials}")
     path = file or default_path(p)
     known = _read(path) if path.exists() else None
@@ -61,7 +61,7 @@ def tuning_of(
             for part in parts:
                 if part.backend == p.target.backend:
                     options = LowerOptions(p.precision, "source", "tuned", known)
-                    known = backend.tune(part.model, p.target, options, trials or 1, tick)
+                    known = backend.tune(part.model, p.target, options, trials, tick)
     path.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     return known
 

@@ -102,7 +102,7 @@ def test_unsigned_codes_are_128_higher_and_weights_stay() -> None:
         "q = QuantizeLinear(x, s, z)\n d = DequantizeLinear(q, s, z)\n"
         "w = DequantizeLinear<axis = 1>(c, k)\n y = MatMul(d, w)"
     )
-    weight = {"c": np.ones((4, 5), np.int8), "k": np.full(5, 0.5, np.float32)}
+    weight: Arrays = {"c": np.ones((4, 5), np.int8), "k": np.full(5, 0.5, np.float32)}
     model = build("float[2,4] x => float[2,5] y", body, {**S8, **weight})
     check_same(load("sign-quantizers{unsigned=true}"), model, 0.0)
     found = quantizer_of(only(model, "QuantizeLinear"))
