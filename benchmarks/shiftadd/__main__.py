@@ -1,7 +1,7 @@
 """Measure networks of shifts next to integers rounded by the same method.
 
     python -m benchmarks.shiftadd [CASE ...] [--count N] [--only LABEL ...] [--seconds S]
-                                   [--seed N] [--development] [--print] [--resume]
+                                   [--seed N] [--device] [--development] [--print] [--resume]
 
 Prints Markdown tables. Test images are those of ``benchmarks.quantization``; with
 ``--development`` images that no test uses, for choices. What was measured is kept in
@@ -75,6 +75,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", action="append", help="label of a form")
     parser.add_argument("--seconds", type=float, default=math.inf, help="of a row")
     parser.add_argument("--seed", type=int, default=0, help="of the rows that are looked at")
+    parser.add_argument(
+        "--device", action="store_true", help="float inputs where the device file says so"
+    )
     parser.add_argument("--development", action="store_true", help="images for choices")
     parser.add_argument("--resume", action="store_true", help="keep cells of other code")
     parser.add_argument("--print", action="store_true", help="print what is kept")
@@ -92,11 +95,12 @@ def _cells(
     for form in forms:
         label = f"shiftadd{'-dev' if options.development else ''} {form.label}"
         label += f" seed {options.seed}" if options.seed and form.spec else ""
+        label += " device" if options.device and form.activations else ""
         kept, code = read(case.name, label, count), _code(case, form)
         if kept is None or not (options.print or options.resume or kept.code == code):
             if options.print:
                 continue
-            subject = subject or Subject(case, options.seed)
+            subject = subject or Subject(case, options.seed, not options.device)
             kept = _measured(subject, form, label, code, count, options)
             write(kept, count)
             _LOG.info("%s, %s: %d images", case.name, form.label, len(kept.answers))

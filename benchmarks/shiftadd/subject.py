@@ -27,8 +27,9 @@ __all__ = ["Made", "Subject", "answered"]
 
 Array = np.ndarray[Any, Any]
 TARGET, PRECISION = "onnx:cpu=vnni", "w8a8"
-# Every layer's input in 8 bits, also where the engine is faster with floats.
-BEFORE, BEHIND = "quantize{weights=-1,rules=false}", "sink-quantizers"
+# Every layer's input in 8 bits, also where the engine is faster with floats; or as in w8a8.
+EVERY, DEVICE = "quantize{weights=-1,rules=false}", "quantize{weights=-1}"
+BEHIND = "sink-quantizers"
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Made:
 class Subject:
     """The canonical model with quantized activations; moments and roundings are kept."""
 
-    def __init__(self, case: Case, seed: int = 0) -> None:
+    def __init__(self, case: Case, seed: int = 0, every: bool = True) -> None:
         self.case = case
         model = load(case.find(), dict(case.shapes)).model
         registry.load_attribute("edgevit.passes.order:canonicalize")(model, ())
@@ -60,7 +61,7 @@ class Subject:
         data = open_source(str(calibration_file(case)), (info,), None, 0)
         self._target = load_target(TARGET)
         self._context = Context(data, self._target, PRECISION, seed)
-        self._run(model, BEFORE)
+        self._run(model, EVERY if every else DEVICE)
         self._model = model
         self._seen: dict[str, Any] = {}
         self._known: dict[Any, Any] = {}
