@@ -206,7 +206,7 @@ def measure(case: Case) -> dict[str, Any]:
     """All routers and shares of one model."""
     start = time.perf_counter()
     subject = subject_of(case)
-    count = TESTS.get(case.name, 100)
+    count = TESTS.get(case.name, 60)
     name = str(subject.model.graph.inputs[0].name)
     data = Images(case, "test", count, name)
     labels = np.array(case.labels(count))
