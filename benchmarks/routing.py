@@ -55,7 +55,12 @@ MODELS = (
     "pvt_v2_b0",
     "vit_s_probe",
 )
-TESTS = {"fashion_vit": 500, "fashion_hybrid": 500, "vit_s_probe": 60}
+TESTS = {
+    "fashion_vit": 500,
+    "fashion_hybrid": 500,
+    "deit_tiny_patch16_224": 100,
+    "mobilevit_xxs": 100,
+}
 OUT = Path("build/routing")
 RESAMPLINGS = 2000
 
