@@ -10,6 +10,7 @@ machine; on another processor the last bit of a logarithm may differ.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -89,14 +90,22 @@ def dim_counts(mean: Array, uniform: Array) -> Array:
     return found
 
 
-def electrons(mean: Array, camera: Camera, rng: np.random.Generator) -> Array:
+def electrons(
+    mean: Array, camera: Camera, rng: np.random.Generator, gains: Array | None = None
+) -> Array:
     """Electrons of light and dark current with read noise, not yet digitized.
 
     Args:
         mean: Expected electrons, float32 or float64 ``[pixels]``.
         camera: Its read noise.
         rng: Of both noises.
+        gains: Of the pixels, before the read noise; ``None`` for 1.
     """
+    if gains is not None:
+        found = electrons(mean, replace(camera, read_noise=0.0), rng) * gains
+        if camera.read_noise:
+            found += found.dtype.type(camera.read_noise) * normals(rng, mean.size)
+        return np.asarray(found)
     few = np.flatnonzero(mean < NORMAL_FROM)
     if few.size == mean.size:
         return _counted(mean.astype(np.float32), camera.read_noise, rng).astype(mean.dtype)

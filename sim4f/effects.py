@@ -32,6 +32,13 @@ class Effects:
         shift: Displacement of the mask along y and x, in mask pixels.
         aberration: Noll index and root mean square in rad of each Zernike term of the lenses,
             on the disc that touches the mask's edges; 4 is defocus. Wave path only.
+        background: Photons of stray light on every camera pixel in one exposure, which do not
+            interfere and whose mean nobody subtracts.
+        speckle: Mean intensity of a coherent background that does not change, as a ratio to
+            the step's full scale.
+        laser_noise: Standard deviation of the light's power from exposure to exposure, as a
+            ratio.
+        pattern_seed: Of what is fixed for a device: the camera's gains and the speckle.
 
     Raises:
         ParameterError: A value breaks its inequality.
@@ -44,6 +51,10 @@ class Effects:
     display_bits: int = 0
     shift: tuple[float, float] = (0.0, 0.0)
     aberration: tuple[tuple[int, float], ...] = ()
+    background: float = 0.0
+    speckle: float = 0.0
+    laser_noise: float = 0.0
+    pattern_seed: int = 0
 
     def __post_init__(self) -> None:
         require(self.photons > 0, "photons", "> 0 (no light reaches the camera)", self.photons)
@@ -61,6 +72,20 @@ class Effects:
             require(sane, f"aberration {index}", "a finite root mean square in rad", rms)
         kinds = ("ideal", "complex", "double-phase")
         require(self.mask.kind in kinds, "mask kind", f"one of {kinds}", self.mask.kind)
+        self._check_light()
+
+    def _check_light(self) -> None:
+        stray, most = self.background, COUNTED[1]
+        bound = f"0 <= background <= {most:g} photons"
+        require(0 <= stray <= most, "background", bound, stray)
+        known = not stray or self.counts
+        require(known, "background", "finite photons beside it", self.photons)
+        bound = "0 <= speckle < inf full scales"
+        require(0 <= self.speckle < np.inf, "speckle", bound, self.speckle)
+        rin = self.laser_noise
+        require(0 <= rin < 0.2, "laser_noise", "0 <= laser_noise < 0.2 (a ratio)", rin)
+        seed = self.pattern_seed
+        require(seed >= 0, "pattern_seed", ">= 0", seed)
 
     @property
     def counts(self) -> bool:
@@ -68,9 +93,19 @@ class Effects:
         return bool(np.isfinite(self.photons))
 
     @property
+    def steady(self) -> bool:
+        """Every pixel and every exposure has the same gain and light, none of it coherent."""
+        return not (self.camera.nonuniformity or self.speckle or self.laser_noise)
+
+    @property
+    def plain(self) -> bool:
+        """The camera tells the field exactly."""
+        return not self.counts and self.steady
+
+    @property
     def ideal(self) -> bool:
         """Nothing departs from the ideal."""
-        return not self.counts and self.exact_mask and not self.display_bits
+        return self.plain and self.exact_mask and not self.display_bits
 
     @property
     def exact_mask(self) -> bool:

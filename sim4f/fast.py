@@ -16,6 +16,7 @@ from edgevit.sim4f.effects import IDEAL, Effects, converted
 from edgevit.sim4f.errors import ParameterError, unknown_full_scale
 from edgevit.sim4f.gather import Gather
 from edgevit.sim4f.joint_fast import JointFields
+from edgevit.sim4f.light import light_of_step
 from edgevit.sim4f.matching import Match, match
 from edgevit.sim4f.moves import apply, index_of
 from edgevit.sim4f.perturb import MaskErrors, taper
@@ -226,25 +227,33 @@ class FastProduct:
             masks = converted(masks, self._effects.display_bits)
         fields = _Fields(self._field, step, self._plan(step), shown, masks)
         full = self._full_scale(step, fields)
-        found = estimate(step.signs, fields, full, self._effects, self._count)
+        light = light_of_step(
+            step,
+            sizes(step, self._shapes),
+            self._plan(step).terms,
+            self._effects,
+            len(shown),
+            self._rng,
+        )
+        found = estimate(step.signs, fields, full, self._effects, self._count, light)
         # Terms of an electronic sum come first in each sample.
         summed = found[:, 0] if found.shape[1] == 1 else found.sum(axis=1)
         return np.asarray(summed[0] if alone else summed)
 
     def _full_scale(self, step: Optical, fields: _Fields) -> float:
-        if not self._effects.counts and step.signs.linear:
+        if self._effects.plain and step.signs.linear:
             return 1.0
         known = self._full.get(step.name)
         if known is not None:
             return known
-        if fields.samples > 1 and self._effects.counts:
+        if fields.samples > 1 and not self._effects.plain:
             raise unknown_full_scale(step.name, fields.samples)
         first = step.signs.exposures[0]
         return float(np.abs(fields(first.displayed, first.masked)).max(initial=0)) or 1.0
 
     def _plan(self, step: Optical) -> Plan:
         if step.name not in self._plans:
-            noisy = self._effects.counts or self._errors.present or any(step.joint)
+            noisy = not self._effects.plain or self._errors.present or any(step.joint)
             apart = noisy or not step.signs.linear
             self._plans[step.name] = self._shared_plan(step, apart)
         return self._plans[step.name]

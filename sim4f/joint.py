@@ -153,8 +153,8 @@ def require_simple(step: Optical, effects: Effects) -> None:
     Raises:
         ParameterError: Levels of the second modulator, or lenses that are not ideal.
     """
-    if effects.mask.kind != "ideal" or effects.aberration:
+    if effects.mask.kind != "ideal" or effects.aberration or effects.speckle:
         raise ParameterError(
-            f"step {step.name!r}: mask levels and aberrations are not modeled for joint "
-            f"transforms; compile with attention=mask"
+            f"step {step.name!r}: mask levels, aberrations and speckle are not modeled for "
+            f"joint transforms; compile with attention=mask"
         )

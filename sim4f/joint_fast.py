@@ -18,6 +18,7 @@ from edgevit.sim4f.joint import (
     strays,
     weakened,
 )
+from edgevit.sim4f.light import at_outputs
 from edgevit.sim4f.moves import apply
 from edgevit.sim4f.program import Optical, frames, sizes
 
@@ -46,6 +47,11 @@ class JointFields:
             raise ParameterError(
                 f"step {step.name!r}: most of a power spectrum is below the converter's step, "
                 f"which has no closed form; use the wave path"
+            )
+        if effects.background or effects.camera.nonuniformity or effects.laser_noise:
+            raise ParameterError(
+                f"step {step.name!r}: background, gains and laser noise of a first camera "
+                f"have no closed form; use the wave path"
             )
         self._step, self._effects, self._terms = step, effects, terms
         self._size = sizes(step, shapes)
@@ -101,20 +107,7 @@ class JointFields:
 
     def _spread(self, values: Array, pattern: Array | None = None) -> Array:
         """Values of frames ``[samples, *labels]`` at each output element."""
-        wanted = self._terms + self._step.read.labels
-        order = [1 + list(self._size).index(label) for label in wanted]
-        whole = np.broadcast_to(values, (len(values), *self._size.values()))
-        moved = whole.transpose(0, *order)
-        kept = moved.shape[1 + len(self._terms) :]
-        lattice = len(self._step.read.rows), len(self._step.read.columns)
-        factor = np.ones(lattice) if pattern is None else pattern
-        flat = moved.reshape(len(values), -1, *kept, 1, 1) * factor
-        return np.stack(
-            [
-                np.stack([apply(self._step.read.moves, term) for term in sample])
-                for sample in flat
-            ]
-        )
+        return at_outputs(self._step, self._size, self._terms, values, pattern)
 
     def _direct(self, shown: Array, taps: Array, tops: tuple[Array, Array]) -> Array:
         """Frame by frame, where other terms of the autocorrelation reach what is read."""

@@ -17,6 +17,7 @@ from edgevit.sim4f.effects import IDEAL, Effects, converted
 from edgevit.sim4f.errors import unknown_full_scale
 from edgevit.sim4f.grid import Grid, to_origin
 from edgevit.sim4f.joint_wave import JointOptics
+from edgevit.sim4f.light import light_of_frame
 from edgevit.sim4f.modulator import passive, realize
 from edgevit.sim4f.moves import apply
 from edgevit.sim4f.place import impulse_response, input_plane, read_pixels
@@ -56,7 +57,8 @@ class WaveProduct:
     ) -> None:
         self._shapes = shapes
         self._effects = effects
-        self._count: Counter = count_exactly(rng or np.random.default_rng(0))
+        self._rng = rng or np.random.default_rng(0)
+        self._count: Counter = count_exactly(self._rng)
         self._full = dict(full_scales or {})
         self._dtype = np.dtype(dtype)
         self._workers = workers
@@ -81,13 +83,11 @@ class WaveProduct:
         full = self._full_scale(step, fields, len(shown))
         summed = np.zeros((len(shown), *_outer(step, sizes(step, self._shapes))), np.float64)
         for number, frame in enumerate(frames(step, self._shapes)):
-            here = {parts: every[number] for parts, every in fields.items()}
-            for one, found in zip(
-                summed,
-                estimate(step.signs, _getter(here), full, self._effects, self._count),
-                strict=True,
-            ):
-                one[frame.read] += found
+            here = _getter({parts: every[number] for parts, every in fields.items()})
+            light = light_of_frame(step, self._effects, len(shown), self._rng)
+            found = estimate(step.signs, here, full, self._effects, self._count, light)
+            for one, read in zip(summed, found, strict=True):
+                one[frame.read] += read
         made = [np.asarray(apply(step.read.moves, one), x.dtype) for one in summed]
         return made[0] if alone else np.stack(made)
 
@@ -97,7 +97,7 @@ class WaveProduct:
         known = self._full.get(step.name)
         if known is not None:
             return known
-        if samples > 1 and self._effects.counts:
+        if samples > 1 and not self._effects.plain:
             raise unknown_full_scale(step.name, samples)
         first = step.signs.exposures[0]
         every = fields[first.displayed, first.masked]
@@ -115,7 +115,7 @@ class WaveProduct:
         optics: _Optics | JointOptics
         tops, others = ([1.0] * len(each) for each in (shown, taps))
         if any(step.joint):
-            optics = JointOptics(step, self._effects, self._workers, self._count)
+            optics = JointOptics(step, self._effects, self._workers, self._count, self._rng)
             tops, others = ([_largest(one) for one in each] for each in (shown, taps))
         else:
             optics = _Optics(step, self._effects, self._workers)
