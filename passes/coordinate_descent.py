@@ -49,8 +49,9 @@ def descend(weight: Array, codes: Array, grid: Grid, hessian: Array, sweeps: int
                 continue
             changed = True
             change = moved[rows]
-            found[(*rows, at)] += change
-            pull[rows] -= (change * spread[(*rows, at)])[:, None] * hessian[rows[0], at]
+            g, o = rows
+            found[g, o, at] += change
+            pull[rows] -= (change * spread[g, o, at])[:, None] * hessian[g, at]
         if not changed:
             break
     return found.astype(grid.dtype)
