@@ -38,6 +38,12 @@ class Effects:
             the step's full scale.
         laser_noise: Standard deviation of the light's power from exposure to exposure, as a
             ratio.
+        fill_factor: Share of a mask pixel's area that transmits; the rest is opaque. ``None``
+            for pixels that are points. Nobody makes up for the light that is lost.
+        crosstalk: Standard deviation in mask pixels of the Gaussian by which neighbours
+            couple: in what drives them, of an ideal mask in what it transmits.
+        rotation: Of the mask about the optical axis in rad, from x towards y. Wave path only.
+        magnification: Of the mask about the axis, also by another wavelength. Wave path only.
         pattern_seed: Of what is fixed for a device: the camera's gains and the speckle.
 
     Raises:
@@ -55,6 +61,10 @@ class Effects:
     speckle: float = 0.0
     laser_noise: float = 0.0
     pattern_seed: int = 0
+    fill_factor: float | None = None
+    crosstalk: float = 0.0
+    rotation: float = 0.0
+    magnification: float = 1.0
 
     def __post_init__(self) -> None:
         require(self.photons > 0, "photons", "> 0 (no light reaches the camera)", self.photons)
@@ -73,6 +83,16 @@ class Effects:
         kinds = ("ideal", "complex", "double-phase")
         require(self.mask.kind in kinds, "mask kind", f"one of {kinds}", self.mask.kind)
         self._check_light()
+        self._check_mask()
+
+    def _check_mask(self) -> None:
+        fill, m = self.fill_factor, self.magnification
+        require(fill is None or 0 < fill <= 1, "fill_factor", "0 < fill_factor <= 1", fill)
+        bound = "0 <= crosstalk < inf mask pixels"
+        require(0 <= self.crosstalk < np.inf, "crosstalk", bound, self.crosstalk)
+        bound = "|rotation| <= pi / 4 rad"
+        require(abs(self.rotation) <= np.pi / 4, "rotation", bound, self.rotation)
+        require(0.5 <= m <= 2, "magnification", "0.5 <= magnification <= 2", m)
 
     def _check_light(self) -> None:
         stray, most = self.background, COUNTED[1]
@@ -111,7 +131,23 @@ class Effects:
     def exact_mask(self) -> bool:
         """The mask shows what is wanted, where it is wanted."""
         still = not any(self.shift) and not self.aberration
-        return self.mask.kind == "ideal" and still
+        return self.mask.kind == "ideal" and still and not (self.deformed or self.crosstalk)
+
+    @property
+    def dimmed(self) -> bool:
+        """The mask's pixels weaken its impulse response away from the origin."""
+        blurred = self.mask.kind == "ideal" and bool(self.crosstalk)
+        return self.fill_factor is not None or blurred
+
+    @property
+    def turned(self) -> bool:
+        """The mask is rotated or of another size."""
+        return bool(self.rotation) or self.magnification != 1
+
+    @property
+    def deformed(self) -> bool:
+        """The impulse response of the mask is not that of its pixels' values."""
+        return self.dimmed or self.turned
 
 
 IDEAL = Effects()

@@ -19,7 +19,7 @@ from edgevit.sim4f.joint_fast import JointFields
 from edgevit.sim4f.light import light_of_step
 from edgevit.sim4f.matching import Match, match
 from edgevit.sim4f.moves import apply, index_of
-from edgevit.sim4f.perturb import MaskErrors, taper
+from edgevit.sim4f.perturb import MaskErrors, narrowed, taper
 from edgevit.sim4f.prepared import Prepared
 from edgevit.sim4f.program import Optical, sizes
 from edgevit.sim4f.readout import Counter, count_quickly, estimate
@@ -194,11 +194,7 @@ class FastProduct:
         full_scales: Mapping[str, float] | None = None,
         prepared: Prepared | None = None,
     ) -> None:
-        if effects.aberration:
-            raise ParameterError(
-                "aberration (defocus): the fast path has no closed form for it; "
-                "use the wave path"
-            )
+        _check(effects)
         self._shapes = shapes
         self._effects = effects
         self._rng = rng if rng is not None else np.random.default_rng(0)
@@ -309,7 +305,7 @@ class FastProduct:
         return self._joint[step.name]
 
     def _kernel(self, step: Optical, ready: Plan, kernel: Array, masked: PartName) -> Array:
-        key = (step.name, masked, self._effects.shift, ready.terms)
+        key = (step.name, masked, *_of_mask(self._effects), ready.terms)
         if key in self._ready.kernels:
             return self._ready.kernels[key]
         found = ready.masked(self._displaced(step, part_of(kernel, masked)))
@@ -319,15 +315,41 @@ class FastProduct:
 
     def _displaced(self, step: Optical, kernels: Array) -> Array:
         """Kernels as the mask shows them where it stands."""
-        shift = self._effects.shift
-        if not any(shift) or any(step.joint):
+        effects = self._effects
+        if not (any(effects.shift) or effects.dimmed) or any(step.joint):
             return kernels
-        factor = self._ready.tapers.get((step.name, shift))
+        key = (step.name, *_of_mask(effects))
+        factor = self._ready.tapers.get(key)
         if factor is None:
-            factor = taper(step, self._shapes[step.kernel], shift).astype(kernels.dtype)
+            shape = self._shapes[step.kernel]
+            factor = taper(step, shape, effects.shift)
+            if effects.dimmed:
+                factor = factor * narrowed(step, shape, effects)
+            factor = factor.astype(kernels.dtype)
             if not step.static:
-                self._ready.tapers[step.name, shift] = factor
+                self._ready.tapers[key] = factor
         return np.asarray(kernels * factor)
+
+
+def _of_mask(effects: Effects) -> tuple[object, ...]:
+    """What weakens a kernel's elements."""
+    return effects.shift, effects.fill_factor, effects.crosstalk
+
+
+def _check(effects: Effects) -> None:
+    """Refuse what has no closed form."""
+    absent = {
+        "aberration (defocus)": effects.aberration,
+        "rotation": effects.rotation,
+        "magnification": effects.magnification != 1,
+        "crosstalk of a mask with levels": effects.crosstalk and effects.mask.kind != "ideal",
+        "fill_factor of a mask with levels": effects.dimmed and effects.mask.levels,
+    }
+    for name, asked in absent.items():
+        if asked:
+            raise ParameterError(
+                f"{name}: the fast path has no closed form for it; use the wave path"
+            )
 
 
 def _multiplied(left: Array, right: Array) -> Array:

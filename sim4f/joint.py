@@ -151,10 +151,13 @@ def require_simple(step: Optical, effects: Effects) -> None:
     """Refuse effects that are not modeled for power spectra.
 
     Raises:
-        ParameterError: Levels of the second modulator, or lenses that are not ideal.
+        ParameterError: Levels, pixels or a turn of the second modulator, lenses that are not
+            ideal, or speckle.
     """
-    if effects.mask.kind != "ideal" or effects.aberration or effects.speckle:
+    pixels = effects.deformed or effects.crosstalk
+    if effects.mask.kind != "ideal" or effects.aberration or effects.speckle or pixels:
         raise ParameterError(
-            f"step {step.name!r}: mask levels, aberrations and speckle are not modeled for "
-            f"joint transforms; compile with attention=mask"
+            f"step {step.name!r}: mask levels, fill factor, crosstalk, rotation, "
+            f"magnification, aberrations and speckle are not modeled for joint transforms; "
+            f"compile with attention=mask"
         )

@@ -22,7 +22,7 @@ from edgevit.sim4f.place import read_pixels
 from edgevit.sim4f.program import Optical
 from edgevit.sim4f.readout import Light
 
-__all__ = ["at_outputs", "gains_of", "light_of_frame", "light_of_step"]
+__all__ = ["at_outputs", "gains_of", "light_of_frame", "light_of_step", "speckle_of"]
 
 Array = np.ndarray[Any, Any]
 # Patterns are independent of each other, whatever the seed: second entry of theirs.
@@ -37,7 +37,7 @@ def gains_of(plane: tuple[int, int], nonuniformity: float, seed: int) -> Array:
 
 
 @lru_cache(maxsize=2)
-def _speckle_of(plane: tuple[int, int], mean: float, seed: int) -> Array:
+def speckle_of(plane: tuple[int, int], mean: float, seed: int) -> Array:
     """Coherent background on every pixel, complex128 ``[R, C]``, in full scales."""
     return background(plane, mean, np.random.default_rng([seed, SPECKLE]))
 
@@ -50,7 +50,7 @@ def _fixed(step: Optical, effects: Effects) -> tuple[Array | None, Array | None]
         every = gains_of(step.plane, effects.camera.nonuniformity, effects.pattern_seed)
         gains = every[pixels]
     if effects.speckle:
-        speckle = _speckle_of(step.plane, effects.speckle, effects.pattern_seed)[pixels]
+        speckle = speckle_of(step.plane, effects.speckle, effects.pattern_seed)[pixels]
     return gains, speckle
 
 

@@ -1,7 +1,8 @@
 """What a modulator's pixel can show of a value that is wanted there.
 
 A modulator is data; ``realize`` gives, pixel by pixel, the complex transmission that it shows.
-What happens between pixels (fill factor, crosstalk) is in ``pixels``.
+What happens between pixels (fill factor, crosstalk) is in ``pixels``; crosstalk is here too
+where it couples what is driven rather than what is transmitted.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 from edgevit.sim4f.arrays import Array, Namespace, from_host
 from edgevit.sim4f.errors import ParameterError, require
+from edgevit.sim4f.pixels import crosstalk as blurred
 
 __all__ = ["Kind", "Modulator", "double_phase", "nearest_level", "passive", "realize"]
 
@@ -63,13 +65,17 @@ class Modulator:
             require(rising, "table", "strictly increasing entries", self.table)
 
 
-def realize(modulator: Modulator, wanted: Array, *, xp: Namespace = np) -> Array:
+def realize(
+    modulator: Modulator, wanted: Array, *, xp: Namespace = np, crosstalk: float = 0.0
+) -> Array:
     """The transmission that the modulator shows for ``wanted``.
 
     Args:
         modulator: The device.
         wanted: Transmission; complex, or real where the kind is ``amplitude`` or ``binary``.
         xp: Array namespace.
+        crosstalk: Standard deviation in pixels of the Gaussian by which neighbours couple, in
+            what the pixels are driven with: amplitude, and phase from 0 to 2 pi.
 
     Raises:
         ParameterError: |wanted| > 1 (nothing amplifies), or a value that the kind has not
@@ -80,15 +86,24 @@ def realize(modulator: Modulator, wanted: Array, *, xp: Namespace = np) -> Array
     top = float(xp.max(xp.abs(wanted)))
     require(top <= _ONE, "transmission", "|t| <= 1 (passive modulator)", top)
     if modulator.kind in ("amplitude", "binary"):
-        return _real(modulator, wanted, xp)
+        return blurred(_real(modulator, wanted, xp), crosstalk, xp=xp)
     if modulator.kind == "phase":
-        return xp.exp(1j * _phase(modulator, _angle(wanted, xp), xp))
+        return xp.exp(1j * _driven(modulator, _angle(wanted, xp), crosstalk, xp))
     if modulator.kind == "double-phase":
         first, second = double_phase(wanted, xp=xp)
-        pair = (xp.exp(1j * _phase(modulator, p, xp)) for p in (first, second))
+        pair = (xp.exp(1j * _driven(modulator, p, crosstalk, xp)) for p in (first, second))
         return sum(pair) * 0.5
     amplitude = _amplitude(modulator, xp.clip(xp.abs(wanted), 0.0, 1.0), xp)
-    return amplitude * xp.exp(1j * _phase(modulator, _angle(wanted, xp), xp))
+    amplitude = blurred(amplitude, crosstalk, xp=xp)
+    return amplitude * xp.exp(1j * _driven(modulator, _angle(wanted, xp), crosstalk, xp))
+
+
+def _driven(modulator: Modulator, angle: Array, crosstalk: float, xp: Namespace) -> Array:
+    """Phase shown; with crosstalk that of drives between 0 and 2 pi, coupled."""
+    shown = _phase(modulator, angle, xp)
+    if not crosstalk:
+        return shown
+    return blurred(xp.remainder(shown, 2 * np.pi), crosstalk, xp=xp)
 
 
 def double_phase(wanted: Array, *, xp: Namespace = np) -> tuple[Array, Array]:

@@ -158,6 +158,11 @@ class OffloadedWave(WaveProduct):
     ) -> None:
         require(batch_pixels >= 1, "batch_pixels", ">= 1", batch_pixels)
         super().__init__(shapes, dtype=dtype, **device)
+        if self._effects.deformed or self._effects.crosstalk:
+            raise ParameterError(
+                "fill_factor, crosstalk, rotation, magnification: not modeled on an "
+                "accelerator; run the program by WaveProduct on the host"
+            )
         self._at, self._pixels = at, batch_pixels
 
     def _fields(

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from edgevit.sim4f.counting import normals
+from edgevit.sim4f.deform import weights_of
 from edgevit.sim4f.effects import Effects
 from edgevit.sim4f.errors import ParameterError
 from edgevit.sim4f.modulator import Modulator
@@ -23,7 +24,8 @@ from edgevit.sim4f.place import impulse_response
 from edgevit.sim4f.prepared import Prepared
 from edgevit.sim4f.program import Lattice, Optical
 
-__all__ = ["MaskErrors", "centered", "centered_at", "level_error", "peak", "taper"]
+__all__ = ["MaskErrors", "centered", "centered_at", "level_error", "narrowed"]
+__all__ += ["peak", "taper"]
 
 Array = np.ndarray[Any, Any]
 # Masks of a step from which its driver is set up; their peaks differ by a few percent.
@@ -54,11 +56,31 @@ def taper(step: Optical, shape: Sequence[int], shift: tuple[float, float]) -> Ar
         )
     ]
     factor = np.cos(2 * np.pi * (turns[0][:, None] + turns[1][None, :]))
+    return _of_elements(step, shape, factor)
+
+
+def _of_elements(step: Optical, shape: Sequence[int], factor: Array) -> Array:
+    """Factors ``[rows, columns]`` of a lattice at the kernel's elements."""
     index = index_of(step.masked.moves, shape)
     found = np.ones(int(np.prod(shape)))
     where = index >= 0
     found[index[where]] = np.broadcast_to(factor, index.shape)[where]
     return found.reshape(tuple(shape))
+
+
+def narrowed(step: Optical, shape: Sequence[int], effects: Effects) -> Array:
+    """By what the pixels' width and coupling weaken a kernel's elements.
+
+    Returns:
+        float64 of the kernel tensor's ``shape``.
+    """
+    rows, columns = (
+        centered(lattice, n)
+        for lattice, n in zip((step.masked.rows, step.masked.columns), step.plane, strict=True)
+    )
+    return _of_elements(
+        step, shape, np.outer(*weights_of(effects, (rows, columns), step.plane))
+    )
 
 
 def level_error(mask: Modulator) -> float:

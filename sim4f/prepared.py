@@ -18,8 +18,9 @@ class Prepared:
 
     Attributes:
         plans: Of steps that are laid out alike, by layout.
-        kernels: Stored kernels as the matrix product takes them, by step, part and shift.
-        tapers: What a displaced mask does to a computed kernel, by step and shift.
+        kernels: Stored kernels as the matrix product takes them, by step, part and
+            what the mask does to them.
+        tapers: What the mask does to a computed kernel, by step, shift and pixels.
         peaks: Step name -> largest modulus of its transfer functions, root mean square.
         examples: Step name -> a computed kernel for which the mask's driver is set up; of
             other steps the first one that is displayed.

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from edgevit.sim4f.deform import shown_mask
 from edgevit.sim4f.effects import IDEAL, Effects, converted
 from edgevit.sim4f.errors import unknown_full_scale
 from edgevit.sim4f.grid import Grid, to_origin
 from edgevit.sim4f.joint_wave import JointOptics
 from edgevit.sim4f.light import light_of_frame
-from edgevit.sim4f.modulator import passive, realize
 from edgevit.sim4f.moves import apply
 from edgevit.sim4f.place import impulse_response, input_plane, read_pixels
 from edgevit.sim4f.program import Optical, frames, sizes
@@ -199,10 +199,8 @@ class _Optics:
         ramp = mask_ramp(self._effects.shift, self._step.plane, response.dtype)
         spectrum = self._transform(response * ramp)
         lenses = lens_phases(self._step.plane, self._effects.aberration, spectrum.dtype)
-        if self._effects.mask.kind == "ideal" or not spectrum.any():
-            return spectrum * lenses, 1.0
-        wanted, top = passive(spectrum)
-        return realize(self._effects.mask, wanted) * lenses, top
+        shown, top = shown_mask(spectrum, self._effects, self._workers)
+        return shown * lenses, top
 
     def _read_whole(self, spectrum: Array) -> Array:
         import scipy.fft

@@ -11,8 +11,11 @@ import numpy as np
 from edgevit.errors import UsageError
 from edgevit.registry import nearest
 from edgevit.sim4f.camera import detect
+from edgevit.sim4f.deform import shown_mask
+from edgevit.sim4f.disturb import laser_factors
 from edgevit.sim4f.effects import Effects, converted
-from edgevit.sim4f.modulator import passive, realize
+from edgevit.sim4f.light import gains_of, speckle_of
+from edgevit.sim4f.modulator import passive
 from edgevit.sim4f.moves import apply
 from edgevit.sim4f.place import impulse_response, input_plane
 from edgevit.sim4f.program import Optical, frames
@@ -86,7 +89,8 @@ def _mask(step: Optical, taps: Array, effects: Effects) -> tuple[Array, float]:
         return spectrum, 1.0
     wanted, top = passive(spectrum)
     lenses = lens_phases(step.plane, effects.aberration, spectrum.dtype)
-    return np.asarray(realize(effects.mask, wanted) * lenses), top
+    shown, dim = shown_mask(wanted, effects)
+    return np.asarray(shown * lenses), top * dim
 
 
 def _camera(
@@ -94,9 +98,18 @@ def _camera(
 ) -> dict[str, Array]:
     if not effects.counts:
         return {"camera-intensity": field.real}
-    arriving = np.abs(field / full + first.reference) ** 2 * effects.photons
-    rng = np.random.default_rng(seed)
-    seen = detect(arriving, effects.camera, effects.exposure, rng, clip=True)
+    plane, fixed = (field.shape[0], field.shape[1]), effects.pattern_seed
+    camera, rng = effects.camera, np.random.default_rng(seed)
+    relative = field / full + first.reference
+    if effects.speckle:
+        relative = relative + speckle_of(plane, effects.speckle, fixed)
+    arriving = np.abs(relative) ** 2 * effects.photons
+    if effects.laser_noise:
+        arriving *= laser_factors(effects.laser_noise, 1, rng).clip(0)
+    arriving += effects.background
+    spread = camera.nonuniformity
+    gains = gains_of(plane, spread, fixed) if spread else None
+    seen = detect(arriving, camera, effects.exposure, rng, gains=gains, clip=True)
     return {"camera-electrons": seen.electrons}
 
 

@@ -171,7 +171,7 @@ def test_gains_come_before_the_read_noise(path: str) -> None:
 def test_a_pattern_one_pixel_off_is_noticed(
     path: str, pattern: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    name = {"gains": "gains_of", "speckle": "_speckle_of"}[pattern]
+    name = {"gains": "gains_of", "speckle": "speckle_of"}[pattern]
     right: Any = getattr(light, name)
     monkeypatch.setattr(light, name, lambda *given: np.roll(right(*given), 1, axis=1))
     wrong = {"gains": gain_error, "speckle": speckle_error}[pattern](path)
