@@ -2,14 +2,15 @@
 
 The squared error of the shift expert is a quadratic form of the token for one layer, and
 nearly one behind an activation: ``score(x) = x . a + x^2 . b`` is its ridge regression on
-calibration tokens, linear and square parts alike. Targets are the error, its root or its
-logarithm: what ranks best on parts of the data that it was not fitted on is taken, as is the
-ridge. Everything is decided on calibration data.
+calibration tokens, linear and square parts alike. All are centered first: a constant in the
+score changes no order, and a channel that is constant must get no weight at all. Targets are
+the error, its root or its logarithm: what ranks best on parts of the data that it was not
+fitted on is taken, as is the ridge. Everything is decided on calibration data.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,8 +25,9 @@ RIDGES = (1e-3, 1e-1, 10.0)
 WIDEST = 512
 _TARGETS: dict[str, Callable[[Array], Array]] = {
     "error": np.asarray,
-    "root": np.sqrt,
-    "logarithm": lambda e: np.log(e + 1e-3 * e.mean() + 1e-30),
+    # Below zero where the multiplication expert is the worse one: there is nothing to gain.
+    "root": lambda e: np.sqrt(np.maximum(e, 0)),
+    "logarithm": lambda e: _log(np.maximum(e, 0)),
 }
 
 
@@ -75,28 +77,32 @@ def fit(x: Array, error: Array, samples: Array, share: float) -> Router:
         if part > best[0]:
             best = (part, target, ridge)
     held_out, target, ridge = best
-    gram = features.T @ features / len(features)
-    cross = features.T @ _TARGETS[target](error) / len(features)
-    solved = _solve(gram, cross, (ridge,))[0]
-    slope = solved[1:]
+    slope = _solve(features, (_TARGETS[target](error),), (ridge,))[0][0]
     square = slope[width:].astype(np.float32) if len(slope) > width else None
     return Router(slope[:width].astype(np.float32), square, held_out)
 
 
 def _features(x: Array) -> Array:
-    parts = [np.ones((len(x), 1)), x.astype(np.float64)]
-    if x.shape[1] <= WIDEST:
-        parts.append(np.square(parts[1]))
+    linear = x.astype(np.float64)
+    parts = [linear, np.square(linear)] if x.shape[1] <= WIDEST else [linear]
     return np.concatenate(parts, axis=1)
 
 
-def _solve(gram: Array, cross: Array, ridges: tuple[float, ...]) -> list[Array]:
-    """Ridge in units of each feature's own variance; the constant is free."""
-    mean = gram[0]
-    variance = np.maximum(np.diag(gram) - mean * mean, 0)
-    variance[1:] += 1e-12 + 1e-9 * variance.max()
-    variance[0] = 0
-    return [np.linalg.solve(gram + np.diag(r * variance), cross) for r in ridges]
+def _log(error: Array) -> Array:
+    return np.asarray(np.log(error + 1e-3 * error.mean() + 1e-30))
+
+
+def _solve(
+    features: Array, targets: Sequence[Array], ridges: tuple[float, ...]
+) -> list[list[Array]]:
+    """Of each target, by each ridge in units of every feature's own variance, the slopes."""
+    off = features - features.mean(0)
+    gram = off.T @ off / len(off)
+    variance = np.diag(gram).copy()
+    variance += 1e-12 + 1e-9 * variance.max()
+    damped = [gram + np.diag(r * variance) for r in ridges]
+    crosses = [off.T @ (t - t.mean()) / len(off) for t in targets]
+    return [[np.linalg.solve(a, cross) for a in damped] for cross in crosses]
 
 
 def _tried(features: Array, error: Array, fold: Array) -> list[tuple[str, float, Array]]:
@@ -106,11 +112,10 @@ def _tried(features: Array, error: Array, fold: Array) -> list[tuple[str, float,
         held, kept = fold == part, fold != part
         if not kept.any():  # one sample: nothing can be held out
             held, kept = np.ones_like(held), held
-        inputs = features[kept]
-        gram = inputs.T @ inputs / len(inputs)
-        for target, of in _TARGETS.items():
-            solved = _solve(gram, inputs.T @ of(error[kept]) / len(inputs), RIDGES)
-            for ridge, weights in zip(RIDGES, solved, strict=True):
+        targets = [of(error[kept]) for of in _TARGETS.values()]
+        solved = _solve(features[kept], targets, RIDGES)
+        for target, by_ridge in zip(_TARGETS, solved, strict=True):
+            for ridge, weights in zip(RIDGES, by_ridge, strict=True):
                 found[target, ridge][held] = _ranked(features[held] @ weights)
     return [(target, ridge, score) for (target, ridge), score in found.items()]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from edgevit.passes.fit_router import captured, fit
 
@@ -46,6 +47,29 @@ def test_dead_features_and_no_error_at_all_are_no_trouble() -> None:
         assert np.isfinite(router.score(x)).all()
     one = fit(x, error, np.zeros(len(x), int), 0.5)  # one sample: nothing is held out
     assert np.isfinite(one.score(x)).all()
+
+
+@pytest.mark.parametrize("constant", [5.0, 1e3, 1e6])
+def test_a_channel_that_never_varies_gets_no_say(constant: float) -> None:
+    """A score with ``constant^2`` times rounding noise in it would be equal for all tokens."""
+    x, error, of = data(0, 800)
+    x[:, 5] = constant
+    known = np.square(x[:, :3]).sum(1)
+    router = fit(x, error, of, 0.4)
+    assert captured(router.score(x), error, 0.4) > 0.95 * captured(known, error, 0.4)
+    fixed = fit(np.full_like(x, constant), error, of, 0.4)
+    assert np.isfinite(fixed.score(x)).all()
+
+
+def test_gains_below_zero_give_a_router_of_numbers() -> None:
+    """Where the multiplication expert has int8 weights it can be the worse of the two."""
+    x, error, of = data(0, 800)
+    # Gains rise along each sample: no score at all (NaN) would rank by position, and be right.
+    x, error, of = x[np.argsort(error)], np.sort(error) - 0.01, np.tile(np.arange(8), 100)
+    assert error.min() < 0
+    router = fit(x, error, of, 0.4)
+    assert np.isfinite(router.score(x)).all()
+    assert captured(router.score(x), error, 0.4) > 0.5
 
 
 def test_captured_counts_the_largest_scores_first_of_equals() -> None:
