@@ -136,7 +136,9 @@ def _study_commands(commands: Any) -> None:
     p.add_argument("--data", metavar="FILE.npz", help="samples (or images), and labels")
     p.add_argument("--samples", type=int, metavar="N", help="how many of them")
     device = (
-        "photons, adc-bits, read-noise, full-well, mask-bits, display-bits, shift, defocus"
+        "photons, adc-bits, read-noise, full-well, mask-bits, display-bits, shift, defocus, "
+        "background, speckle, laser-noise, nonuniformity, fill-factor, crosstalk, rotation, "
+        "magnification"
     )
     p.add_argument(
         "--device", action="append", default=[], metavar="KEY=VALUE", help=f"of {device}"

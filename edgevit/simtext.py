@@ -11,7 +11,21 @@ __all__ = ["text_of_simulation"]
 
 # Columns of device parameters: of every table, and where some point has them.
 _ALWAYS = ("axis", "photons", "adc", "mask", "display", "shift")
-_RARE = {"read_noise": "read noise", "full_well": "full well", "defocus": "defocus"}
+_RARE = {
+    "read_noise": "read noise",
+    "full_well": "full well",
+    "defocus": "defocus",
+    "background": "background",
+    "speckle": "speckle",
+    "laser_noise": "laser noise",
+    "nonuniformity": "nonuniformity",
+    "fill_factor": "fill factor",
+    "crosstalk": "crosstalk",
+    "rotation": "rotation",
+    "magnification": "magnification",
+}
+# What stands for "none", where it is not zero.
+_NONE = {"fill_factor": None, "magnification": 1.0}
 
 
 def text_of_simulation(found: Mapping[str, Any]) -> str:
@@ -30,9 +44,11 @@ def text_of_simulation(found: Mapping[str, Any]) -> str:
         lines += _cost_lines(cost)
     if "precision" in found:
         lines += ["", *_precision_lines(found["precision"])]
+        if found["not_in_precision"]:
+            lines.append(f"not in this table: {', '.join(found['not_in_precision'])}")
     if "points" in found:
         points = found["points"]
-        more = [key for key in _RARE if any(p[key] for p in points)]
+        more = [key for key in _RARE if any(p[key] != _NONE.get(key, 0) for p in points)]
         head = (*_ALWAYS, *(_RARE[key] for key in more), "accuracy", "n")
         lines += ["", table(head, [_row(p, more) for p in points])]
         lines.append(f"labels: {found['labels']}; +- is one standard error")
@@ -122,7 +138,7 @@ def _row(point: Mapping[str, Any], more: Sequence[str]) -> tuple[str, ...]:
         photons,
         *bits,
         f"{point['shift']:g}",
-        *(f"{point[key]:g}" for key in more),
+        *("-" if point[key] is None else f"{point[key]:g}" for key in more),
         accuracy,
         str(point["samples"]),
     )

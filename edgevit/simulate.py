@@ -24,6 +24,11 @@ _PRECISION = "edgevit.targets.optical.precision"
 RUNS = 30
 # Samples from which the full scale of every step is taken, on the ideal device.
 CALIBRATION = 16
+# Device parameters that the table of the layers' precision has no term for.
+UNBUDGETED = (
+    *("defocus", "background", "speckle", "laser-noise", "nonuniformity", "fill-factor"),
+    *("crosstalk", "rotation", "magnification"),
+)
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,7 @@ def simulate(bundle: Path, study: Study, progress: Progress) -> dict[str, Any]:
     if data is not None and (study.setup is not None or study.base):
         with progress.step("precision"):
             found["precision"] = _precision(subject, study)
+            found["not_in_precision"] = sorted(k for k in study.base if k in UNBUDGETED)
     if study.pictures is not None:
         found["pictures"] = _pictures(subject, data, study.pictures, study)
     return found

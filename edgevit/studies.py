@@ -30,6 +30,14 @@ AXES: Mapping[str, tuple[str, type]] = {
     "shift": ("shift", float),
     "defocus": ("defocus", float),
     "full-well": ("full_well", float),
+    "background": ("background", float),
+    "speckle": ("speckle", float),
+    "laser-noise": ("laser_noise", float),
+    "nonuniformity": ("nonuniformity", float),
+    "fill-factor": ("fill_factor", float),
+    "crosstalk": ("crosstalk", float),
+    "rotation": ("rotation", float),
+    "magnification": ("magnification", float),
 }
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -16,17 +14,17 @@ import numpy as np
 from edgevit import registry
 from edgevit.bundle import open_bundle
 from edgevit.errors import ArtifactError, InputError, UsageError
-from edgevit.sim4f.camera import Camera
 from edgevit.sim4f.effects import Effects
-from edgevit.sim4f.errors import OpticsError, require
+from edgevit.sim4f.errors import OpticsError
 from edgevit.sim4f.fast import FastProduct
-from edgevit.sim4f.modulator import Modulator
 from edgevit.sim4f.moves import moved_shape
 from edgevit.sim4f.prepared import Prepared
 from edgevit.sim4f.program import Optical, frame_count
 from edgevit.sim4f.wave import WaveProduct
+from edgevit.targets.optical.device import PEDESTAL, Point, effects_of
 
 __all__ = [
+    "PEDESTAL",
     "Levels",
     "Outcome",
     "Point",
@@ -40,50 +38,9 @@ __all__ = [
 
 Array = np.ndarray[Any, Any]
 PathName = Literal["fast", "wave"]
-# The reference of a homodyne exposure doubles the field: four times the signal's photons.
-PEDESTAL = 4.0
-# Beyond float32's mantissa levels cannot be told from a continuous phase.
-MOST_BITS = 24
 _WAVE = "edgevit simulate --path wave"
 # Samples, and pixels read in one step, that go through the interpreter together.
 MOST_AT_ONCE, READ_AT_ONCE = 32, 1 << 18
-
-
-@dataclass(frozen=True)
-class Point:
-    """A device in a sweep; the defaults are ideal.
-
-    Attributes:
-        photons: On a camera pixel at the step's full scale, reference apart; ``None``:
-            the field is known exactly.
-        adc_bits: Of the camera, over four times those photons; 0: analog.
-        read_noise: Electrons.
-        mask_bits: Phase levels of a double-phase mask; 0: ideal.
-        display_bits: Of the displayed tensor's magnitude; 0: continuous.
-        shift: Displacement of the mask along both axes, in mask pixels.
-        defocus: Root mean square in rad over the mask's disc; wave path only.
-        full_well: Electrons at which a camera pixel saturates; 0: as many as the light needs.
-    """
-
-    photons: float | None = None
-    adc_bits: int = 0
-    read_noise: float = 0.0
-    mask_bits: int = 0
-    display_bits: int = 0
-    shift: float = 0.0
-    defocus: float = 0.0
-    full_well: float = 0.0
-
-    @property
-    def key(self) -> str:
-        """Canonical text; a full well that is not given is not in it."""
-        fields = {k: v for k, v in asdict(self).items() if k != "full_well" or v}
-        return json.dumps(fields, sort_keys=True, separators=(",", ":"))
-
-    def seed(self, seed: int, first: int) -> int:
-        """Of the noise of the samples from ``first`` on."""
-        text = f"{self.key}:{seed}:{first}".encode()
-        return int.from_bytes(hashlib.sha256(text).digest()[:8], "big")
 
 
 @dataclass(frozen=True)
@@ -154,55 +111,6 @@ class Subject:
             for s in self.program.optical
         )
         return max(1, min(MOST_AT_ONCE, READ_AT_ONCE // most))
-
-
-def effects_of(point: Point) -> Effects:
-    """The device of a point.
-
-    Raises:
-        UsageError: An impossible number; the message names the inequality.
-    """
-    try:
-        light = point.photons
-        if light is None and (point.adc_bits or point.read_noise):
-            raise UsageError(
-                "adc_bits and read_noise: expected photons > 0 beside them, found none",
-                hint="a converter's step is a share of the light: give photons too",
-            )
-        require(light is None or light > 0, "photons", "> 0", light)
-        bits = point.mask_bits
-        require(0 <= bits <= MOST_BITS, "mask_bits", f"0 <= bits <= {MOST_BITS}", bits)
-        camera = Camera(
-            full_well=_full_well(point),
-            read_noise=point.read_noise,
-            adc_bits=point.adc_bits,
-        )
-        mask = Modulator("double-phase", 2**point.mask_bits) if point.mask_bits else None
-        return Effects(
-            photons=math.inf if light is None else light,
-            camera=camera,
-            mask=mask or Modulator("ideal"),
-            display_bits=point.display_bits,
-            shift=(point.shift, point.shift),
-            aberration=((4, point.defocus),) if point.defocus else (),
-        )
-    except OpticsError as e:
-        raise UsageError(str(e)) from e
-
-
-def _full_well(point: Point) -> float:
-    """What the converter spans.
-
-    Raises:
-        ParameterError: The brightest pixel would saturate the camera.
-    """
-    brightest = PEDESTAL * (point.photons or 0.0)
-    if point.full_well:
-        bound = "4 x photons <= full_well (a saturated camera counts no further)"
-        fits = 0 < brightest <= point.full_well
-        require(fits, "full_well", bound, f"{brightest:g} <= {point.full_well:g}")
-        return point.full_well
-    return brightest if point.adc_bits and brightest else math.inf
 
 
 def check_shift(subject: Subject, effects: Effects) -> None:

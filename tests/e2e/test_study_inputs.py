@@ -48,6 +48,18 @@ def compiled(out: Path, plane: str) -> Path:
         ({"base": {"mask-bits": "1100"}}, "mask_bits: expected 0 <= bits <= 24, found 1100"),
         ({"base": {"mask-bits": "-3"}}, "mask_bits: expected 0 <= bits <= 24, found -3"),
         ({"base": {"defocus": "nan"}, "path": "wave"}, "aberration 4: expected a finite"),
+        ({"base": {"background": "9"}}, "background: expected finite photons beside it"),
+        ({"base": {"laser-noise": "0.3"}}, "laser_noise: expected 0 <= laser_noise < 0.2"),
+        ({"base": {"speckle": "-1"}}, "speckle: expected 0 <= speckle < inf full scales"),
+        ({"base": {"nonuniformity": "1"}}, "nonuniformity: expected 0 <= prnu < 1"),
+        ({"base": {"fill-factor": "0"}}, "fill_factor: expected 0 < fill_factor <= 1"),
+        ({"base": {"crosstalk": "-1"}}, "crosstalk: expected 0 <= crosstalk < inf mask pix"),
+        ({"base": {"rotation": "0.01"}}, "rotation: the fast path has no closed form"),
+        ({"base": {"magnification": "3"}}, "magnification: expected 0.5 <= magnification <="),
+        (
+            {"base": {"photons": "1e3", "background": "5e3", "full-well": "8e3"}},
+            r"full_well: expected 4 x photons \+ background <= full_well",
+        ),
         ({"curves": {"photons": ["10", "1e1"]}}, "photons: the value 10.0 is given twice"),
         ({"seed": -1}, "seed: expected >= 0, found -1"),
         ({"setup": "catalogue-1080p-60", "reference_ms": 0.0}, "reference-ms: expected 0 <"),
@@ -257,3 +269,39 @@ def one_of_the_built_in() -> str:
 def test_a_set_up_file_that_is_not_there_is_refused(bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"mine\.toml cannot be read"):
         simulate(bundle, Study(setup=str(tmp_path / "mine.toml")), SilentProgress())
+
+
+def test_what_the_light_and_the_mask_do_can_be_asked_for(bundle: Path) -> None:
+    """Strong disturbances cost answers, each by itself; weak ones together hardly any."""
+    weak = {"photons": "1e4", "background": "100", "speckle": "1e-7", "laser-noise": "1e-3"}
+    weak |= {"nonuniformity": "1e-3", "crosstalk": "0.01"}
+    asked = Study(
+        data=DATA,
+        count=30,
+        base=weak,
+        curves={
+            "background": ["1e8"],
+            "speckle": ["0.3"],
+            "nonuniformity": ["0.9"],
+            "fill-factor": ["0.9"],
+            "crosstalk": ["0.9"],
+        },
+    )
+    found = simulate(bundle, asked, SilentProgress())
+    base, *strong = found["points"]
+    assert base["accuracy"] > 0.6
+    for point in strong:
+        assert point["accuracy"] < base["accuracy"] - 0.2, point["axis"]
+    text = text_of_simulation(found)
+    assert "laser noise" in text
+    said = "not in this table: background, crosstalk, laser-noise, nonuniformity, speckle"
+    assert said in text
+
+
+def test_points_keep_their_keys_when_fields_are_added() -> None:
+    """Literal text: results and seeds of earlier sweeps go by it."""
+    old = '{"adc_bits":0,"defocus":0.0,"display_bits":0,"mask_bits":0,"photons":9.0,'
+    assert studied.Point(photons=9.0).key == old + '"read_noise":0.0,"shift":0.0}'
+    more = studied.Point(photons=9.0, fill_factor=0.9, full_well=40.0)
+    assert '"fill_factor":0.9' in more.key
+    assert '"full_well":40.0' in more.key
