@@ -51,6 +51,7 @@ KEYS: dict[str, dict[str, tuple[str, bool]]] = {
         "read_noise": ("count", False),
         "dark_current": ("current", False),
         "quantum_efficiency": ("ratio", False),
+        "nonuniformity": ("ratio", False),
         "power": ("power", False),
     },
     "laser": {"wavelength": ("length", True), "wall_plug": ("ratio", True)},
@@ -238,6 +239,6 @@ def camera_of(part: Component) -> Camera:
     """
     if part.kind != "camera":
         raise DeviceFileError(f"{part.kind} {part.name}: expected a camera")
-    optional = ("quantum_efficiency", "read_noise", "dark_current")
+    optional = ("quantum_efficiency", "read_noise", "dark_current", "nonuniformity")
     known = {k: part.si(k) for k in optional if k in part.quantities}
     return Camera(full_well=part.si("full_well"), adc_bits=int(part.si("bits")), **known)

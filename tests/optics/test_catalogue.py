@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from edgevit.sim4f.catalogue import (
     KEYS,
+    Quantity,
     camera_of,
     component,
     modulator_of,
@@ -51,6 +53,11 @@ def test_modulators_and_cameras_become_pixels() -> None:
     assert component("modulator", "ti-dlp9500").si("frame_rate") == 23148
     camera = camera_of(component("camera", "sony-imx420"))
     assert (camera.full_well, camera.read_noise, camera.adc_bits) == (24000, 6.2, 12)
+    assert camera.nonuniformity == 0
+    figure = Quantity(0.01, "a data sheet", True)
+    part = component("camera", "sony-imx420")
+    known = replace(part, quantities={**part.quantities, "nonuniformity": figure})
+    assert camera_of(known).nonuniformity == 0.01
 
 
 def test_units_are_converted() -> None:
