@@ -203,6 +203,7 @@ class MixExperts:
         linear: Of a fitted router ``[d]``; scores of the tokens ``[t]`` of a random one.
         square: Of a fitted router ``[d]``, or ``None``.
         narrow: Whether the multiplication expert's weights are int8.
+        least: Their smallest scale.
         detail: For the report.
     """
 
@@ -219,6 +220,7 @@ class MixExperts:
     linear: Array | None = None
     square: Array | None = None
     narrow: bool = False
+    least: float = 0.0
     detail: str = ""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from edgevit.passes.compensated_rounding import Order, compensated_in, expected_
 from edgevit.passes.facts import Array
 from edgevit.passes.mixture_sites import Layer, Site
 from edgevit.passes.shift_rounding import Form, shift_grid
+from edgevit.quantization import SMALLEST_SCALE
 
 __all__ = ["Shifted", "apply", "errors", "int8_layer", "multiplied", "shifted"]
 
@@ -60,12 +61,19 @@ class Shifted:
         return Layer((self.q * self.scale).astype(np.float32), self.bias)
 
 
-def shifted(site: Site, x: Array, terms: int) -> tuple[Shifted, ...]:
-    """The layers of a site as shifts, fitted to its tokens ``[n, d]``, biases too."""
+def shifted(site: Site, x: Array, terms: int, least: float = 0.0) -> tuple[Shifted, ...]:
+    """The layers of a site as shifts, fitted to its tokens ``[n, d]``, biases too.
+
+    Args:
+        site: The layers.
+        x: Its tokens.
+        terms: Of a weight.
+        least: Smallest scale that the artifact can hold.
+    """
     made: list[Shifted] = []
     seen = x
     for layer in site.layers:
-        q, scale = _codes(layer.weight, terms, seen)
+        q, scale = _codes(layer.weight, terms, seen, least)
         dense = (q * scale).astype(np.float32)
         # What the mean token loses: E[W x] - E[Q x], both on what reaches this layer.
         wanted = x.mean(0) if seen is x else _inner(site, x).mean(0)
@@ -83,13 +91,14 @@ def _inner(site: Site, x: Array) -> Array:
     return ACTIVATE[site.activation](x @ first.weight + first.bias).astype(np.float32)
 
 
-def _codes(weight: Array, terms: int, x: Array) -> tuple[Array, Array]:
+def _codes(weight: Array, terms: int, x: Array, least: float) -> tuple[Array, Array]:
     """Sums of terms in which later inputs make good for the error of earlier ones.
 
     Args:
         weight: ``[d, m]``.
         terms: Of a weight.
         x: What the layer sees, ``[n, d]``; its mean is the bias's to correct.
+        least: Smallest scale; the power of two above it is taken.
 
     Returns:
         int32 ``[d, m]`` and a power of two for each output.
@@ -100,9 +109,11 @@ def _codes(weight: Array, terms: int, x: Array) -> tuple[Array, Array]:
     target = weight.T[None].astype(np.float64)
     peak = np.abs(target).max(axis=2, keepdims=True)
     form = Form(terms, 4 * terms)
+    floor = float(2.0 ** np.ceil(np.log2(max(least, SMALLEST_SCALE))))
     best: tuple[Array, Array, Array] | None = None
     for finer in _FINER:
         grid = shift_grid(peak, form, finer)
+        grid = replace(grid, scale=np.maximum(grid.scale, floor))
         codes = compensated_in(target, grid, order)
         error = expected_error(target, codes, grid, hessian)[..., None]
         if best is None:
@@ -115,10 +126,11 @@ def _codes(weight: Array, terms: int, x: Array) -> tuple[Array, Array]:
     return best[1][0].T.astype(np.int32), best[2].reshape(-1).astype(np.float32)
 
 
-def multiplied(layer: Layer) -> tuple[Array, Array]:
+def multiplied(layer: Layer, least: float = 0.0) -> tuple[Array, Array]:
     """int8 codes ``[d, m]`` and scales ``[m]`` of a multiplication expert's weight."""
     peak = np.abs(layer.weight).max(axis=0)
     scale = np.where(peak > 0, peak / 127, 1.0).astype(np.float32)
+    scale = np.maximum(scale, np.float32(max(least, SMALLEST_SCALE)))
     return np.clip(np.rint(layer.weight / scale), -127, 127).astype(np.int8), scale
 
 
@@ -140,7 +152,7 @@ def errors(site: Site, expert: tuple[Layer, ...], x: Array) -> Array:
     return np.asarray(np.square(off).sum(axis=1, dtype=np.float64))
 
 
-def int8_layer(layer: Layer) -> Layer:
+def int8_layer(layer: Layer, least: float = 0.0) -> Layer:
     """A layer whose weight has 8 bits."""
-    codes, scale = multiplied(layer)
+    codes, scale = multiplied(layer, least)
     return Layer(codes * scale, layer.bias)

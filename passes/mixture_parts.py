@@ -60,7 +60,7 @@ def _multiply(op: Builder, site: Site, edit: MixExperts) -> list[ir.Value]:
     found = []
     for layer in site.layers:
         if edit.narrow:
-            codes, scale = multiplied(layer)
+            codes, scale = multiplied(layer, edit.least)
             stored = [op.constant(codes), op.constant(scale)]
             kept = {"axis": 1, "block_size": 0, "output_dtype": 0}
             shape, dtype = layer.weight.shape, ir.DataType.FLOAT

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import ClassVar
 
@@ -120,7 +120,7 @@ class Moe(CalibratedPass):
         seen = tokens_of(model, kept, context, str(self), self.samples)
         rng = np.random.default_rng(context.seed)
         for site, (x, of) in zip(kept, seen, strict=True):
-            edits.append(self.mixed(site, x, of, rng))
+            edits.append(self.mixed(site, x, of, rng, least_scale(context)))
         return tuple(edits)
 
     def _refusal(self, model: ir.Model, site: Site) -> str | None:
@@ -138,7 +138,9 @@ class Moe(CalibratedPass):
             )
         return None
 
-    def mixed(self, site: Site, x: Array, of: Array, rng: np.random.Generator) -> MixExperts:
+    def mixed(
+        self, site: Site, x: Array, of: Array, rng: np.random.Generator, least: float = 0.0
+    ) -> MixExperts:
         """The edit of one site.
 
         Args:
@@ -146,12 +148,13 @@ class Moe(CalibratedPass):
             x: Its calibration tokens ``[n, d]``.
             of: Which sample each is of.
             rng: Of a random router.
+            least: Smallest scale of codes.
         """
-        made = shifted(site, x, self.terms)
+        made = shifted(site, x, self.terms, least)
         dense = tuple(layer.dense() for layer in made)
         error = errors(site, dense, x)
         if self.expert == "int8":
-            own = tuple(int8_layer(layer) for layer in site.layers)
+            own = tuple(int8_layer(layer, least) for layer in site.layers)
             error = error - errors(site, own, x)
         linear: Array | None = None
         square: Array | None = None
@@ -170,7 +173,8 @@ class Moe(CalibratedPass):
         detail = (
             f"{capacity} of {site.tokens} tokens multiply{alike}{said}; {self._size(site)}"
         )
-        return _edit(site, self, made, capacity, linear, square, detail)
+        edit = _edit(site, self, made, capacity, linear, square, detail)
+        return replace(edit, least=least)
 
     def _size(self, site: Site) -> str:
         """Terms and bytes of the weights: both experts are kept."""
@@ -232,6 +236,16 @@ def _edit(
         narrow=options.expert == "int8",
         detail=detail,
     )
+
+
+def least_scale(context: Context) -> float:
+    """Of codes that the artifact can hold: see ``QuantScheme.least_scale``."""
+    target, precision = context.target, context.precision
+    if target is None or precision == "fp32":
+        return 0.0
+    schemes = target.quantization
+    held = [schemes[precision]] if precision in schemes else schemes.values()
+    return max((scheme.least_scale for scheme in held), default=0.0)
 
 
 def tokens_of(

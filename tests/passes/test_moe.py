@@ -13,12 +13,13 @@ import pytest
 from edgevit.edits import KeepFloat, MixExperts, dump, parse
 from edgevit.errors import UsageError
 from edgevit.passes.fit_router import captured
-from edgevit.passes.mixture_experts import Shifted, apply, errors
-from edgevit.passes.mixture_sites import sites
+from edgevit.passes.mixture_experts import Shifted, apply, errors, multiplied
+from edgevit.passes.mixture_sites import Layer, sites
 from edgevit.passes.moe import Moe
 from edgevit.passes.order import canonicalize
 from edgevit.pipeline import Context, parse_spec
 from edgevit.pipeline import build as build_pass
+from edgevit.target import load_target
 from tests.passes.harness import build, operators, run
 
 Array = np.ndarray[Any, Any]
@@ -228,3 +229,25 @@ def test_channels_of_zeros_and_of_denormals_stay_finite() -> None:
     assert (edit.scale >= np.finfo(np.float32).tiny).all()
     options.perform(model, (edit,))
     assert np.isfinite(run(model, next(iter(Samples(1))))[0]).all()
+
+
+def test_scales_are_what_the_device_can_hold() -> None:
+    """In float16, which ML programs have for scales, numbers below 2^-14 lose bits."""
+    held = weights()
+    held["w1"][:, :3] *= 1e-4
+    body = "h = MatMul (x, w1)\n y = Add (h, b1)"
+    signature = f"float[1,{TOKENS},{DIM}] x => float[1,{TOKENS},{HIDDEN}] y"
+    model = build(signature, body, {k: held[k] for k in ("w1", "b1")})
+    canonicalize(model)
+    options = Moe(sites="linear", expert="int8")
+    phone = load_target("iphone-npu")
+    for precision, limit in (("fp16", 2.0**-14), ("w8a8", 2.0**-14), ("fp32", 0.0)):
+        (edit,) = options.plan(model, Context(Samples(), phone, precision))
+        assert isinstance(edit, MixExperts)
+        assert edit.least == limit
+        _, stored = multiplied(Layer(held["w1"], held["b1"]), edit.least)
+        for scale in (edit.scale, stored):
+            assert (scale.min() < 2.0**-14) == (limit == 0)
+        assert (np.frexp(edit.scale)[0] == 0.5).all()  # powers of two
+        # Peaks of the three are about 1e-4: codes of a few units hold them.
+        assert np.abs(edit.q * edit.scale - held["w1"])[:, :3].max() <= 2.0**-13
