@@ -51,7 +51,7 @@ def text_of_simulation(found: Mapping[str, Any]) -> str:
         more = [key for key in _RARE if any(p[key] != _NONE.get(key, 0) for p in points)]
         head = (*_ALWAYS, *(_RARE[key] for key in more), "accuracy", "n")
         lines += ["", table(head, [_row(p, more) for p in points])]
-        lines.append(f"labels: {found['labels']}; +- is one standard error")
+        lines.append(f"labels: {found['labels']}; +- is one standard error (Wilson)")
     lines += [f"written: {path}" for path in found.get("pictures", ())]
     return "\n".join(lines)
 

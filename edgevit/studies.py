@@ -17,7 +17,7 @@ from edgevit.manifest import Manifest, TensorInfo
 from edgevit.preprocess import Preprocess
 from edgevit.registry import nearest
 
-__all__ = ["AXES", "Labeled", "grid", "labeled", "parse_axes"]
+__all__ = ["AXES", "Labeled", "grid", "labeled", "parse_axes", "standard_error"]
 
 Array = np.ndarray[Any, Any]
 # Option -> (field of the optical study's Point, kind of number).
@@ -39,6 +39,20 @@ AXES: Mapping[str, tuple[str, type]] = {
     "rotation": ("rotation", float),
     "magnification": ("magnification", float),
 }
+
+
+def standard_error(right: int, samples: int) -> float:
+    """Of a share: half of Wilson's interval of one deviation (J. Am. Stat. Assoc. 22, 1927).
+
+    The binomial ``sqrt(p (1 - p) / n)`` to first order in 1 / n, and not zero where every
+    answer is right, or none: ``1 / (2 (n + 1))``.
+
+    Args:
+        right: Of the samples, 0 to ``samples``.
+        samples: At least 1.
+    """
+    share = right / samples
+    return math.sqrt(share * (1 - share) / samples + 1 / (4 * samples**2)) / (1 + 1 / samples)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from edgevit.front import front_of, text_of_front
 from edgevit.progress import Progress
 from edgevit.report import table
 from edgevit.simulate import CALIBRATION
-from edgevit.studies import grid, labeled, numbers
+from edgevit.studies import grid, labeled, numbers, standard_error
 
 __all__ = ["Sweep", "finished", "run_task", "sweep", "tasks_of", "text_of_sweep"]
 
@@ -334,9 +333,8 @@ def _summed(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         total["right"] += row["right"]
         total["samples"] += row["samples"]
     for total in sums.values():
-        share = total["right"] / total["samples"]
-        total["accuracy"] = share
-        total["standard_error"] = math.sqrt(share * (1 - share) / total["samples"])
+        total["accuracy"] = total["right"] / total["samples"]
+        total["standard_error"] = standard_error(total["right"], total["samples"])
     return list(sums.values())
 
 

@@ -21,6 +21,7 @@ from edgevit.sim4f.moves import moved_shape
 from edgevit.sim4f.prepared import Prepared
 from edgevit.sim4f.program import Optical, frame_count
 from edgevit.sim4f.wave import WaveProduct
+from edgevit.studies import standard_error
 from edgevit.targets.optical.device import PEDESTAL, Point, effects_of
 
 __all__ = [
@@ -57,8 +58,8 @@ class Outcome:
 
     @property
     def standard_error(self) -> float:
-        """Of the share, binomial."""
-        return math.sqrt(self.accuracy * (1 - self.accuracy) / self.samples)
+        """Of the share, not zero where all or none are right; see ``studies``."""
+        return standard_error(self.right, self.samples)
 
     def __add__(self, other: Outcome) -> Outcome:
         return Outcome(self.right + other.right, self.samples + other.samples)

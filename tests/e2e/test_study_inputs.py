@@ -14,7 +14,7 @@ from edgevit.errors import InputError, UsageError
 from edgevit.progress import SilentProgress
 from edgevit.simtext import text_of_simulation
 from edgevit.simulate import Pictures, Study, simulate
-from edgevit.studies import parse_axes
+from edgevit.studies import parse_axes, standard_error
 from edgevit.sweep import Sweep, finished, sweep, tasks_of
 from edgevit.targets.optical import study as studied
 from tests.support.cli import FIXTURES, PREPROCESS, edgevit
@@ -305,3 +305,12 @@ def test_points_keep_their_keys_when_fields_are_added() -> None:
     more = studied.Point(photons=9.0, fill_factor=0.9, full_well=40.0)
     assert '"fill_factor":0.9' in more.key
     assert '"full_well":40.0' in more.key
+
+
+@pytest.mark.parametrize(("right", "samples"), [(0, 50), (50, 50), (37, 50), (1, 1)])
+def test_a_standard_error_is_half_of_wilsons_interval(right: int, samples: int) -> None:
+    """Its ends solve ``(share - p)^2 = p (1 - p) / n``."""
+    share = right / samples
+    low, high = sorted(np.roots([1 + 1 / samples, -(2 * share + 1 / samples), share**2]).real)
+    assert standard_error(right, samples) == pytest.approx((high - low) / 2, rel=1e-6)
+    assert standard_error(right, samples) > 0
