@@ -50,7 +50,7 @@ def apply_shifts(model: ir.Model, edits: Sequence[Edit], rule: str) -> Outcome:
         _replace(model, node, edit, packed, weight.shape, rule)
         changes.append(Change(rule, edit.value, edit.detail))
     each = (Note(e.value, e.detail) for e in shifts if e.detail)
-    notes = (_summary(sizes), *_energy(model), *each) if sizes else ()
+    notes = (_summary(sizes), *_energy(model), *each, *rest.notes) if sizes else rest.notes
     return Outcome(model, bool(changes), tuple(changes), rest.refusals, notes)
 
 

@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from edgevit.edits import Edit, KeepFloat, ReplaceConstant, ShiftWeight
+from edgevit.edits import Edit, KeepFloat, Remark, ReplaceConstant, ShiftWeight
 from edgevit.errors import UsageError
 from edgevit.model import constant
 from edgevit.passes.apply_shifts import apply_shifts
@@ -156,7 +156,7 @@ class ShiftAdd(CalibratedPass):
             rounded = self._in_order(model, layers, chosen, context, least)
         for layer in layers:
             edits += _edits(layer, chosen[layer.name], rounded[layer.name])
-        return tuple(edits)
+        return (*self._unread(layers), *edits)
 
     def _in_order(
         self,
@@ -198,9 +198,13 @@ class ShiftAdd(CalibratedPass):
                     f"{self.name}: {field} is {getattr(self, field)!r}",
                     hint="it can be: " + ", ".join(known),
                 )
-        if self.damping <= 0 or self.sweeps < 0 or self.samples < 1 or self.rows < 1:
+        if not 0 < self.damping < np.inf or not self.ridge < np.inf:
             raise UsageError(
-                f"{self.name}: damping, samples and rows are positive, sweeps is not negative"
+                f"{self.name}: damping and ridge are numbers, damping a positive one"
+            )
+        if self.sweeps < 0 or self.samples < 1 or self.rows < 1:
+            raise UsageError(
+                f"{self.name}: samples and rows are positive, sweeps is not negative"
             )
         for text in (self.terms, self.conv or self.terms, *self._own().values()):
             self._parsed(text)
@@ -223,6 +227,13 @@ class ShiftAdd(CalibratedPass):
         """Pattern -> form of single layers."""
         items = (item.rpartition(":") for item in self.layers.split(";") if item)
         return {pattern: form for pattern, _, form in items}
+
+    def _unread(self, layers: Sequence[ChannelLayer]) -> Iterator[Remark]:
+        """Forms of layers that are not there, most likely by a slip of the pen."""
+        names = [name for layer in layers for name in _names(layer)]
+        for pattern in self._own():
+            if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
+                yield Remark(f"no layer of shifts is called {pattern!r}: its form is not used")
 
     def _parsed(self, text: str) -> tuple[Form, ...]:
         free = self.scale == "free"

@@ -378,6 +378,9 @@ def test_missing_calibration_says_what_to_give() -> None:
         ({"budget": 1.5}, "need a budget"),
         ({"sweeps": -1}, "sweeps is not negative"),
         ({"damping": 0.0}, "damping"),
+        ({"damping": float("nan")}, "damping"),
+        ({"damping": float("inf")}, "damping"),
+        ({"ridge": float("nan")}, "ridge"),
     ],
 )
 def test_options_that_mean_nothing_are_refused(options: dict[str, object], said: str) -> None:
@@ -385,6 +388,14 @@ def test_options_that_mean_nothing_are_refused(options: dict[str, object], said:
     model = linear(rng)
     with pytest.raises(UsageError, match=said.replace("|", "\\|")):
         ShiftAdd(**options).plan(model, sampled(model, rng))  # type: ignore[arg-type]
+
+
+def test_a_form_for_no_layer_is_said() -> None:
+    model = linear(np.random.default_rng(17))
+    p = ShiftRound(terms="1", layers="p*:2;quantized*:3")
+    outcome = p.perform(model, p.plan(model, NO_CONTEXT))
+    said = [n.text for n in outcome.notes if "is called" in n.text]
+    assert said == ["no layer of shifts is called 'quantized*': its form is not used"]
 
 
 def test_choices_without_data_are_refused() -> None:
