@@ -21,6 +21,7 @@ __all__ = [
     "LowerOptions",
     "Lowered",
     "Merging",
+    "Placing",
     "Resolving",
     "Tuning",
 ]
@@ -98,6 +99,14 @@ class Foreign(Protocol):
 
     def foreign(self, target: Target) -> str | None:
         """Why artifacts for the target do not run here; ``None`` if they do."""
+
+
+@runtime_checkable
+class Placing(Protocol):
+    """What a backend may do besides: know which unit it gives a node to."""
+
+    def unit(self, node: ir.Node, target: Target) -> str:
+        """Of a canonical node, as placement rules name it; rules of others do not hold."""
 
 
 @runtime_checkable

@@ -8,6 +8,8 @@ from types import MappingProxyType
 
 import onnx_ir as ir
 
+from edgevit import registry
+from edgevit.backend import Placing
 from edgevit.target import PlacementRule, Target
 
 __all__ = ["Placement", "place"]
@@ -45,6 +47,8 @@ def place(
 ) -> tuple[Placement, ...]:
     """Apply the target's rules to every node, the first that matches decides.
 
+    Where the backend knows the unit, only rules of that unit match.
+
     Args:
         model: Canonical model.
         target: Whose rules; without rules it has one kind of unit, and the result is empty.
@@ -58,7 +62,20 @@ def place(
     )
     if not target.placement:
         return ()
-    return tuple(_place(node, rules, stored) for node in model.graph)
+    backend = registry.load("backends", target.backend)()
+    return tuple(
+        _place(node, _held(rules, backend, node, target), stored) for node in model.graph
+    )
+
+
+def _held(
+    rules: tuple[PlacementRule, ...], backend: object, node: ir.Node, target: Target
+) -> tuple[PlacementRule, ...]:
+    """Rules of the unit that the backend names, if it knows."""
+    if not isinstance(backend, Placing):
+        return rules
+    unit = backend.unit(node, target)
+    return tuple(rule for rule in rules if rule.unit == unit)
 
 
 def _place(

@@ -12,7 +12,14 @@ from edgevit.targets.optical.setting import setting
 from edgevit.targets.optical.sites import attention_layers, attention_refusal, layer_of
 from edgevit.targets.optical.strips import cuts
 
-__all__ = ["misfit"]
+__all__ = ["lit", "misfit"]
+
+
+def lit(node: ir.Node, target: Target) -> bool:
+    """Whether frames compute a canonical node, or the products that it is made of."""
+    if node.op_type == "Attention" and not node.domain:
+        return True
+    return layer_of(node) is not None or cuts(node, setting(target).plane) is not None
 
 
 def misfit(node: ir.Node, target: Target) -> str | None:

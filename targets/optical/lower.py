@@ -19,7 +19,7 @@ class OpticalBackend:
     """Schedules products into frames of a 4f correlator; see ``edgevit.backend.Backend``.
 
     Everything else runs in ordinary electronics, as ONNX parts inside of the artifact: no
-    operator is refused, and placement says what light computes.
+    operator is refused, and ``unit`` says what light computes.
     """
 
     name: ClassVar[str] = "optical"
@@ -36,6 +36,14 @@ class OpticalBackend:
 
         reason = OnnxBackend().unsupported(node, target, precision)
         return reason if reason is not None else misfit(node, target)
+
+    def unit(self, node: ir.Node, target: Target) -> str:
+        """Light takes layers, attention for its products, and convolutions cut into strips."""
+        from edgevit.targets.onnx.lower import OnnxBackend
+        from edgevit.targets.optical.fit import lit
+
+        refused = OnnxBackend().unsupported(node, target, target.default_precision)
+        return "OPTICS" if refused is None and lit(node, target) else "CPU"
 
     def arithmetic(self, precision: str) -> Arithmetic:
         """The ideal device loses nothing: float32 throughout."""

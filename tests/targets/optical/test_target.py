@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from benchmarks.optical_exactness import find, images, opened
@@ -15,10 +16,12 @@ from edgevit.bundle import Part
 from edgevit.errors import ArtifactError, InputError
 from edgevit.loading import load
 from edgevit.partition import coverage
+from edgevit.placement import place
 from edgevit.reference import run_reference
 from edgevit.sim4f.program import Electronic, Optical
 from edgevit.target import load_target
 from edgevit.targets.optical.artifact import program_of
+from edgevit.targets.optical.lower import OpticalBackend
 
 LIMIT = 1e-4
 TARGET = "optical-4f:plane=256x256"
@@ -83,6 +86,46 @@ def test_light_takes_every_product_and_nothing_else(network: tuple[str, Any]) ->
     assert len(program.optical) == sum(counted.values()) + 2 * attention
     assert any(isinstance(s, Electronic) for s in program.steps)
     assert all(isinstance(s, Optical | Electronic) for s in program.steps)
+
+
+def lit(model: Any, target: str = TARGET) -> tuple[set[str], set[str]]:
+    """Values that placement gives to light, and those that steps of light are named after."""
+    placed = place(model, load_target(target))
+    made = lowered_of(model, target)
+    steps = {step.name for step in program_of(made.files, made.part.artifact).optical}
+    return {p.node for p in placed if p.unit == "OPTICS"}, steps & {p.node for p in placed}
+
+
+def test_placement_is_what_light_computes(network: tuple[str, Any]) -> None:
+    placed, computed = lit(network[1])
+    assert placed == computed
+    assert placed
+
+
+def products() -> Any:
+    """``x W`` is a layer; ``V x`` has its stored operand on the left: electronics."""
+    x = ir.val("x", ir.DataType.FLOAT, [4, 4])
+    w = ir.val("w", ir.DataType.FLOAT, [4, 4])
+    w.const_value = ir.tensor(np.eye(4, dtype=np.float32), name="w")
+    right = ir.node("MatMul", [x, w], name="right")
+    left = ir.node("MatMul", [w, right.outputs[0]], name="left")
+    for node, name in ((right, "right"), (left, "left")):
+        out = node.outputs[0]
+        out.name, out.shape, out.dtype = name, ir.Shape([4, 4]), ir.DataType.FLOAT
+    graph = ir.Graph(
+        [x], [left.outputs[0]], nodes=[right, left], initializers=[w], name="g",
+        opset_imports={"": 20},
+    )  # fmt: skip
+    return ir.Model(graph, ir_version=10)
+
+
+def test_a_product_that_stays_electronic_is_not_placed_on_light(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert lit(products()) == ({"right"}, {"right"})
+    # An answer that goes by the operator's name is wrong.
+    monkeypatch.setattr(OpticalBackend, "unit", lambda *_: "OPTICS")
+    assert lit(products()) == ({"left", "right"}, {"right"})
 
 
 def test_replaying_reads_what_is_fed(network: tuple[str, Any], tmp_path: Path) -> None:
