@@ -44,6 +44,7 @@ __all__ = [
     "Shaped",
     "failed_gate",
     "manifest",
+    "meant_to_differ",
     "parity_json",
     "records",
     "result",
@@ -356,6 +357,14 @@ def _came_quantized(made: Made) -> bool:
     return any(n.op_type == "QuantizeLinear" for n in made.first.source.model.graph)
 
 
+def meant_to_differ(precision: str, passes: tuple[PassEntry, ...]) -> str:
+    """What to do where a pass changes the function, and limits are those of rounding."""
+    names = ", ".join(p.spec for p in passes if p.effect != "exact" and p.changed)
+    if precision not in ("fp32", "fp16") or not names:
+        return ""
+    return f"; {names}: not exact, so say in the recipe's [budget] what it may cost"
+
+
 def failed_gate(made: Made, found: Manifest, kept: Path | None) -> GateError:
     """The error of a compile whose verification failed: what, where, by how much."""
     parity = made.parity
@@ -380,6 +389,7 @@ def failed_gate(made: Made, found: Manifest, kept: Path | None) -> GateError:
             "; the model quantizes activations, and integer kernels tip other ties than "
             "floats do: compile it with --precision w8a8"
         )
+    where += meant_to_differ(found.precision, found.passes)
     error = GateError("verification failed: " + "; ".join(lines), hint=where)
     error.result = result(made, found, kept, 0.0)
     return error

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 import edgevit
+from edgevit.describe import meant_to_differ
 from edgevit.errors import ArtifactError
+from edgevit.manifest import PassEntry
 from tests.support.cli import FIXTURES, Ran, install_silence
 from tests.support.cli import edgevit as run_edgevit
 
@@ -37,6 +39,17 @@ def test_a_failed_gate_is_exit_1_with_the_figures(strict: tuple[Ran, Path]) -> N
     figure = ran.result["parity"]["max_rel"]
     assert figure["pass"] is False
     assert figure["value"] > 0
+
+
+def test_a_pass_that_changes_the_function_is_named_and_a_budget_asked_for() -> None:
+    """Limits of fp32 are those of rounding, which a mixture of experts cannot keep."""
+    exact = PassEntry("fold-affine", "exact", 3, ())
+    mixed, idle = (PassEntry("moe{share=0.4}", "calibrated", n, ()) for n in (2, 0))
+    said = meant_to_differ("fp32", (exact, mixed))
+    assert "moe{share=0.4}: not exact" in said
+    assert "[budget]" in said
+    assert meant_to_differ("fp32", (exact, idle)) == ""
+    assert meant_to_differ("w8a8", (exact, mixed)) == ""
 
 
 def test_only_the_failed_bundle_is_kept(strict: tuple[Ran, Path]) -> None:
