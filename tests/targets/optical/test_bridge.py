@@ -13,8 +13,11 @@ from edgevit.sim4f.camera import Camera
 from edgevit.sim4f.effects import Effects
 from edgevit.sim4f.fast import FastProduct
 from edgevit.sim4f.modulator import Modulator
+from edgevit.sim4f.program import Optical
 from edgevit.sim4f.wave import WaveProduct
-from tests.targets.optical.layers import MAPPED, SIGNS, Array, error, mapped
+from edgevit.targets.optical.planner import Goal, choose
+from edgevit.targets.optical.sites import attention_layers
+from tests.targets.optical.layers import MAPPED, SIGNS, Array, Case, error, mapped
 
 # A variance estimated from n samples is off by sqrt(2 / n), of a ratio sqrt(4 / n): 1.4 % for
 # the short run, for which three of them are allowed; 0.2 % for the long one, for which five.
@@ -52,8 +55,34 @@ def residuals(product: Any, step: Any, made: Any, samples: int) -> Array:
     return np.asarray((found - made.exact) / np.abs(made.exact).max())
 
 
-def both(name: str, effects: Effects, samples: int) -> tuple[Array, Array]:
-    made, step = mapped(name)
+# Operator class -> light, and signs where they are not homodyne.
+CLASSES = {
+    "one-shot": ("bright", "homodyne"),
+    "channel-tile": ("dim", "homodyne"),
+    "valid-tile": ("dim", "homodyne"),
+    "depthwise": ("dim", "homodyne"),
+    "patches": ("bright", "homodyne"),
+    "shared-kernel": ("dim", "homodyne"),
+    "attention": ("bright", "homodyne"),
+    "channel-tile, amplitude": ("dim", "amplitude"),
+    "one-shot, amplitude": ("bright", "amplitude"),
+}
+
+
+def attention() -> tuple[Case, Optical]:
+    """The scores of two heads: a computed kernel in the mask."""
+    shape = (1, 2, 9, 5)
+    x, k = (np.random.default_rng(8).standard_normal((2, *shape))).astype(np.float32)
+    layer = attention_layers([shape, shape, shape])[0]
+    step = replace(choose(layer, (18, 30), SIGNS["homodyne"], Goal()), name="y", source="x")
+    exact = x.astype(float) @ k.astype(float).swapaxes(-1, -2)
+    return Case(layer, x, k, exact), step
+
+
+def both(
+    name: str, effects: Effects, samples: int, signs: str = "homodyne"
+) -> tuple[Array, Array]:
+    made, step = attention() if name == "attention" else mapped(name, signs)
     full = {"y": float(np.abs(made.exact).max())}
     seeds = (np.random.default_rng(s) for s in (11, 12))
     fast = FastProduct(made.shapes, effects, next(seeds), full)
@@ -68,9 +97,9 @@ def both(name: str, effects: Effects, samples: int) -> tuple[Array, Array]:
 def test_noise_has_one_distribution(samples: int, limit: float) -> None:
     """Mean and variance (within 1 % in the long run), Kolmogorov-Smirnov with Holm's rule."""
     values = []
-    for name in ("one-shot", "channel-tile", "valid-tile", "depthwise", "patches"):
-        light = LIGHT["bright" if name in ("one-shot", "patches") else "dim"]
-        fast, wave = both(name, Effects(photons=light, camera=CAMERA), samples)
+    for name, (light, signs) in CLASSES.items():
+        effects = Effects(photons=LIGHT[light], camera=CAMERA)
+        fast, wave = both(name.partition(",")[0], effects, samples, signs)
         spread = float(wave.std())
         assert spread > 1e-3
         assert abs(fast.mean() - wave.mean()) < limit * spread
