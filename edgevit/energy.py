@@ -201,6 +201,11 @@ def accounts(found: Sequence[Site]) -> tuple[tuple[Account, ...], tuple[Site, ..
     return tuple(rows), tuple(left)
 
 
+def _number(energy: float, whole: float) -> str:
+    """Tenths, or three digits where the whole is so small that tenths say nothing."""
+    return f"{energy:.1f}" if whole >= 100 else f"{energy:.3g}"
+
+
 def text_of_accounts(found: Sequence[Site]) -> list[str]:
     """The rows as lines; the first names what is counted."""
     rows, left = accounts(found)
@@ -210,11 +215,11 @@ def text_of_accounts(found: Sequence[Site]) -> list[str]:
         "(arithmetic + traffic): the accelerator and constants of ShiftAddViT's release, "
         "45 nm; not a measurement"
     ]
-    lines += [
-        f"{r.name}: {r.energy.arithmetic:.1f} + {r.energy.traffic:.1f} = {r.energy.total:.1f}"
-        f" ({100 * (1 - r.energy.total / whole):+.1f} % saved)"
-        for r in rows
-    ]
+    for r in rows:
+        parts = (r.energy.arithmetic, r.energy.traffic, r.energy.total)
+        arithmetic, traffic, total = (_number(part, whole) for part in parts)
+        saved = 100 * (1 - r.energy.total / whole)
+        lines.append(f"{r.name}: {arithmetic} + {traffic} = {total} ({saved:+.1f} % saved)")
     if left:
         lines.append(f"{len(left)} layers fit the modelled array in no tiling: not counted")
     return lines

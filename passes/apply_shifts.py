@@ -57,12 +57,16 @@ def apply_shifts(model: ir.Model, edits: Sequence[Edit], rule: str) -> Outcome:
 def _summary(sizes: Sequence[tuple[int, Packed]]) -> Note:
     count = sum(size for size, _ in sizes)
     terms = sum(size * packed.terms for size, packed in sizes) / count
-    stored = sum(packed.nbytes for _, packed in sizes) / 1e6
+    stored = sum(packed.nbytes for _, packed in sizes)
     text = (
-        f"{len(sizes)} layers of shifts, {terms:.2f} terms a weight: {4 * count / 1e6:.3f} MB "
-        f"of float32 weights, {stored:.3f} MB as packed codes"
+        f"{len(sizes)} layers of shifts, {terms:.2f} terms a weight: {_size(4 * count)} "
+        f"of float32 weights, {_size(stored)} as packed codes"
     )
     return Note("", text)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.3f} MB" if count >= 1e5 else f"{count:,} bytes"
 
 
 def _energy(model: ir.Model) -> list[Note]:

@@ -280,7 +280,7 @@ def test_the_report_says_how_products_are_computed() -> None:
     for name, p in (("narrow", ShiftRound()), ("wide", ShiftRound(wide=True))):
         model = build("float[2,16] x => float[2,4] y", body, constants)
         outcome = p.perform(model, p.plan(model, NO_CONTEXT))
-        assert "MB of float32 weights" in outcome.notes[0].text
+        assert "256 bytes of float32 weights" in outcome.notes[0].text
         said[name] = UnpackShifts().call(model).changes[0].detail
     assert "int8 codes on 8-bit activations: sums within" in said["narrow"]
     assert "float32 products within the rounding of sums" in said["wide"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -78,3 +79,11 @@ def test_the_text_has_the_int8_row_and_says_what_it_is() -> None:
     assert any(line.startswith("int8: ") for line in text)
     assert "not a measurement" in text[0]
     assert "1 layers fit the modelled array in no tiling" in text[-1]
+
+
+def test_small_networks_have_figures_too() -> None:
+    """Tenths of a microjoule would be zeros in every row."""
+    lines = text_of_accounts([Site("s", "MatMul", 5, 16, 12)])
+    (int8,) = (line for line in lines if line.startswith("int8:"))
+    arithmetic, traffic, total = re.findall(r"[0-9.e-]+(?= [+=(])", int8)
+    assert 0 < float(arithmetic) < float(traffic) < float(total) < 0.1
