@@ -68,7 +68,7 @@ def samples_file(case: Case, count: int) -> Path:
         for at, image in enumerate(case.images("train", count)):
             many[at] = image
         beside = path.with_suffix(".part.npz")
-        np.savez(beside, **{name: many})
+        np.savez(beside, allow_pickle=False, **{str(name): many})
         beside.replace(path)
     return path
 

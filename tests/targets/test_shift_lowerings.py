@@ -208,7 +208,8 @@ def test_coreml_computes_the_integer_sums(wide: bool, tmp_path: Path) -> None:
 
 def _absolute(drawn: Drawn) -> Array:
     """``sum |w|`` of every channel."""
-    return np.abs(decoded(drawn.packed)).sum(axis=0) * drawn.factors / READ
+    total: Array = np.abs(decoded(drawn.packed)).sum(axis=0) * drawn.factors / READ
+    return total
 
 
 def run_package(lowered: Any, x: Array, folder: Path) -> Array:

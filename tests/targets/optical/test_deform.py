@@ -13,7 +13,7 @@ from edgevit.sim4f.deform import shown_mask
 from edgevit.sim4f.effects import Effects
 from edgevit.sim4f.errors import ParameterError
 from edgevit.sim4f.fast import FastProduct
-from edgevit.sim4f.modulator import Modulator, double_phase
+from edgevit.sim4f.modulator import Modulator, double_phase, realize
 from edgevit.sim4f.offload import Accelerator, OffloadedWave
 from edgevit.sim4f.wave import WaveProduct
 from tests.targets.optical.layers import Array, error, mapped
@@ -138,7 +138,7 @@ def test_mutants_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
         m.setattr(deform, "active_width", lambda fill: fill)
         assert narrow_error((27 / 45) ** 2) > 0.01
     with monkeypatch.context() as m:
-        right = deform.realize
+        right = realize
 
         def of_light(modulator: Modulator, wanted: Array, *, crosstalk: float) -> Any:
             shown = right(modulator, wanted)
