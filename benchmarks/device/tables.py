@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.corpus.store import CorpusUnavailableError
-from benchmarks.device.cases import ENGINES, Engine, models
+from benchmarks.device.cases import ENGINES, Engine, models, runs
 from benchmarks.device.measure import Device, Row, measure
 from edgevit.report import table
 
@@ -74,7 +74,7 @@ def run(what: str, prepare: Callable[[], Device], engines: Sequence[str]) -> int
         cases = models(options.models)
         device = prepare()
         for case in cases:
-            for engine in _chosen(options.engines):
+            for engine in (e for e in _chosen(options.engines) if runs(case, e)):
                 sys.stderr.write(f"{case.name} on {engine.label}\n")
                 rows.append(measure(case, engine, device))
     except CorpusUnavailableError as e:

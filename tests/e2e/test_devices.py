@@ -13,7 +13,7 @@ import pytest
 from benchmarks.arm64 import root
 from benchmarks.corpus.store import ROOT, CorpusUnavailableError
 from benchmarks.device import tables
-from benchmarks.device.cases import ENGINES, models
+from benchmarks.device.cases import ENGINES, models, runs
 from benchmarks.device.measure import GATE, Device, judge_outputs, measure, strangers
 from edgevit.parity import Gate
 
@@ -56,6 +56,27 @@ def test_integers_are_judged_by_the_gate_of_the_bundle() -> None:
     found = [{"y": a["y"] * np.float32(1.1)} for a in outputs()]  # 20 dB
     assert judge_outputs(outputs(), found, Gate("sqnr_db", 19.9)).passed
     assert not judge_outputs(outputs(), found, Gate("sqnr_db", 20.1)).passed
+
+
+@pytest.mark.parametrize("sample", [0, 1])
+def test_integers_are_judged_by_all_samples_together(sample: int) -> None:
+    found = outputs()
+    found[sample]["y"] = found[sample]["y"] * np.float32(1.1)  # 20 dB of it
+    power = [float(np.sum(np.square(a["y"]))) for a in outputs()]
+    together = 20 + 10 * np.log10(sum(power) / power[sample])
+    assert judge_outputs(outputs(), found, Gate("sqnr_db", together - 0.01)).passed
+    assert not judge_outputs(outputs(), found, Gate("sqnr_db", together + 0.01)).passed
+    found[sample]["y"][0, 3] = np.nan
+    assert not judge_outputs(outputs(), found, Gate("sqnr_db", 0.0)).passed
+
+
+def test_recipes_run_where_samples_are_data() -> None:
+    fitted = next(e for e in ENGINES if e.recipe)
+    plain = next(e for e in ENGINES if not e.recipe)
+    noise, garments = models(["deit_tiny_ts"])[0], models(["fashion_vit_ts"])[0]
+    assert runs(garments, fitted)
+    assert not runs(noise, fitted)
+    assert runs(noise, plain)
 
 
 def test_no_outputs_at_all_fail() -> None:
