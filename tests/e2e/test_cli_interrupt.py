@@ -30,6 +30,8 @@ def _interrupt(folder: Path, step: str, number: signal.Signals) -> tuple[int, st
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # Shells start background jobs, and so their tests, with the signal ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stderr is not None
     said = ""
