@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from edgevit.targets.tvm.gpu.body import kept
 from edgevit.targets.tvm.gpu.device import Gpu
 from edgevit.targets.tvm.gpu.product import Product, tiling
-from edgevit.targets.tvm.kernels.batched import Batched, Matrices
+from edgevit.targets.tvm.kernels.batched import Batched, Matrices, offset
 from edgevit.targets.tvm.kernels.columns import Columns
 from edgevit.targets.tvm.kernels.conv import Conv
 from edgevit.targets.tvm.kernels.epilogue import Epilogue
@@ -44,8 +45,27 @@ def _finish(
     store(buffers[-1], place, made, 1)
 
 
+class _Tiles(ABC):
+    """A kernel whose blocks are tiles of a product."""
+
+    @property
+    @abstractmethod
+    def _product(self) -> Product:
+        """The product that the kernel is."""
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks."""
+        return self._product.blocks
+
+    @property
+    def threads(self) -> int:
+        """Threads of a block."""
+        return self._product.threads
+
+
 @dataclass(frozen=True)
-class GemmTiles:
+class GemmTiles(_Tiles):
     """A linear layer."""
 
     kernel: Gemm
@@ -58,16 +78,6 @@ class GemmTiles:
         return Product(
             1, one.rows, columns, one.depth, tiling(one.rows, columns, 1, self.gpu.units)
         )
-
-    @property
-    def blocks(self) -> int:
-        """Number of blocks."""
-        return self._product.blocks
-
-    @property
-    def threads(self) -> int:
-        """Threads of a block."""
-        return self._product.threads
 
     def write(self, buffers: Sequence[Any], block: Any, thread: Any) -> None:
         """Rows times packed panels."""
@@ -89,7 +99,7 @@ class GemmTiles:
 
 
 @dataclass(frozen=True)
-class ConvTiles:
+class ConvTiles(_Tiles):
     """A convolution: rows are output pixels, steps along K taps and channels."""
 
     kernel: Conv
@@ -102,16 +112,6 @@ class ConvTiles:
         depth = one.window.taps * one.channels
         tile = tiling(pixels, columns, one.groups, self.gpu.units)
         return Product(one.groups, pixels, columns, depth, tile)
-
-    @property
-    def blocks(self) -> int:
-        """Number of blocks."""
-        return self._product.blocks
-
-    @property
-    def threads(self) -> int:
-        """Threads of a block."""
-        return self._product.threads
 
     def write(self, buffers: Sequence[Any], block: Any, thread: Any) -> None:
         """Windows times packed panels, a group of channels after the other."""
@@ -140,17 +140,8 @@ class ConvTiles:
         )
 
 
-def _start(index: Any, sizes: Sequence[int], strides: Sequence[int]) -> Any:
-    total: Any = 0
-    for size, stride in zip(reversed(sizes), reversed(strides), strict=True):
-        if size > 1:
-            total = total + index % size * stride
-            index = index // size
-    return total
-
-
 @dataclass(frozen=True)
-class BatchedTiles:
+class BatchedTiles(_Tiles):
     """Products of matrices that are both computed at run time; the scratch is not used."""
 
     kernel: Batched
@@ -164,16 +155,6 @@ class BatchedTiles:
         along = one.b.column != 1
         return Product(outer, one.rows, one.columns, one.depth, tile, along)
 
-    @property
-    def blocks(self) -> int:
-        """Number of blocks."""
-        return self._product.blocks
-
-    @property
-    def threads(self) -> int:
-        """Threads of a block."""
-        return self._product.threads
-
     def write(self, buffers: Sequence[Any], block: Any, thread: Any) -> None:
         """Strided matrices, read where they lie."""
         one = self.kernel
@@ -182,7 +163,7 @@ class BatchedTiles:
         which, _, _ = self._product.place(block)
 
         def at(lies: Matrices, row: Any, column: Any) -> Any:
-            first = _start(which, one.batch, lies.batch)
+            first = offset(which, one.batch, lies.batch)
             return first + row * lies.row + column * lies.column
 
         def put(value: Any, row: Any, column: Any) -> None:

@@ -65,19 +65,24 @@ def _begin(rows: int, block: Any, thread: Any) -> tuple[Any, Any, Any, bool]:
     return row, thread % WARP, row < rows, rows % _ROWS != 0
 
 
-@dataclass(frozen=True)
-class NormRows:
-    """Layer and RMS normalization."""
+class _WarpRows:
+    """A kernel of rows, each of a warp."""
 
-    kernel: LayerNorm
-    gpu: Gpu
-
+    kernel: LayerNorm | RowSoftmax
     threads = _ROWS * WARP
 
     @property
     def blocks(self) -> int:
         """Number of blocks."""
         return -(-self.kernel.rows // _ROWS)
+
+
+@dataclass(frozen=True)
+class NormRows(_WarpRows):
+    """Layer and RMS normalization."""
+
+    kernel: LayerNorm
+    gpu: Gpu
 
     def write(self, buffers: Sequence[Any], block: Any, thread: Any) -> None:
         """Mean, variance about it, result."""
@@ -104,18 +109,11 @@ class NormRows:
 
 
 @dataclass(frozen=True)
-class SoftmaxRows:
+class SoftmaxRows(_WarpRows):
     """Softmax of rows."""
 
     kernel: RowSoftmax
     gpu: Gpu
-
-    threads = _ROWS * WARP
-
-    @property
-    def blocks(self) -> int:
-        """Number of blocks."""
-        return -(-self.kernel.rows // _ROWS)
 
     def write(self, buffers: Sequence[Any], block: Any, thread: Any) -> None:
         """Largest element, sum of exponentials, result."""

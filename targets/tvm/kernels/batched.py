@@ -16,7 +16,7 @@ from edgevit.targets.tvm.kernels.tile import Spot, Tile, finish, parallel_worth,
 from edgevit.targets.tvm.kernels.transpose import Transposed
 from edgevit.targets.tvm.machine import Machine
 
-__all__ = ["Batched", "Matrices"]
+__all__ = ["Batched", "Matrices", "offset"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Matrices:
         return 1 + sum((n - 1) * s for n, s in zip(sizes, steps, strict=True))
 
 
-def _offset(index: Any, sizes: Sequence[int], strides: Sequence[int]) -> Any:
+def offset(index: Any, sizes: Sequence[int], strides: Sequence[int]) -> Any:
     """Where the ``index``-th matrix starts, axes counted row-major."""
     total: Any = tirx.const(0, "int32")
     for size, stride in zip(reversed(sizes), reversed(strides), strict=True):
@@ -116,17 +116,17 @@ class Batched:
         if pack:
             parallel = parallel_worth(multiplies)
             with loop(math.prod(self._different), parallel=parallel) as i:
-                first = _offset(i, self._different, self.b.batch)
+                first = offset(i, self._different, self.b.batch)
                 pack.write(buffers[1], first, buffers[2], i * pack.size)
 
         def write(spot: Spot) -> None:
             rows = spot.rows()
             tile = Tile(len(rows), spot.vectors, columns.lanes)
             tile.clear()
-            a = _offset(spot.outer, self.batch, self.a.batch)
+            a = offset(spot.outer, self.batch, self.a.batch)
             starts = [columns.start(spot.panel, v) for v in range(spot.vectors)]
             self._sum(tile, buffers, [a + r * self.a.row for r in rows], starts, spot)
-            c = _offset(spot.outer, self.batch, self.c.batch)
+            c = offset(spot.outer, self.batch, self.c.batch)
             finish(tile, self.epilogue, after, starts, [c + r * self.c.row for r in rows])
 
         outer = math.prod(self.batch)
@@ -137,7 +137,7 @@ class Batched:
     ) -> None:
         pack = self._pack
         if pack is None:
-            b = _offset(spot.outer, self.batch, self.b.batch)
+            b = offset(spot.outer, self.batch, self.b.batch)
             at = [b + s for s in starts]
             tile.multiply_rows(buffers[0], rows, buffers[1], at, self.b.row, self.depth)
             return
@@ -145,7 +145,7 @@ class Batched:
         for size in reversed(self._different):
             strides.append(step if size > 1 else 0)
             step *= size
-        index = _offset(spot.outer, self.batch, strides[::-1])
+        index = offset(spot.outer, self.batch, strides[::-1])
         panel = index * pack.size + pack.panel(spot.panel)
         at = [panel + v * pack.lanes for v in range(spot.vectors)]
         width = spot.vectors * pack.lanes
