@@ -13,20 +13,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.tvm_subjects import Call, Product, peak, subjects
+from benchmarks.tvm_subjects import Product, peak, subjects
+from edgevit.primitives import medians
 
-__all__ = ["GATE", "Row", "main", "medians"]
+__all__ = ["GATE", "Row", "main"]
 
 GATE = 0.75
-_SLICE = 1e-3  # seconds of each subject in a round
 
 # M, N, K of DeiT-Ti, DeiT-S and PP-OCRv4's recognizer at 48 x 320.
 SHAPES = {
@@ -69,27 +67,6 @@ class Row:
     def to_best(self) -> float:
         """Our rate to the best of the others."""
         return self.rates["edgevit"] / max(v for k, v in self.rates.items() if k != "edgevit")
-
-
-def _repeats(call: Call) -> int:
-    """How many calls fill a slice."""
-    call()
-    start = time.perf_counter()
-    call()
-    return max(1, round(_SLICE / max(time.perf_counter() - start, 1e-7)))
-
-
-def medians(calls: Mapping[str, Call], rounds: int) -> dict[str, float]:
-    """Seconds of one call of each, interleaved."""
-    repeats = {name: _repeats(call) for name, call in calls.items()}
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            for _ in range(repeats[name]):
-                call()
-            times[name].append((time.perf_counter() - start) / repeats[name])
-    return {name: statistics.median(t) for name, t in times.items()}
 
 
 def measure(name: str, product: Product, rounds: int, folder: Path) -> Row:

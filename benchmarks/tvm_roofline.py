@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.tvm_kernels import medians
 from benchmarks.tvm_subjects import Call, peak
+from edgevit.primitives import medians
 from edgevit.targets.tvm.kernels.arithmetic import FLOAT32, integer
 from edgevit.targets.tvm.kernels.attention import Attention, Heads
 from edgevit.targets.tvm.kernels.conv import Conv, Window

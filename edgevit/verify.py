@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from edgevit.subject import Expected, Subject
 
 __all__ = ["Parity", "overall", "verify_parts", "whole"]
 
+Named = Mapping[str, np.ndarray[Any, Any]]
 WORST = 5
 # Source outputs whose peak is below this are dead (denormals, zeros): nothing to compare.
 ALIVE = 1e-30
@@ -157,7 +159,7 @@ def _check_alive(outputs: Sequence[Arrays]) -> None:
             )
 
 
-def whole(reference: Sequence[Arrays], candidate: Sequence[Arrays]) -> dict[str, Metrics]:
+def whole(reference: Sequence[Named], candidate: Sequence[Named]) -> dict[str, Metrics]:
     """Metrics of each output over all samples."""
     return {
         name: compare(

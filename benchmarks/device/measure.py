@@ -197,7 +197,7 @@ def judge_outputs(
     if named != [sorted((name, a.shape) for name, a in arrays.items()) for arrays in found]:
         return Figure(gate.metric, None, gate.limit, passed=False)
     if gate.metric == "sqnr_db":
-        metrics = whole([dict(a) for a in expected], [dict(a) for a in found])
+        metrics = whole(expected, found)
     else:
         metrics = {
             f"{name} of sample {i}": compare(array, found[i][name])
