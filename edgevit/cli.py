@@ -248,6 +248,9 @@ def _interrupted(command: str, as_json: bool) -> int:
         _print_json(command, "error", {}, described)
     else:
         sys.stderr.write("interrupted; nothing was left half-written\n")
+    # Python remembers an interrupt that met code run from a string (dataclasses are made so
+    # while modules load) and would end `python -m` by the signal; new such code forgets it.
+    exec("")
     return INTERRUPTED
 
 

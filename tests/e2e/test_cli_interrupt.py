@@ -69,3 +69,16 @@ def test_nothing_is_left(tmp_path: Path, step: str, number: signal.Signals) -> N
     assert list((tmp_path / "work").iterdir()) == []
     # tempfile.mkdtemp may be interrupted between making a directory and returning its name.
     assert [p for p in (tmp_path / "tmp").rglob("*") if p.is_file()] == []
+
+
+def test_an_interrupt_of_code_from_a_string_ends_alike(tmp_path: Path) -> None:
+    (tmp_path / "interrupted.py").write_text(
+        "import sys\n"
+        "from edgevit import commands\n"
+        "from edgevit.cli import main\n"
+        "commands.targets_command = lambda options: exec('raise KeyboardInterrupt')\n"
+        "sys.exit(main(['targets']))\n"
+    )
+    command = [sys.executable, "-m", "interrupted"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment({}), capture_output=True)
+    assert done.returncode == 130
