@@ -22,9 +22,17 @@ from edgevit.sim4f.place import read_pixels
 from edgevit.sim4f.program import Optical
 from edgevit.sim4f.readout import Light
 
-__all__ = ["at_outputs", "gains_of", "light_of_frame", "light_of_step", "speckle_of"]
+__all__ = [
+    "at_outputs",
+    "gains_of",
+    "light_of_frame",
+    "light_of_step",
+    "patterns_of",
+    "speckle_of",
+]
 
 Array = np.ndarray[Any, Any]
+Patterns = tuple[Array | None, Array | None]
 # Patterns are independent of each other, whatever the seed: second entry of theirs.
 GAINS, SPECKLE = 0, 1
 
@@ -42,9 +50,11 @@ def speckle_of(plane: tuple[int, int], mean: float, seed: int) -> Array:
     return background(plane, mean, np.random.default_rng([seed, SPECKLE]))
 
 
-def _fixed(step: Optical, effects: Effects) -> tuple[Array | None, Array | None]:
-    """Gains and speckle at the pixels that a step reads, ``[rows, columns]``."""
+def patterns_of(step: Optical, effects: Effects) -> Patterns:
+    """Gains and speckle at the pixels that frames of a step read, ``[rows, columns]``."""
     gains = speckle = None
+    if effects.steady:
+        return gains, speckle
     pixels = np.ix_(*(lag_pixels(step) if any(step.joint) else read_pixels(step)))
     if effects.camera.nonuniformity:
         every = gains_of(step.plane, effects.camera.nonuniformity, effects.pattern_seed)
@@ -55,18 +65,25 @@ def _fixed(step: Optical, effects: Effects) -> tuple[Array | None, Array | None]
 
 
 def light_of_frame(
-    step: Optical, effects: Effects, samples: int, rng: np.random.Generator
+    step: Optical, effects: Effects, patterns: Patterns, samples: int, rng: np.random.Generator
 ) -> Light | None:
-    """Of the exposures of one frame, for fields ``[samples, rows, columns]``."""
+    """Of the exposures of one frame, for fields ``[samples, rows, columns]``.
+
+    Args:
+        step: The step.
+        effects: Of the device.
+        patterns: Of the step.
+        samples: How many are exposed.
+        rng: Of the laser.
+    """
     if effects.steady:
         return None
-    gains, speckle = _fixed(step, effects)
     powers = tuple(
         laser_factors(effects.laser_noise, samples, rng).reshape(-1, 1, 1)
         for _ in step.signs.exposures
         if effects.laser_noise
     )
-    return Light(powers, gains, speckle)
+    return Light(powers, *patterns)
 
 
 def light_of_step(
@@ -92,7 +109,7 @@ def light_of_step(
     one = np.ones((1, *[1] * len(size)))
     gains, speckle = (
         None if pattern is None else at_outputs(step, size, terms, one, pattern)
-        for pattern in _fixed(step, effects)
+        for pattern in patterns_of(step, effects)
     )
     shape = (samples, *size.values())
     powers = tuple(

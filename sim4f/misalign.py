@@ -7,6 +7,7 @@ phase ramp in the other domain, a scale a DFT at scaled frequencies, a rotation 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -93,6 +94,8 @@ def displaced_transfer(
     return mask
 
 
+# Every mask of a plane that is magnified alike meets the same two.
+@lru_cache(maxsize=2)
 def _matrix(n: int, taps: int, shift: float, scale: float, origin: int) -> _Complex:
     frequency = (np.fft.fftfreq(n) * n - shift) / (scale * n)
     return np.exp(-2j * np.pi * np.outer(frequency, origin + np.arange(taps)))

@@ -18,7 +18,7 @@ from edgevit.sim4f.effects import IDEAL, Effects, converted
 from edgevit.sim4f.errors import unknown_full_scale
 from edgevit.sim4f.grid import Grid, to_origin
 from edgevit.sim4f.joint_wave import JointOptics
-from edgevit.sim4f.light import light_of_frame
+from edgevit.sim4f.light import light_of_frame, patterns_of
 from edgevit.sim4f.moves import apply
 from edgevit.sim4f.place import impulse_response, input_plane, read_pixels
 from edgevit.sim4f.program import Optical, frames, sizes
@@ -82,9 +82,10 @@ class WaveProduct:
         fields = {p: self._fields(step, shown, masked, *p) for p in sorted(pairs)}
         full = self._full_scale(step, fields, len(shown))
         summed = np.zeros((len(shown), *_outer(step, sizes(step, self._shapes))), np.float64)
+        patterns = patterns_of(step, self._effects)
         for number, frame in enumerate(frames(step, self._shapes)):
             here = _getter({parts: every[number] for parts, every in fields.items()})
-            light = light_of_frame(step, self._effects, len(shown), self._rng)
+            light = light_of_frame(step, self._effects, patterns, len(shown), self._rng)
             found = estimate(step.signs, here, full, self._effects, self._count, light)
             for one, read in zip(summed, found, strict=True):
                 one[frame.read] += read
