@@ -29,7 +29,7 @@ MODELS = (
     "mobilevit_xxs_ts",
 )
 SAMPLES = 2
-# SQNR of single hard texts goes from 8 to 31 dB: a wrong letter moves many outputs.
+# SQNR of single hard texts differs much: a wrong letter moves many outputs.
 TEXTS = 8
 SEED = 3
 CALIBRATION, CALIBRATION_SEED = 64, 4
