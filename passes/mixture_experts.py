@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from edgevit.passes.compensated_rounding import Order, compensated_in, expected_error
 from edgevit.passes.facts import Array
 from edgevit.passes.mixture_sites import Layer, Site
-from edgevit.passes.shift_rounding import Form, shift_grid
+from edgevit.passes.shift_rounding import Form, How, compensated_grid
 from edgevit.quantization import SMALLEST_SCALE
 
 __all__ = ["Shifted", "apply", "errors", "int8_layer", "multiplied", "shifted"]
@@ -37,8 +36,6 @@ ACTIVATE: dict[str, Callable[[Array], Array]] = {
     "Relu": lambda x: np.maximum(x, 0),
     "Silu": _silu,
 }
-# Exponents below the one that holds the largest weight: clipping it refines all others.
-_FINER = (0, 1)
 _DAMPING = 0.01
 
 
@@ -105,25 +102,10 @@ def _codes(weight: Array, terms: int, x: Array, least: float) -> tuple[Array, Ar
     """
     off = x.astype(np.float64) - x.mean(0, dtype=np.float64)
     hessian = (off.T @ off / len(off))[None]
-    order = Order.of(hessian, _DAMPING)
+    how = How(damping=_DAMPING, least=least)
     target = weight.T[None].astype(np.float64)
-    peak = np.abs(target).max(axis=2, keepdims=True)
-    form = Form(terms, 4 * terms)
-    floor = float(2.0 ** np.ceil(np.log2(max(least, SMALLEST_SCALE))))
-    best: tuple[Array, Array, Array] | None = None
-    for finer in _FINER:
-        grid = shift_grid(peak, form, finer)
-        grid = replace(grid, scale=np.maximum(grid.scale, floor))
-        codes = compensated_in(target, grid, order)
-        error = expected_error(target, codes, grid, hessian)[..., None]
-        if best is None:
-            best = (error, codes, grid.scale)
-        better = error < best[0]
-        pairs = zip((error, codes, grid.scale), best, strict=True)
-        error, codes, scale = (np.where(better, new, old) for new, old in pairs)
-        best = (error, codes, scale)
-    assert best is not None
-    return best[1][0].T.astype(np.int32), best[2].reshape(-1).astype(np.float32)
+    codes, grid = compensated_grid(target, hessian, Form(terms, 4 * terms), how)
+    return codes[0].T.astype(np.int32), grid.scale.reshape(-1).astype(np.float32)
 
 
 def multiplied(layer: Layer, least: float = 0.0) -> tuple[Array, Array]:

@@ -31,7 +31,15 @@ from edgevit.passes.second_moments import Moments
 from edgevit.quantization import SMALLEST_SCALE
 from edgevit.shift_codes import MOST_TERMS, levels
 
-__all__ = ["Form", "How", "Rounded", "form_of", "round_layer", "shift_grid"]
+__all__ = [
+    "Form",
+    "How",
+    "Rounded",
+    "compensated_grid",
+    "form_of",
+    "round_layer",
+    "shift_grid",
+]
 
 # Exponents below the one that holds the largest weight: clipping it refines all others.
 _FINER = (0, 1)
@@ -228,7 +236,7 @@ def _nearest(weight: Array, form: Form, importance: Array, least: float) -> tupl
 def _chosen(target: Array, hessian: Array, form: Form, how: How) -> tuple[Array, Grid]:
     """The best candidate of every output channel, then coordinate descent."""
     diagonal = np.einsum("gii->gi", hessian)
-    codes, grid = _compensated(target, hessian, form, how)
+    codes, grid = compensated_grid(target, hessian, form, how)
     mean = diagonal.mean(axis=1)
     ridge = np.where(mean > 0, how.damping * mean, 1.0)
     damped = hessian + ridge[:, None, None] * np.eye(hessian.shape[-1])
@@ -239,8 +247,20 @@ def _chosen(target: Array, hessian: Array, form: Form, how: How) -> tuple[Array,
     return codes.astype(grid.dtype), grid
 
 
-def _compensated(target: Array, hessian: Array, form: Form, how: How) -> tuple[Array, Grid]:
-    """Of every output channel the candidate with the least error of its result."""
+def compensated_grid(
+    target: Array, hessian: Array, form: Form, how: How
+) -> tuple[Array, Grid]:
+    """Of every output channel the candidate with the least error of its result.
+
+    Args:
+        target: Weights, ``[g, o, i]``, float64.
+        hessian: ``E[x x^T]`` of each group, ``[g, i, i]``.
+        form: What weights may be.
+        how: Settings; ``damping`` and ``least`` are read.
+
+    Returns:
+        Codes ``[g, o, i]`` and the grid they lie on.
+    """
     diagonal = np.einsum("gii->gi", hessian)
     order = Order.of(hessian, how.damping)
     best: tuple[Array, Array, Array] | None = None
