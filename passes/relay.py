@@ -120,11 +120,28 @@ def _kept(before: State, found: State, wanted: Sequence[str]) -> State:
 
 
 class _Cuts:
-    """Where a network is cut: in front of every stage of layers that can be seen at once."""
+    """Where a network is cut: in front of every stage of layers that can be seen at once.
+
+    Attributes:
+        model: The network.
+        nodes: Its nodes.
+        values: Its inputs and what its nodes make, by name.
+        shell: A model of its opsets and functions, without a graph.
+        layers: Node -> the layer it is.
+        holders: Node that has the bias -> the layer.
+        stages: Layers that are seen at once.
+        starts: Where the first node of each stage stands.
+    """
 
     def __init__(self, model: ir.Model, layers: Sequence[ChannelLayer]) -> None:
         self.model = model
         self.nodes = list(model.graph)
+        self.values = {str(v.name): v for v in model.graph.inputs}
+        self.values |= {str(o.name): o for n in self.nodes for o in n.outputs}
+        whole = ir.to_proto(model)
+        self.shell = onnx.ModelProto(ir_version=whole.ir_version)
+        self.shell.opset_import.extend(whole.opset_import)
+        self.shell.functions.extend(whole.functions)
         self._place = {id(n): i for i, n in enumerate(self.nodes)}
         self.layers = {id(x.node): x for x in layers}
         self.holders = {id(x.add or x.node): x for x in layers if x.bias is not None}
@@ -187,8 +204,7 @@ class _Piece:
 
     def content(self) -> bytes:
         """The serialized model."""
-        values = {str(v.name): v for v in self._cuts.model.graph.inputs}
-        values |= {str(o.name): o for n in self._cuts.nodes for o in n.outputs}
+        values = self._cuts.values
         graph = onnx.GraphProto(name="piece")
         held: dict[str, Array] = {}
         for node in self._nodes:
@@ -216,10 +232,9 @@ class _Piece:
         return self._wrapped(graph)
 
     def _wrapped(self, graph: onnx.GraphProto) -> bytes:
-        whole = ir.to_proto(self._cuts.model)
-        made = onnx.ModelProto(ir_version=whole.ir_version, graph=graph)
-        made.opset_import.extend(whole.opset_import)
-        made.functions.extend(whole.functions)
+        made = onnx.ModelProto()
+        made.CopyFrom(self._cuts.shell)
+        made.graph.CopyFrom(graph)
         return bytes(made.SerializeToString())
 
     def _parameter(self, node: ir.Node, index: int) -> str | None:
