@@ -76,7 +76,8 @@ class Context:
         held: Source values that have a place.
         tiles: Register tiles of products.
         dynamic: Whether layers with stored weights quantize their data as they run.
-        coded: Codes of rows and their steps, of values that such layers have read.
+        coded: Codes of rows and their steps, of values that such layers have read, and of
+            the axis that their rows lie along.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class Context:
     ) -> None:
         self.machine, self.dynamic = machine, dynamic
         self.tiles = Tiles(machine, {}) if tiles is None else tiles
-        self.coded: dict[ir.Value, tuple[Rows, Ref]] = {}
+        self.coded: dict[tuple[ir.Value, int], tuple[Rows, Ref]] = {}
         self.program = Program()
         self.held: dict[ir.Value, Held] = {}
         self._waiting: dict[ir.Value, Waiting] = {}

@@ -7,6 +7,8 @@ sums of codes in int32, worth the row's step times the column's scale. Only line
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx_ir as ir
 
@@ -15,7 +17,7 @@ from edgevit.quantizers import Stored, dequantizer, stored
 from edgevit.targets.attributes import data_of, optional, whole
 from edgevit.targets.neighbors import is_linear
 from edgevit.targets.tvm.context import Context, Rows
-from edgevit.targets.tvm.kernels.arithmetic import QUAD, integer, pack_integers
+from edgevit.targets.tvm.kernels.arithmetic import QUAD, Arithmetic, integer, pack_integers
 from edgevit.targets.tvm.kernels.gemm import Gemm
 from edgevit.targets.tvm.kernels.rows import QuantizeRows
 from edgevit.targets.tvm.program import Ref
@@ -48,9 +50,7 @@ def dynamic_linear(ctx: Context, node: ir.Node) -> bool:
     if weight is None:
         return False
     x, n = data_of(node), weight.codes.shape[1]
-    if x not in ctx.coded:
-        ctx.coded[x] = _coded(ctx, ctx.rows(x), shape_of(x)[-1], x.name or "")
-    rows, steps = ctx.coded[x]
+    rows, steps = _coded(ctx, x, len(shape_of(x)) - 1, lambda: ctx.rows(x))
     view = rows.view(n)
     after = tail(ctx, node, view, scaled=True, by_row=True)
     _multiplied(ctx, weight, weight.codes, rows, steps, view, after)
@@ -64,10 +64,12 @@ def dynamic_conv(ctx: Context, node: ir.Node) -> bool:
         return False
     x = data_of(node)
     n, c, h, w = shape_of(x)
-    held = ctx.copied(ctx.read(x), (n, c, h, w), CHANNELS_LAST)
-    if x not in ctx.coded:
-        ctx.coded[x] = _coded(ctx, Rows(held.ref, n * h * w, c, ()), c, x.name or "")
-    rows, steps = ctx.coded[x]
+
+    def pixels() -> Rows:
+        held = ctx.copied(ctx.read(x), (n, c, h, w), CHANNELS_LAST)
+        return Rows(held.ref, n * h * w, c, ())
+
+    rows, steps = _coded(ctx, x, 1, pixels)
     view = dense(shape_of(node.outputs[0]), CHANNELS_LAST)
     after = tail(ctx, node, view, biased=optional(node, 2), scaled=True, by_row=True)
     _multiplied(ctx, weight, weight.codes.reshape(-1, c).T, rows, steps, view, after)
@@ -79,12 +81,26 @@ def _pointwise(node: ir.Node, weight: Stored) -> bool:
     return plain and set(weight.codes.shape[2:]) | set(integers(node, "strides")) == {1}
 
 
-def _coded(ctx: Context, rows: Rows, columns: int, label: str) -> tuple[Rows, Ref]:
+def _zero(kind: Arithmetic) -> int:
+    """Code of 0."""
+    return 128 if kind.left == "uint8" else 0
+
+
+def _coded(
+    ctx: Context, x: ir.Value, axis: int, rows_of: Callable[[], Rows]
+) -> tuple[Rows, Ref]:
+    """The codes of a value's rows along an axis, and each row's step; made once."""
+    key = (x, axis)
+    if key not in ctx.coded:
+        ctx.coded[key] = _quantized(ctx, rows_of(), shape_of(x)[axis], x.name or "")
+    return ctx.coded[key]
+
+
+def _quantized(ctx: Context, rows: Rows, columns: int, label: str) -> tuple[Rows, Ref]:
     """The codes of float rows, their length a multiple of four, and each row's step."""
     kind = integer(ctx.machine)
     width = columns + -columns % QUAD
-    zero = 128 if kind.left == "uint8" else 0
-    kernel = QuantizeRows(rows.count, columns, rows.stride, width, zero, kind.left)
+    kernel = QuantizeRows(rows.count, columns, rows.stride, width, _zero(kind), kind.left)
     codes = ctx.new(f"{label}/codes", rows.count * width, kind.left)
     steps = ctx.new(f"{label}/steps", rows.count)
     ctx.program.call(kernel, Ref(codes), Ref(steps), rows.ref)
@@ -102,12 +118,11 @@ def _multiplied(
 ) -> None:
     """The product of coded rows with codes [K, N], in place of the tail's value."""
     kind, n = integer(ctx.machine), codes.shape[1]
-    zero = 128 if kind.left == "uint8" else 0
     depth = rows.stride
     name = product_name("gemm", rows.count, n, depth, kind.name)
     columns, most = ctx.tiles.columns(name, n)
     kernel = Gemm(rows.count, depth, columns, depth, n, after.epilogue, kind, most)
-    packed, offsets = pack_integers(codes.astype(np.int8), zero, columns, kind)
+    packed, offsets = pack_integers(codes.astype(np.int8), _zero(kind), columns, kind)
     scales = np.broadcast_to(np.asarray(weight.quantizer.scale, np.float32).reshape(-1), (n,))
     made = ctx.new(after.output.name or "", rows.count * n, after.epilogue.dtype)
     ctx.program.call(

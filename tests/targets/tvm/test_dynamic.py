@@ -12,7 +12,9 @@ from edgevit.targets.tvm.kernels.epilogue import Epilogue
 from edgevit.targets.tvm.kernels.gemm import Gemm, layout
 from edgevit.targets.tvm.kernels.rows import QuantizeRows
 from edgevit.targets.tvm.machine import MACHINES, Machine, native
-from tests.support.native import kernels
+from tests.support.graphs import feeds_for
+from tests.support.native import kernels, lower, run_all
+from tests.support.quantized import QuantizedBuilder
 from tests.support.tvm_kernels import runs_here
 
 Array = np.ndarray[Any, Any]
@@ -75,3 +77,33 @@ def test_layers_equal_integers(machine: Machine) -> None:
     assert (np.abs(found - exact) <= limit).all()
     off = (sums * scale) * np.roll(steps, 1)[:, None]
     assert (np.abs(found - off) > limit).any(), "steps of another row pass"
+
+
+@pytest.mark.parametrize("first", ["linear", "conv"])
+def test_two_layers_read_one_value_along_two_axes(first: str) -> None:
+    """A square picture: its rows along W and along C are equally many and equally long."""
+    rng, graph = np.random.default_rng(2), QuantizedBuilder()
+    x = graph.input("x", (1, 8, 6, 8))
+    codes = {n: rng.integers(-127, 128, s) for n, s in (("linear", (8, 5)), ("conv", (7, 8)))}
+
+    def linear() -> str:
+        return graph.op("MatMul", x, graph.weight(codes["linear"], 0.01, 1), out="linear")
+
+    def conv() -> str:
+        weight = graph.weight(codes["conv"].reshape(7, 8, 1, 1), 0.01, 0)
+        plain = {"strides": [1, 1], "pads": [0] * 4, "dilations": [1, 1], "group": 1}
+        return graph.op("Conv", x, weight, out="conv", kernel_shape=[1, 1], **plain)
+
+    made = [linear(), conv()] if first == "linear" else [conv(), linear()]
+    model = graph.model(*made)
+    feeds = feeds_for(model)
+    (ran,) = run_all([(lower(model, "w8a8-dyn"), feeds)])
+    assert ran.error == ""
+    for name, order in (("linear", (0, 1, 2, 3)), ("conv", (0, 2, 3, 1))):
+        rows = feeds["x"].transpose(order)
+        left, steps = codes_of(rows.reshape(-1, 8))
+        right = codes[name] if name == "linear" else codes[name].T
+        exact = (left @ right).astype(np.float32) * np.float32(0.01) * steps[:, None]
+        found = ran.outputs[name].transpose(order).reshape(exact.shape)
+        # Two multiplications, whose order another compiler may choose: an ulp each.
+        assert (np.abs(found - exact) <= 2 * 2.0**-23 * np.abs(exact)).all(), name
