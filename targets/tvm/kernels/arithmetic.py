@@ -14,7 +14,7 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from edgevit.targets.tvm.kernels.columns import Columns
-from edgevit.targets.tvm.kernels.kernel import Operand, load
+from edgevit.targets.tvm.kernels.kernel import Operand, load, spread
 from edgevit.targets.tvm.kernels.tile import Tile
 from edgevit.targets.tvm.machine import Machine
 
@@ -135,11 +135,9 @@ def pack_integers(
     return columns.pack(grouped), offsets.astype(np.int32)
 
 
-def _spread(values: Any, lanes: int, dtype: str) -> Any:
+def _repeated(values: Any, lanes: int, dtype: str) -> Any:
     """A group of neighbors as the same 32 bits in every lane, seen as narrower integers."""
-    one = T.reinterpret("int32", values)
-    many = T.Broadcast(one, lanes) if lanes > 1 else one
-    return T.reinterpret(dtype, many)
+    return T.reinterpret(dtype, spread(T.reinterpret("int32", values), lanes))
 
 
 def _bytes(intrinsic: str, full: int) -> Callable[..., Any]:
@@ -149,7 +147,7 @@ def _bytes(intrinsic: str, full: int) -> Callable[..., Any]:
         if lanes != full:
             return _widened(sums, x, y, lanes, 4)
         wide = f"int8x{4 * lanes}"
-        left = _spread(x, lanes, wide)
+        left = _repeated(x, lanes, wide)
         return tirx.call_llvm_pure_intrin(f"int32x{lanes}", intrinsic, sums, left, y)
 
     return product
@@ -166,7 +164,7 @@ def _halves(intrinsic: str, full: int) -> Callable[..., Any]:
             return _widened(sums, x, y, lanes, 4)
         count, eight = 2 * lanes, T.Broadcast(tirx.const(8, "int16"), 2 * lanes)
         low = T.Broadcast(tirx.const(0x00FF, "int16"), count)
-        left = _spread(x, lanes, f"int16x{count}")
+        left = _repeated(x, lanes, f"int16x{count}")
         right = T.reinterpret(f"int16x{count}", y)
         pairs = (
             (left & low, (right << eight) >> eight),
@@ -186,8 +184,7 @@ def _widened(sums: Any, x: Any, y: Any, lanes: int, group: int) -> Any:
         order = [tirx.const(lane * group + i, "int32") for lane in range(lanes)]
         right = tirx.Shuffle([y], order) if group * lanes > 1 else y
         left = tirx.Shuffle([x], [tirx.const(i, "int32")]) if group > 1 else x
-        left = left.astype("int32")
-        left = T.Broadcast(left, lanes) if lanes > 1 else left
+        left = spread(left.astype("int32"), lanes)
         sums = sums + left * right.astype(dtype)
     return sums
 

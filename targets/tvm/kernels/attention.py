@@ -14,7 +14,7 @@ from tvm.script.ir_builder import tirx as T
 
 from edgevit.targets.tvm import vmath
 from edgevit.targets.tvm.kernels.columns import Columns
-from edgevit.targets.tvm.kernels.kernel import Operand, load, local, loop, store
+from edgevit.targets.tvm.kernels.kernel import Operand, load, local, loop, spread, store
 from edgevit.targets.tvm.kernels.shuffle import across, joined
 from edgevit.targets.tvm.kernels.tile import Blocks, Tile, parallel_worth, tile_rows
 from edgevit.targets.tvm.kernels.transpose import Transposed
@@ -226,13 +226,11 @@ class _Block:
             if kernel.mask.column:
                 added = load(self.mask, first + column, count)
             else:
-                one = self.mask[first]  # type: ignore[index]
-                added = T.Broadcast(one, count) if count > 1 else one
+                added = spread(self.mask[first], count)  # type: ignore[index]
             return score + joined(added, count, -_INFINITE, lanes)
         if count == lanes:
             return score
-        zero = tirx.const(0.0, "float32")
-        zeros = T.Broadcast(zero, count) if count > 1 else zero
+        zeros = spread(tirx.const(0.0, "float32"), count)
         return score + joined(zeros, count, -_INFINITE, lanes)
 
     def _softmax(self, start: Any) -> Any:
@@ -275,7 +273,7 @@ class _Block:
                 self.scratch, self.scores, self.v, at, kernel.v.row, kernel.keys
             )
             for r, inverse in enumerate(inverses):
-                spread = T.Broadcast(inverse, columns.lanes) if columns.lanes > 1 else inverse
+                factor = spread(inverse, columns.lanes)
                 for i, start in enumerate(starts):
                     place = o + self.rows[r] * kernel.o.row + start
-                    store(self.output, place, tile.total(r, i) * spread, columns.lanes)
+                    store(self.output, place, tile.total(r, i) * factor, columns.lanes)

@@ -18,7 +18,7 @@ from tvm.script.ir_builder import tirx as T
 
 from edgevit.targets.tvm.kernels.arithmetic import QUAD, Arithmetic, integer, product_of
 from edgevit.targets.tvm.kernels.columns import Columns
-from edgevit.targets.tvm.kernels.kernel import fetch, load, local, store
+from edgevit.targets.tvm.kernels.kernel import fetch, kept, load
 from edgevit.targets.tvm.kernels.tile import Tile
 from edgevit.targets.tvm.machine import Machine
 
@@ -116,9 +116,7 @@ def _bytes(codes: Codes, b: Any, at: Any, vector: int, wide: int) -> Any:
         index = both >> four if vector else both & sixteen
         value = _looked_up(index, wide, _LOOKUPS.get((codes.left, wide)))
         total = value if total is None else total + value
-    register = local(wide, "int8")
-    store(register, 0, total, wide)
-    return load(register, 0, wide)
+    return kept(total, wide, "int8")
 
 
 def _looked_up(index: Any, wide: int, instruction: str | None) -> Any:

@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 from tvm import tirx
-from tvm.script.ir_builder import tirx as T
 
 from edgevit.targets.tvm.kernels.columns import Columns
 from edgevit.targets.tvm.kernels.epilogue import PLAIN, Epilogue
-from edgevit.targets.tvm.kernels.kernel import Operand, load
+from edgevit.targets.tvm.kernels.kernel import Operand, load, spread
 from edgevit.targets.tvm.kernels.tile import Spot, Tile, finish, tiles
 from edgevit.targets.tvm.machine import Machine
 
@@ -75,7 +74,7 @@ class BinaryDot:
 
             def step(k: Any, way: int) -> None:
                 ups = [load(b, r + k * count, tile.lanes) for r in right]
-                words = [_spread(a[r + k], tile.lanes) for r in left]
+                words = [spread(a[r + k], tile.lanes) for r in left]
                 tile.step(way, words, ups, lambda s, x, y: s + tirx.popcount(x & y))
 
             tile.accumulate(self.words, step)
@@ -84,7 +83,3 @@ class BinaryDot:
 
         work = self.batch * self.rows * count * self.words
         tiles(machine, self.rows, columns, work, write, self.batch)
-
-
-def _spread(value: Any, lanes: int) -> Any:
-    return T.Broadcast(value, lanes) if lanes > 1 else value

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tvm import tirx
-from tvm.script.ir_builder import tirx as T
 
 from edgevit.targets.tvm import vmath
-from edgevit.targets.tvm.kernels.kernel import Operand, load
+from edgevit.targets.tvm.kernels.kernel import Operand, load, spread
 
 __all__ = ["PARAMETRIC", "PLAIN", "Activation", "Epilogue", "Quantize", "typed"]
 
@@ -95,8 +94,7 @@ def typed(x: Any, dtype: str) -> Any:
 
 def _integer(value: int, like: Any) -> Any:
     lanes = int(like.ty.dtype.lanes)
-    one = tirx.const(value, "int32")
-    return T.Broadcast(one, lanes) if lanes > 1 else one
+    return spread(tirx.const(value, "int32"), lanes)
 
 
 @dataclass(frozen=True)
@@ -169,8 +167,7 @@ class Epilogue:
         if self.scale:
             x = x * load(of["scale"], column, lanes)
         if self.row_scale:
-            one = of["row_scale"][row]
-            x = x * (T.Broadcast(one, lanes) if lanes > 1 else one)
+            x = x * spread(of["row_scale"][row], lanes)
         if self.bias:
             x = x + load(of["bias"], column, lanes)
         if self.residual and self.residual_first:

@@ -23,9 +23,11 @@ __all__ = [
     "Operand",
     "fetch",
     "function",
+    "kept",
     "load",
     "local",
     "loop",
+    "spread",
     "store",
     "vector",
 ]
@@ -105,6 +107,11 @@ def store(buffer: Any, start: Any, value: Any, lanes: int) -> None:
     T.buffer_store(buffer, value, [vector(start, lanes)])
 
 
+def spread(value: Any, lanes: int) -> Any:
+    """The same number in every lane."""
+    return T.Broadcast(value, lanes) if lanes > 1 else value
+
+
 def local(lanes: int, dtype: str = "float32") -> Any:
     """A register: a buffer so small, and indexed so plainly, that LLVM keeps it in one.
 
@@ -112,6 +119,13 @@ def local(lanes: int, dtype: str = "float32") -> Any:
     promotes; scope ``local`` would be a call of the workspace allocator.
     """
     return T.alloc_buffer((lanes,), dtype, scope="global")
+
+
+def kept(value: Any, lanes: int, dtype: str = "float32") -> Any:
+    """A value in a register, so that no expression is written twice."""
+    register = local(lanes, dtype)
+    store(register, 0, value, lanes)
+    return load(register, 0, lanes)
 
 
 def fetch(buffer: Any, at: Any) -> None:

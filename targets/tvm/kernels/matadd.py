@@ -16,7 +16,16 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from edgevit.targets.tvm.kernels.arithmetic import QUAD
-from edgevit.targets.tvm.kernels.kernel import Operand, fetch, load, local, loop, store
+from edgevit.targets.tvm.kernels.kernel import (
+    Operand,
+    fetch,
+    kept,
+    load,
+    local,
+    loop,
+    spread,
+    store,
+)
 from edgevit.targets.tvm.kernels.shuffle import pick, transposed
 from edgevit.targets.tvm.kernels.tile import parallel_worth
 from edgevit.targets.tvm.machine import Machine
@@ -54,6 +63,11 @@ class _Masked:
     rows: int
     columns: int
     depth: int
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        """C is the last one."""
+        raise NotImplementedError
 
     @property
     def row_bytes(self) -> int:
@@ -94,18 +108,12 @@ class _Masked:
     def _put(self, sums: Sequence[Any], out: Any, at: Any, group: Any, half: int) -> None:
         """Vectors of neighboring m, a column each, to rows of the output."""
         lanes, width = self.lanes, self.width
-        dtype = "float32" if isinstance(self, MaskedAdd) else "int32"
-
-        def kept(value: Any, wide: int) -> Any:
-            register = local(wide, dtype)
-            store(register, 0, value, wide)
-            return load(register, 0, wide)
-
+        dtype = self.operands[-1].dtype
         step, parts = min(lanes, width), []
         for i in range(0, width - width % step, step):
             square = [load(s, 0, lanes) for s in sums[i : i + step]]
             if step == lanes:
-                parts.append(transposed(square, lambda v: kept(v, lanes)))
+                parts.append(transposed(square, lambda v: kept(v, lanes, dtype)))
             else:
                 parts.append(
                     [pick(square, range(r, lanes * step, lanes)) for r in range(lanes)]
@@ -172,9 +180,8 @@ class MaskedAdd(_Masked):
         word = T.reinterpret("uint16", load(bits, at, 2)).astype("int32")
         own = [tirx.const(1 << (half * self.lanes + i), "int32") for i in range(self.lanes)]
         picked = T.Broadcast(word, self.lanes) & pick(own, range(self.lanes))
-        register = local(self.lanes, "int32")
-        store(register, 0, picked, self.lanes)
-        return load(register, 0, self.lanes) != T.Broadcast(tirx.const(0, "int32"), self.lanes)
+        own_bits = kept(picked, self.lanes, "int32")
+        return own_bits != T.Broadcast(tirx.const(0, "int32"), self.lanes)
 
     def _add(self, sums: Any, mask: Any, x: Any) -> None:
         now = load(sums, 0, self.lanes)
@@ -261,8 +268,7 @@ class MaskedDot(_Masked):
         """Bytes 0 or 1 [lane][four k], unsigned: each lane's bits of up to four masks."""
         lanes, wide = self.lanes, QUAD * self.lanes
         total = self._four(bits, at, count)
-        spread = T.Broadcast(total, wide // 8)
-        every = T.reinterpret(f"uint8x{wide}", spread)
+        every = T.reinterpret(f"uint8x{wide}", T.Broadcast(total, wide // 8))
         places = [half * lanes + i for i in range(lanes)]
         order = [(2 * j + m // 8) % wide for m in places for j in range(QUAD)]
         own = np.array([1 << m % 8 for m in places for _ in range(QUAD)], np.uint8)
@@ -270,9 +276,7 @@ class MaskedDot(_Masked):
         found = tirx.min(
             pick([every], order) & constant, T.Broadcast(tirx.const(1, "uint8"), wide)
         )
-        register = local(wide, "uint8")
-        store(register, 0, found, wide)
-        return load(register, 0, wide)
+        return kept(found, wide, "uint8")
 
     def _four(self, bits: Any, at: Any, count: int) -> Any:
         """Up to four words of 16 bits, uint64; neighbors in memory are one read."""
@@ -298,9 +302,7 @@ class MaskedDot(_Masked):
                     first = tirx.min(first, tirx.const(self.columns - wide, "int32"))
                 start = at + quad * (QUAD * self.columns) + first
                 rows = [load(v, start + j * self.columns, wide) for j in range(count)]
-                zero = tirx.const(0, "int8")
-                none = T.Broadcast(zero, wide) if wide > 1 else zero
-                rows += [none] * (QUAD - count)
+                rows += [spread(tirx.const(0, "int8"), wide)] * (QUAD - count)
                 order = [j * wide + i for i in range(wide) for j in range(QUAD)]
                 store(
                     words,

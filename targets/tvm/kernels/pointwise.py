@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 from tvm import tirx
-from tvm.script.ir_builder import tirx as T
 
 from edgevit.targets.tvm import vmath
-from edgevit.targets.tvm.kernels.kernel import Operand, load, loop, store
+from edgevit.targets.tvm.kernels.kernel import Operand, load, loop, spread, store
 from edgevit.targets.tvm.machine import Machine
 from edgevit.targets.tvm.strides import Loop
 
@@ -112,10 +111,6 @@ def inputs_of(expression: Expression) -> set[int]:
     return set().union(*(inputs_of(a) for a in expression.args))
 
 
-def _wide(scalar: Any, lanes: int) -> Any:
-    return T.Broadcast(scalar, lanes) if lanes > 1 else scalar
-
-
 def _same(a: Any, b: Any) -> Any:
     """Neither is larger: they are equal, or one is NaN and so is their sum.
 
@@ -133,7 +128,7 @@ def evaluate(expression: Expression, values: Sequence[Any], lanes: int) -> Any:
     if isinstance(expression, In):
         return values[expression.index]
     if isinstance(expression, Const):
-        return _wide(tirx.const(expression.value, expression.dtype), lanes)
+        return spread(tirx.const(expression.value, expression.dtype), lanes)
     args = [evaluate(a, values, lanes) for a in expression.args]
     return apply(expression.name, args, expression.numbers, lanes)
 
@@ -184,7 +179,7 @@ def _hard_sigmoid(args: Sequence[Any], numbers: Sequence[float], lanes: int) -> 
 def _cast(dtype: str) -> Callable[..., Any]:
     def convert(args: Sequence[Any], numbers: Sequence[float], lanes: int) -> Any:
         if dtype == "bool":
-            zero = _wide(tirx.const(0, str(args[0].ty.dtype).partition("x")[0]), lanes)
+            zero = spread(tirx.const(0, str(args[0].ty.dtype).partition("x")[0]), lanes)
             return tirx.NE(args[0], zero)
         return args[0].astype(dtype if lanes == 1 else f"{dtype}x{lanes}")
 
@@ -303,7 +298,7 @@ class Pointwise:
 
     def _part(self, buffers: Any, at: list[Any], steps: tuple[int, ...], lanes: int) -> None:
         values = [
-            load(b, a, lanes) if s == 1 or lanes == 1 else _wide(b[a], lanes)
+            load(b, a, lanes) if s == 1 or lanes == 1 else spread(b[a], lanes)
             for b, a, s in zip(buffers[1:], at[1:], steps[1:], strict=True)
         ]
         store(buffers[0], at[0], evaluate(self.expression, values, lanes), lanes)

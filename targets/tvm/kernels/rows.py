@@ -12,12 +12,12 @@ from tvm.script.ir_builder import tirx as T
 
 from edgevit.targets.tvm import vmath
 from edgevit.targets.tvm.kernels.epilogue import Quantize, typed
-from edgevit.targets.tvm.kernels.kernel import Operand, load, local, loop, store
+from edgevit.targets.tvm.kernels.kernel import Operand, load, local, loop, spread, store
 from edgevit.targets.tvm.kernels.reduce import combine
 from edgevit.targets.tvm.kernels.shuffle import across
 from edgevit.targets.tvm.machine import Machine
 
-__all__ = ["LayerNorm", "QuantizeRows", "Row", "RowSoftmax", "spread"]
+__all__ = ["LayerNorm", "QuantizeRows", "Row", "RowSoftmax"]
 
 PARALLEL_FROM = 32768
 # Sums that take turns, so that an addition need not wait for the one before.
@@ -83,11 +83,6 @@ class Row:
             store(out, base + at, value(at, self.lanes), self.lanes)
         for at in _tail(self.columns, self.lanes):
             store(out, base + at, value(at, 1), 1)
-
-
-def spread(scalar: Any, lanes: int) -> Any:
-    """The same number in every lane."""
-    return T.Broadcast(scalar, lanes) if lanes > 1 else scalar
 
 
 @dataclass(frozen=True)

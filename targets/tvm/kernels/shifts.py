@@ -12,7 +12,7 @@ from tvm.script.ir_builder import tirx as T
 
 from edgevit.targets.tvm.kernels.arithmetic import QUAD, integer
 from edgevit.targets.tvm.kernels.codes import Codes
-from edgevit.targets.tvm.kernels.kernel import load, local, store
+from edgevit.targets.tvm.kernels.kernel import kept, load, spread
 from edgevit.targets.tvm.kernels.tile import Tile
 from edgevit.targets.tvm.machine import Machine
 
@@ -57,28 +57,29 @@ class ShiftCodes(Codes):
             for j in range(QUAD):
                 right = [self._code(words, signs, j, v, lanes) for v in range(tile.vectors)]
                 values = (a[row + j].astype("int32") for row in rows)
-                left = [_kept(_spread(x, lanes), lanes) for x in values]
+                left = [kept(spread(x, lanes), lanes, "int32") for x in values]
                 tile.step(way, left, right, add)
 
     def _words(self, b: Any, at: Any, lanes: int) -> tuple[Any, Any]:
         """Codes and signs of four neighbors and two vectors, int32, a lane each."""
         dtype = _int32(lanes)
-        words = _kept(T.reinterpret(dtype, load(b, at, QUAD * lanes)), lanes)
+        words = kept(T.reinterpret(dtype, load(b, at, QUAD * lanes)), lanes, "int32")
         if not self.wide:
             return words, words
-        return words, _kept(load(b, at + QUAD * lanes, lanes).astype(dtype), lanes)
+        signs = load(b, at + QUAD * lanes, lanes).astype(dtype)
+        return words, kept(signs, lanes, "int32")
 
     def _code(
         self, words: Any, signs: Any, j: int, vector: int, lanes: int
     ) -> tuple[Any, Any]:
         """How far to shift, and -1 in the lanes of negative terms, else 0."""
         at = 8 * j + 4 * vector
-        m = _kept(
-            (words >> _number(at, lanes)) & _number(15 if self.wide else 7, lanes), lanes
-        )
+        m = (words >> _number(at, lanes)) & _number(15 if self.wide else 7, lanes)
+        m = kept(m, lanes, "int32")
         up = 31 - (4 * vector + j) if self.wide else 28 - at
         sign = (signs << _number(up, lanes)) >> _number(31, lanes)
-        return _kept(self._count(m, lanes), lanes), _kept(sign, lanes)
+        count = kept(self._count(m, lanes), lanes, "int32")
+        return count, kept(sign, lanes, "int32")
 
     def _count(self, m: Any, lanes: int) -> Any:
         less = m - _number(1, lanes)
@@ -106,15 +107,4 @@ def _int32(lanes: int) -> str:
 
 
 def _number(value: int, lanes: int) -> Any:
-    return _spread(tirx.const(value, "int32"), lanes)
-
-
-def _spread(value: Any, lanes: int) -> Any:
-    return T.Broadcast(value, lanes) if lanes > 1 else value
-
-
-def _kept(value: Any, lanes: int) -> Any:
-    """A value in a register, so that no expression is written twice."""
-    register = local(lanes, "int32")
-    store(register, 0, value, lanes)
-    return load(register, 0, lanes)
+    return spread(tirx.const(value, "int32"), lanes)

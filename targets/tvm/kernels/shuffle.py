@@ -8,6 +8,8 @@ from typing import Any
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
+from edgevit.targets.tvm.kernels.kernel import spread
+
 __all__ = ["across", "joined", "pick", "transposed"]
 
 
@@ -21,8 +23,7 @@ def joined(value: Any, count: int, fill: float, lanes: int) -> Any:
     rest = lanes - count
     if not rest:
         return value
-    one = tirx.const(fill, "float32")
-    return pick([value, T.Broadcast(one, rest) if rest > 1 else one], range(lanes))
+    return pick([value, spread(tirx.const(fill, "float32"), rest)], range(lanes))
 
 
 def across(combine: Callable[[Any, Any], Any], register: Any, lanes: int) -> Any:

@@ -12,7 +12,7 @@ from tvm.script.ir_builder import tirx as T
 
 from edgevit.targets.tvm.kernels.columns import Columns
 from edgevit.targets.tvm.kernels.epilogue import Epilogue
-from edgevit.targets.tvm.kernels.kernel import load, local, loop, store
+from edgevit.targets.tvm.kernels.kernel import load, local, loop, spread, store
 from edgevit.targets.tvm.machine import Machine
 
 __all__ = ["Blocks", "Spot", "Tile", "finish", "parallel_worth", "tile_rows", "tiles"]
@@ -44,8 +44,7 @@ class Tile:
     def __init__(self, rows: int, vectors: int, lanes: int, dtype: str = "float32") -> None:
         self.rows, self.vectors, self.lanes = rows, vectors, lanes
         self.ways = max(1, min(4, _CHAINS // (rows * vectors)))
-        zero = tirx.const(0, dtype)
-        self._zero = T.Broadcast(zero, lanes) if lanes > 1 else zero
+        self._zero = spread(tirx.const(0, dtype), lanes)
         self._sets = [
             [[local(lanes, dtype) for _ in range(vectors)] for _ in range(rows)]
             for _ in range(self.ways)
@@ -121,14 +120,10 @@ class Tile:
 
         def step(k: Any, way: int) -> None:
             right = [load(b, start + k * stride, self.lanes) for start in starts]
-            left = [_spread(a[row + k], self.lanes) for row in rows]
+            left = [spread(a[row + k], self.lanes) for row in rows]
             self.step(way, left, right, lambda s, x, y: s + x * y)
 
         self.accumulate(count, step)
-
-
-def _spread(x: Any, lanes: int) -> Any:
-    return T.Broadcast(x, lanes) if lanes > 1 else x
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 from tvm import tirx
 
-from edgevit.targets.tvm.kernels.kernel import load, local, loop, store
+from edgevit.targets.tvm.kernels.kernel import kept, load, loop, store
 from edgevit.targets.tvm.kernels.shuffle import pick, transposed
 
 __all__ = ["Transposed"]
@@ -101,8 +101,8 @@ class Transposed:
             k = block * lanes
             if self.depth % lanes:
                 k = tirx.min(k, tirx.const(self.depth - lanes, "int32"))
-            square = [_kept(load(source, r + k, lanes), lanes) for r in rows]
-            for i, one in enumerate(transposed(square, lambda v: _kept(v, lanes))):
+            square = [kept(load(source, r + k, lanes), lanes) for r in rows]
+            for i, one in enumerate(transposed(square, lambda v: kept(v, lanes))):
                 store(target, base + (k + i) * step, one, lanes)
 
     def _column(self, start: Any, lane: int) -> Any:
@@ -111,9 +111,3 @@ class Transposed:
         if self.overlap:
             return tirx.min(start, tirx.const(self.columns - self.lanes, "int32")) + lane
         return tirx.min(start + lane, tirx.const(self.columns - 1, "int32"))
-
-
-def _kept(value: Any, lanes: int) -> Any:
-    register = local(lanes)
-    store(register, 0, value, lanes)
-    return load(register, 0, lanes)

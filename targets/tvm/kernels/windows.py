@@ -10,7 +10,7 @@ from typing import Any
 from tvm.script.ir_builder import tirx as T
 
 from edgevit.targets.tvm import vmath
-from edgevit.targets.tvm.kernels.kernel import Operand, load, local, loop, store
+from edgevit.targets.tvm.kernels.kernel import Operand, load, local, loop, spread, store
 from edgevit.targets.tvm.kernels.reduce import combine
 from edgevit.targets.tvm.machine import Machine
 
@@ -104,8 +104,7 @@ class Pool:
             store(total, 0, combine(self.kind, load(total, 0, lanes), part), lanes)
         result = load(total, 0, lanes)
         if self.counted:
-            one = buffers[2][where]
-            result = result * (T.Broadcast(one, lanes) if lanes > 1 else one)
+            result = result * spread(buffers[2][where], lanes)
         elif self.factor != 1.0:
             result = result * vmath.constant(self.factor, result)
         store(out, place, result, lanes)
@@ -156,8 +155,8 @@ class Resample:
                     for tap in range(self.taps):
                         source = o * self.source + indices[i * self.taps + tap]
                         weight = weights[i * self.taps + tap]
-                        wide = T.Broadcast(weight, lanes) if lanes > 1 else weight
-                        part = load(x, source * self.inner + at, lanes) * wide
+                        part = load(x, source * self.inner + at, lanes)
+                        part = part * spread(weight, lanes)
                         total = part if total is None else total + part
                     store(out, (o * self.target + i) * self.inner + at, total, lanes)
 
