@@ -7,17 +7,16 @@ engine has a pessimistic variant (sums in float16 too), its figure stands beside
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from edgevit import registry
 from edgevit.bundle import Entry
 from edgevit.parity import compare
 from edgevit.reference import Arrays
-from edgevit.replay import Origin, run_variant, short
+from edgevit.replay import Origin, short
 from edgevit.subject import Subject
 
 __all__ = ["Accumulation", "Large", "PsnrDrop", "accumulation", "lowest"]
@@ -87,7 +86,11 @@ class Accumulation:
 
 
 def accumulation(
-    subject: Subject, sample: Arrays, values: Arrays, outputs: Arrays
+    subject: Subject,
+    sample: Arrays,
+    values: Arrays,
+    outputs: Arrays,
+    exposed: Callable[[], Arrays],
 ) -> Accumulation | None:
     """Follow the error, if the precision's gate is in decibels; else ``None``.
 
@@ -96,18 +99,17 @@ def accumulation(
         sample: Input name -> array.
         values: The reference's value of every canonical node, for that sample.
         outputs: The source model's outputs for that sample.
+        exposed: Gives the artifact's own values (``run_exposed``); called only for such gates.
     """
     limits = [g.limit for g in subject.gates if g.metric == "psnr_db"]
     if not limits or len(subject.parts) != 1:
         return None
-    part = subject.parts[0]
-    backend = registry.load("backends", part.backend)()
-    exposed = run_variant(subject, backend.expose(part.lowered), {**values, **sample})
-    trail = _trail(subject, values, exposed)
+    found = exposed()
+    trail = _trail(subject, values, found)
     return Accumulation(
         drop=_first_drop(subject, trail, limits[0]),
         trail=trail,
-        large=_large(subject, exposed),
+        large=_large(subject, found),
         pessimistic_psnr_db=_pessimistic(subject, sample, outputs),
     )
 

@@ -23,7 +23,16 @@ from edgevit.subject import Expected, Subject
 from edgevit.target import load_target
 from edgevit.tolerance import bounds, roundoff
 
-__all__ = ["Divergence", "Origin", "replay", "rewrites", "run_variant", "settled", "short"]
+__all__ = [
+    "Divergence",
+    "Origin",
+    "replay",
+    "rewrites",
+    "run_exposed",
+    "run_variant",
+    "settled",
+    "short",
+]
 
 
 @dataclass(frozen=True)
@@ -191,6 +200,19 @@ def run_variant(subject: Subject, variant: Lowered, values: Arrays) -> Arrays:
         part: Part = variant.part
         feeds = {b.name: values[b.name].reshape(b.shape) for b in part.inputs}
         return subject.run(root, Entry.of_part(part), [feeds])[0]
+
+
+def run_exposed(subject: Subject, sample: Arrays, values: Arrays) -> Arrays:
+    """Every mapped value of an artifact of one part that runs by itself.
+
+    Args:
+        subject: What is verified; of one part.
+        sample: Input name -> array.
+        values: The reference's value of every canonical node, for that sample.
+    """
+    (part,) = subject.parts
+    backend = registry.load("backends", part.backend)()
+    return run_variant(subject, backend.expose(part.lowered), {**values, **sample})
 
 
 def _largest_error(reference: np.ndarray[Any, Any], found: np.ndarray[Any, Any]) -> float:

@@ -7,17 +7,15 @@ is in front, and a token at the edge of a capacity may change its expert.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from edgevit import registry
 from edgevit.model import constant
 from edgevit.reference import Arrays
-from edgevit.replay import run_variant
 from edgevit.subject import Subject
 
 __all__ = ["TokenSets", "routers", "token_sets"]
@@ -78,21 +76,21 @@ def _before_views(value: ir.Value) -> ir.Value:
     return value
 
 
-def token_sets(subject: Subject, sample: Arrays, values: Arrays) -> tuple[TokenSets, ...]:
+def token_sets(
+    subject: Subject, values: Arrays, exposed: Callable[[], Arrays]
+) -> tuple[TokenSets, ...]:
     """What an artifact's routers choose on a sample, next to the reference's.
 
     Args:
         subject: What is verified; of one part.
-        sample: Input name -> array.
         values: The reference's value of every canonical node, for that sample.
+        exposed: Gives the artifact's own (``run_exposed``); called only if it has routers.
     """
     found = [(str(score.name), count) for score, count in routers(subject.canonical)]
     if not found or len(subject.parts) != 1:
         return ()
-    part = subject.parts[0].lowered
-    known = {b.name for b in part.values}
-    backend = registry.load("backends", subject.parts[0].backend)()
-    made = run_variant(subject, backend.expose(part), {**values, **sample})
+    known = {b.name for b in subject.parts[0].lowered.values}
+    made = exposed()
     return tuple(
         _sets(name, count, values[name], made[name]) for name, count in found if name in known
     )

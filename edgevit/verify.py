@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from edgevit.budget import AGREEMENT, judged
 from edgevit.errors import GateError
 from edgevit.parity import Figure, Gate, Metrics, compare, joined, top1, worst_of
 from edgevit.reference import Arrays
-from edgevit.replay import Divergence, replay, rewrites
+from edgevit.replay import Divergence, replay, rewrites, run_exposed
 from edgevit.routing import TokenSets, token_sets
 from edgevit.subject import Expected, Subject
 
@@ -83,6 +84,11 @@ def verify_parts(
     figures = tuple(_figure(metrics, agreement, gate) for gate in measured)
     replays = tuple(replay(subject, expected))
     found = [*rewrites(subject, expected), *replays]
+
+    @cache
+    def exposed() -> Arrays:
+        return run_exposed(subject, samples[0], expected.values)
+
     past = [d for d in found if d.ratio > 1]
     return Parity(
         figures=figures,
@@ -91,12 +97,14 @@ def verify_parts(
         replays=replays,
         worst=tuple(sorted(found, key=lambda d: -d.ratio)[:WORST]),
         first_divergent=past[0] if past else None,
-        accumulation=accumulation(subject, samples[0], expected.values, expected.outputs[0]),
+        accumulation=accumulation(
+            subject, samples[0], expected.values, expected.outputs[0], exposed
+        ),
         samples=len(samples),
         synthetic=synthetic,
         reference=expected.version,
         not_measured=not_measured,
-        routing=token_sets(subject, samples[0], expected.values),
+        routing=token_sets(subject, expected.values, exposed),
     )
 
 
