@@ -22,15 +22,13 @@ from edgevit.targets.tvm.ops_dynamic import dynamic_conv
 from edgevit.targets.tvm.ops_integer import integer_conv
 from edgevit.targets.tvm.ops_movement import padded, region
 from edgevit.targets.tvm.program import Ref
-from edgevit.targets.tvm.strides import Held, dense
+from edgevit.targets.tvm.strides import CHANNELS_LAST, Held, dense
 from edgevit.targets.tvm.table import Op, floats, integers
 from edgevit.targets.tvm.tails import tail
 from edgevit.targets.tvm.tiles import product_name
 from edgevit.targets.views import View
 
 __all__ = ["OPS", "float_conv"]
-
-CHANNELS_LAST = (0, 2, 3, 1)
 
 
 def image(ctx: Context, value: ir.Value, pads: Sequence[int], number: float = 0.0) -> Held:

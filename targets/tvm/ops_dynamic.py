@@ -13,15 +13,16 @@ import numpy as np
 import onnx_ir as ir
 
 from edgevit.model import shape_of
-from edgevit.quantizers import Stored, dequantizer, stored
+from edgevit.quantizers import Stored, dequantizer
 from edgevit.targets.attributes import data_of, optional, whole
 from edgevit.targets.neighbors import is_linear
 from edgevit.targets.tvm.context import Context, Rows
 from edgevit.targets.tvm.kernels.arithmetic import QUAD, Arithmetic, integer, pack_integers
 from edgevit.targets.tvm.kernels.gemm import Gemm
 from edgevit.targets.tvm.kernels.rows import QuantizeRows
+from edgevit.targets.tvm.ops_integer import narrow, packed_refs
 from edgevit.targets.tvm.program import Ref
-from edgevit.targets.tvm.strides import Held, dense
+from edgevit.targets.tvm.strides import CHANNELS_LAST, Held, dense
 from edgevit.targets.tvm.table import integers
 from edgevit.targets.tvm.tails import Tail, tail
 from edgevit.targets.tvm.tiles import product_name
@@ -29,19 +30,12 @@ from edgevit.targets.views import View
 
 __all__ = ["dynamic_conv", "dynamic_linear"]
 
-CHANNELS_LAST = (0, 2, 3, 1)
-
 
 def _weight(ctx: Context, node: ir.Node, axis: int) -> Stored | None:
     """The stored weight, if its codes can be multiplied with codes made at run time."""
     if not ctx.dynamic or dequantizer(node.inputs[0]) is not None:
         return None
-    found = stored(node.inputs[1])
-    if found is None:
-        return None
-    q = found.quantizer
-    plain = q.symmetric and not q.block and q.axis in (None, axis)
-    return found if plain and q.dtype in (ir.DataType.INT8, ir.DataType.INT4) else None
+    return narrow(node.inputs[1], axis)
 
 
 def dynamic_linear(ctx: Context, node: ir.Node) -> bool:
@@ -128,8 +122,7 @@ def _multiplied(
     ctx.program.call(
         kernel,
         rows.ref,
-        ctx.parameter(f"{weight.name}/packed", packed),
-        ctx.parameter(f"{weight.name}/offset", offsets),
+        *packed_refs(ctx, weight.name, packed, offsets),
         *after.refs(ctx, n, ctx.parameter(f"{weight.name}/scale", scales), steps),
         Ref(made),
     )

@@ -29,15 +29,24 @@ from edgevit.targets.tvm.kernels.pointwise import Apply, In
 from edgevit.targets.tvm.machine import Machine
 from edgevit.targets.tvm.ops_movement import padded, region
 from edgevit.targets.tvm.program import Ref
-from edgevit.targets.tvm.strides import Held, dense
+from edgevit.targets.tvm.strides import CHANNELS_LAST, Held, dense
 from edgevit.targets.tvm.table import Op, integers
 from edgevit.targets.tvm.tails import tail
 from edgevit.targets.tvm.tiles import product_name
 from edgevit.targets.views import View
 
-__all__ = ["OPS", "coded", "coded_image", "integer_conv", "integer_linear", "quads"]
+__all__ = [
+    "OPS",
+    "coded",
+    "coded_image",
+    "integer_conv",
+    "integer_linear",
+    "narrow",
+    "packed_refs",
+    "quads",
+    "window_over",
+]
 
-CHANNELS_LAST = (0, 2, 3, 1)
 _RANGES = {"uint8": (0, 255), "int8": (-128, 127)}
 
 
@@ -91,20 +100,28 @@ def coded(value: ir.Value | None, machine: Machine) -> tuple[ir.Value, float, in
 
 def _codes(node: ir.Node, machine: Machine, axis: int) -> Codes | None:
     """The codes behind both operands, if the machine multiplies such codes."""
-    found, weight = coded(node.inputs[0], machine), stored(node.inputs[1])
-    if found is None or weight is None:
+    found, weight = coded(node.inputs[0], machine), narrow(node.inputs[1], axis)
+    return None if found is None or weight is None else Codes(*found, weight)
+
+
+def narrow(value: ir.Value | None, axis: int) -> Stored | None:
+    """A stored weight, if symmetric, by ``axis`` at most, of 8 or 4 bits."""
+    found = stored(value)
+    if found is None:
         return None
-    q = weight.quantizer
+    q = found.quantizer
     plain = q.symmetric and not q.block and q.axis in (None, axis)
-    narrow = q.dtype in (ir.DataType.INT8, ir.DataType.INT4)
-    return Codes(*found, weight) if plain and narrow else None
+    return found if plain and q.dtype in (ir.DataType.INT8, ir.DataType.INT4) else None
 
 
-def _refs(ctx: Context, label: str, packed: np.ndarray, offsets: np.ndarray) -> list[Ref]:
-    return [
+def packed_refs(
+    ctx: Context, label: str, packed: np.ndarray, offsets: np.ndarray
+) -> tuple[Ref, Ref]:
+    """Packed weights and the offsets of their columns, as parameters."""
+    return (
         ctx.parameter(f"{label}/packed", packed),
         ctx.parameter(f"{label}/offset", offsets),
-    ]
+    )
 
 
 def quads(ctx: Context, value: ir.Value) -> tuple[Rows, int]:
@@ -148,7 +165,7 @@ def integer_linear(ctx: Context, node: ir.Node) -> bool:
     ctx.program.call(
         kernel,
         rows.ref,
-        *_refs(ctx, label, packed, offsets),
+        *packed_refs(ctx, label, packed, offsets),
         *after.refs(ctx, n, scale),
         Ref(made),
     )
@@ -178,27 +195,14 @@ def integer_conv(ctx: Context, node: ir.Node) -> bool:
     groups = whole(node, "group", 1)
     if found is None:
         return False
-    n, c, h, w = shape_of(found.data)
+    c = shape_of(found.data)[1]
     m, per, kh, kw = found.weight.codes.shape
     separate = groups == c and per == 1
     if groups > 1 and not separate:
         return False
     channels = c if separate else c + -c % QUAD
-    pads = integers(node, "pads")
-    image = coded_image(ctx, found.data, found.zero, pads, channels)
-    out, strides = shape_of(node.outputs[0]), integers(node, "strides")
-    dilations = integers(node, "dilations")
-    high, wide = h + pads[0] + pads[2], w + pads[1] + pads[3]
-    window = Window(
-        n,
-        (out[2], out[3]),
-        (kh, kw),
-        (strides[0], strides[1]),
-        (dilations[0], dilations[1]),
-        high * wide * channels,
-        wide * channels,
-        channels,
-    )
+    image = coded_image(ctx, found.data, found.zero, integers(node, "pads"), channels)
+    window, out = window_over(node, (kh, kw), channels), shape_of(node.outputs[0])
     view = dense(out, CHANNELS_LAST)
     after = tail(ctx, node, view, biased=optional(node, 2), scaled=True)
     kernel, packed, offsets = _kernel(ctx, found, window, channels, after.epilogue, separate)
@@ -208,12 +212,30 @@ def integer_conv(ctx: Context, node: ir.Node) -> bool:
     ctx.program.call(
         kernel,
         image.ref,
-        *_refs(ctx, label, packed, offsets),
+        *packed_refs(ctx, label, packed, offsets),
         *after.refs(ctx, m, scale),
         Ref(made),
     )
     ctx.define(after.output, Held(made, 0, view))
     return True
+
+
+def window_over(node: ir.Node, kernel: tuple[int, int], channels: int) -> Window:
+    """The windows of a convolution over its padded image of so many channels."""
+    n, _, h, w = shape_of(data_of(node))
+    out, strides = shape_of(node.outputs[0]), integers(node, "strides")
+    pads, dilations = integers(node, "pads"), integers(node, "dilations")
+    high, wide = h + pads[0] + pads[2], w + pads[1] + pads[3]
+    return Window(
+        n,
+        (out[2], out[3]),
+        kernel,
+        (strides[0], strides[1]),
+        (dilations[0], dilations[1]),
+        high * wide * channels,
+        wide * channels,
+        channels,
+    )
 
 
 def _kernel(

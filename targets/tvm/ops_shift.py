@@ -29,10 +29,10 @@ from edgevit.targets.tvm.kernels.kernel import Kernel
 from edgevit.targets.tvm.kernels.shifts import shift_codes
 from edgevit.targets.tvm.machine import Machine
 from edgevit.targets.tvm.ops_conv import float_conv
-from edgevit.targets.tvm.ops_integer import CHANNELS_LAST, coded, coded_image, quads
+from edgevit.targets.tvm.ops_integer import coded, coded_image, packed_refs, quads, window_over
 from edgevit.targets.tvm.ops_linear import float_linear
 from edgevit.targets.tvm.program import Ref
-from edgevit.targets.tvm.strides import Held, dense
+from edgevit.targets.tvm.strides import CHANNELS_LAST, Held, dense
 from edgevit.targets.tvm.table import Op, floats, integers
 from edgevit.targets.tvm.tails import Tail, tail
 
@@ -82,11 +82,7 @@ def _most(parts: np.ndarray) -> int:
 def _operands(
     ctx: Context, node: ir.Node, packed: np.ndarray, offsets: np.ndarray
 ) -> tuple[Ref, Ref]:
-    label = data_of(node, 1).name
-    return (
-        ctx.parameter(f"{label}/packed", packed),
-        ctx.parameter(f"{label}/offset", offsets),
-    )
+    return packed_refs(ctx, data_of(node, 1).name or "", packed, offsets)
 
 
 def _finish(
@@ -142,7 +138,7 @@ def _conv(ctx: Context, node: ir.Node) -> None:
     image = coded_image(ctx, data, zero, integers(node, "pads"), held)
     view = dense(shape_of(node.outputs[0]), CHANNELS_LAST)
     after = tail(ctx, node, view, biased=bias, scaled=True)
-    window = _window(node, held)
+    window = window_over(node, (kh, kw), held)
     if separate:
         filters = decode(packed).T.reshape(m, 1, kh, kw)
         kernel: Kernel = Depthwise(
@@ -161,25 +157,6 @@ def _conv(ctx: Context, node: ir.Node) -> None:
         ctx, node, kernel, image.ref, weights, after, np.float32(step) * scale, size
     )
     ctx.define(after.output, Held(made.tensor, 0, view))
-
-
-def _window(node: ir.Node, channels: int) -> Window:
-    """Windows over the padded image of so many channels."""
-    n, _, h, w = shape_of(data_of(node))
-    out, kernel = shape_of(node.outputs[0]), integers(node, "kernel_shape")
-    pads, strides = integers(node, "pads"), integers(node, "strides")
-    dilations = integers(node, "dilations")
-    high, wide = h + pads[0] + pads[2], w + pads[1] + pads[3]
-    return Window(
-        n,
-        (out[2], out[3]),
-        (kernel[0], kernel[1]),
-        (strides[0], strides[1]),
-        (dilations[0], dilations[1]),
-        high * wide * channels,
-        wide * channels,
-        channels,
-    )
 
 
 def _dealt(parts: np.ndarray, shape: tuple[int, ...], groups: int) -> list[np.ndarray]:

@@ -9,7 +9,20 @@ from dataclasses import dataclass
 from edgevit.targets.tvm.program import Ref, Tensor
 from edgevit.targets.views import Factor, View, squeezed
 
-__all__ = ["Held", "Loop", "aligned_axes", "dense", "joined", "loops", "refined", "split"]
+__all__ = [
+    "CHANNELS_LAST",
+    "Held",
+    "Loop",
+    "aligned_axes",
+    "dense",
+    "joined",
+    "loops",
+    "refined",
+    "split",
+]
+
+# The order in which the axes of a picture [N, C, H, W] lie.
+CHANNELS_LAST = (0, 2, 3, 1)
 
 
 @dataclass(frozen=True)
