@@ -16,6 +16,7 @@ from edgevit.passes.apply_quantizers import apply
 from edgevit.passes.bridge_weights import WAYS, importance
 from edgevit.passes.channel_layers import ChannelLayer, channel_layers
 from edgevit.passes.compensate import in_scheme
+from edgevit.passes.exclusion import check_excluded, excluded
 from edgevit.passes.facts import operand
 from edgevit.passes.fold_channels import fold_all, notes_of
 from edgevit.passes.joint_choice import Choice, choose, groups_of, worst
@@ -23,7 +24,7 @@ from edgevit.passes.joint_search import Format
 from edgevit.passes.layer_rows import gather
 from edgevit.passes.output_weights import Probe
 from edgevit.passes.quantizable import quantizable
-from edgevit.passes.quantize import Quantize, excluded, scheme_of
+from edgevit.passes.quantize import Quantize, scheme_of
 from edgevit.pipeline import CalibratedPass, Context, Note, Outcome
 from edgevit.quantization import QParams, Scheme
 from edgevit.statistics import stream
@@ -91,6 +92,7 @@ class BridgeQuant(CalibratedPass):
     def plan(self, model: ir.Model, context: Context) -> tuple[Edit, ...]:
         """Choose everything; the edits of quantizers name values as folds leave them."""
         self._check()
+        check_excluded(model, self.exclude, self.name)
         given = scheme_of(context)
         layers = list(self._layers(model, given))
         if not layers:

@@ -14,9 +14,10 @@ from edgevit.errors import UsageError
 from edgevit.layer_rules import float_reason
 from edgevit.passes.apply_quantizers import apply
 from edgevit.passes.channel_layers import ChannelLayer, channel_layers
+from edgevit.passes.exclusion import check_excluded, excluded
 from edgevit.passes.facts import Array, operand
 from edgevit.passes.quantizable import quantizable
-from edgevit.passes.quantize import excluded, scheme_of
+from edgevit.passes.quantize import scheme_of
 from edgevit.passes.reconstruct_weights import Reconstruction, Settings, held, reconstruct
 from edgevit.passes.second_moments import Moments, float_input, moments
 from edgevit.pipeline import CalibratedPass, Context, Outcome
@@ -69,6 +70,7 @@ class Compensate(CalibratedPass):
 
     def plan(self, model: ir.Model, context: Context) -> tuple[Edit, ...]:
         """Choose codes, scales and biases of every layer from the moments of its input."""
+        check_excluded(model, self.exclude, self.name)
         scheme = scheme_of(context)
         settings = self._settings(scheme)
         layers = list(self._layers(model, scheme))

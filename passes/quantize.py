@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -18,6 +17,7 @@ from edgevit.model import constant, shape_of
 from edgevit.passes.apply_quantizers import apply
 from edgevit.passes.choose_ranges import divergences, split
 from edgevit.passes.elementwise import only_reader
+from edgevit.passes.exclusion import check_excluded, excluded
 from edgevit.passes.quantizable import Quantizable, quantizable, stored
 from edgevit.passes.weight_parameters import weight_parameters
 from edgevit.pipeline import CalibratedPass, Context, Outcome
@@ -25,7 +25,7 @@ from edgevit.ranges import METHODS, activation_parameters
 from edgevit.statistics import Statistics, collect
 from edgevit.target import QuantScheme
 
-__all__ = ["Quantize", "excluded", "scheme_of"]
+__all__ = ["Quantize", "scheme_of"]
 
 # What moves elements: quantizers of equal parameters may stand on either side.
 _MOVES = frozenset({"Expand", "Reshape", "Slice", "Split", "Tile", "Transpose"})
@@ -83,6 +83,7 @@ class Quantize(CalibratedPass):
     def plan(self, model: ir.Model, context: Context) -> tuple[Edit, ...]:
         """Weights first, then the activations they meet."""
         self._check()
+        check_excluded(model, self.exclude, self.name)
         scheme = self._scheme(context)
         chosen, kept = self._split(list(quantizable(model)), scheme)
         weights = self._weights(chosen, scheme) if self.weights >= 0 else ()
@@ -243,15 +244,6 @@ def scheme_of(context: Context) -> QuantScheme:
         f"{name} has no quantization scheme for precision {precision!r}",
         hint="give --precision; it has: " + (", ".join(known) or "none"),
     )
-
-
-def excluded(layer: Quantizable, patterns: str) -> str | None:
-    """The pattern that names a layer: by its node, its output or its result."""
-    names = (str(layer.node.name), layer.key, str(layer.result.name))
-    for pattern in filter(None, patterns.split("|")):
-        if any(fnmatch.fnmatchcase(name, pattern) for name in names):
-            return pattern
-    return None
 
 
 def _wanted(layers: Sequence[Quantizable], scheme: QuantScheme) -> dict[str, tuple[str, ...]]:

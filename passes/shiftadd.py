@@ -16,9 +16,10 @@ from edgevit.model import constant
 from edgevit.passes.apply_shifts import apply_shifts
 from edgevit.passes.channel_layers import ChannelLayer, channel_layers
 from edgevit.passes.compensate import input_stream
+from edgevit.passes.exclusion import check_excluded, excluded
 from edgevit.passes.facts import given, operand
 from edgevit.passes.quantizable import quantizable
-from edgevit.passes.quantize import excluded, scheme_of
+from edgevit.passes.quantize import scheme_of
 from edgevit.passes.relay import Relay, Replaced, walk
 from edgevit.passes.second_moments import Moments, moments
 from edgevit.passes.shift_budget import (
@@ -103,6 +104,7 @@ class ShiftAdd(CalibratedPass):
 
     def plan(self, model: ir.Model, context: Context) -> tuple[Edit, ...]:
         """Choose codes, exponents, biases and numbers of terms."""
+        check_excluded(model, self.exclude, self.name)
         return self.plan_on(model, context, self.moments(model, context), {})
 
     @property
