@@ -19,9 +19,10 @@ from edgevit.backend import Arithmetic, Lowered, LowerOptions
 from edgevit.bundle import Entry, Part
 from edgevit.model import constant
 from edgevit.reference import Arrays, run_reference
+from edgevit.roundoff import roundoff
 from edgevit.subject import Expected, Subject
 from edgevit.target import load_target
-from edgevit.tolerance import bounds, roundoff
+from edgevit.tolerance import bounds
 
 __all__ = [
     "Divergence",

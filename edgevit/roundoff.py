@@ -1,10 +1,38 @@
-"""Unit roundoffs of an engine's float arithmetic."""
+"""Unit roundoffs of float arithmetic, and how far its sums and functions are off."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
-__all__ = ["Roundoff", "roundoff"]
+import numpy as np
+
+__all__ = ["FUNCTION_ULPS", "SAFETY", "Operand", "Roundoff", "roundoff"]
+
+# A run has about 1e6 sums a node; Higham and Mary's lambda for failure odds below 1e-9
+# per node is sqrt(2 ln(2e15)) = 8.4.
+SAFETY = 8.0
+# Vendor kernels evaluate exp, erf, tanh and division to a few units in the last place.
+FUNCTION_ULPS = 4.0
+
+
+class Operand(Protocol):
+    """An input as the analysis sees it: the reference's array and the bound on its error."""
+
+    @property
+    def array(self) -> np.ndarray[Any, Any]:
+        """The reference's."""
+
+    @property
+    def error(self) -> float:
+        """Bound on the error of any element."""
+
+    @property
+    def peak(self) -> float:
+        """Largest finite magnitude."""
+
+    def norm(self, length: int) -> float:
+        """Bound on the Euclidean norm of the errors of so many elements."""
 
 
 @dataclass(frozen=True)

@@ -8,32 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from edgevit.roundoff import Roundoff
+from edgevit.roundoff import SAFETY, Operand, Roundoff
 from edgevit.shift_codes import Packed, decode
 
 __all__ = ["SHIFT_RULES"]
 
 Array = np.ndarray[Any, Any]
-SAFETY = 8.0  # as in edgevit.tolerance
-
-
-class Operand(Protocol):
-    """An input: the reference's array and the bound on its error."""
-
-    array: Array
-    error: float
-
-    def norm(self, length: int) -> float:
-        """Bound on the norm of the errors of so many elements."""
-
-    @property
-    def peak(self) -> float:
-        """Largest magnitude."""
 
 
 def _shifted(node: ir.Node, ops: Sequence[Operand], out: Array, unit: Roundoff) -> float:

@@ -11,29 +11,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from edgevit.roundoff import Roundoff
+from edgevit.roundoff import FUNCTION_ULPS, SAFETY, Operand, Roundoff
 from edgevit.shift_codes import Packed, decode
 
 __all__ = ["TOKEN_RULES"]
 
 Array = np.ndarray[Any, Any]
-# As in edgevit.tolerance: sums of K terms are off by SAFETY sqrt(K) u, functions by some ulps.
-SAFETY = 8.0
-FUNCTION_ULPS = 4.0
 # No activation between two layers is steeper.
 _SLOPE = 1.13
-
-
-class Operand(Protocol):
-    """An input: the reference's array and the bound on its error."""
-
-    array: Array
-    error: float
 
 
 def _norms(array: Array, axis: int) -> float:

@@ -20,19 +20,14 @@ import numpy as np
 import onnx_ir as ir
 
 from edgevit.model import constant
-from edgevit.roundoff import Roundoff, roundoff
+from edgevit.roundoff import FUNCTION_ULPS, SAFETY, Roundoff
 from edgevit.shift_bounds import SHIFT_RULES
 from edgevit.tipping import bias_step, factor_roundoff, half_step, rounds_activations, tipped
 from edgevit.token_bounds import TOKEN_RULES
 
-__all__ = ["SAFETY", "Roundoff", "bounds", "roundoff"]
+__all__ = ["bounds"]
 
 Array = np.ndarray[Any, Any]
-# A run has about 1e6 sums a node; Higham and Mary's lambda for failure odds below 1e-9
-# per node is sqrt(2 ln(2e15)) = 8.4.
-SAFETY = 8.0
-# Vendor kernels evaluate exp, erf, tanh and division to a few units in the last place.
-FUNCTION_ULPS = 4.0
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ order, so that one Cholesky factor of the inverse serves them all.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -56,8 +57,12 @@ class Grid:
         """The nearest code of real numbers in units of the scale, as they come."""
         if self.levels is None:
             return np.clip(np.rint(units), self.low, self.high)
-        middles = (self.levels[1:].astype(np.float64) + self.levels[:-1]) / 2
-        return self.levels[np.searchsorted(middles, units)]
+        return self.levels[np.searchsorted(self._middles, units)]
+
+    @cached_property
+    def _middles(self) -> Array:
+        assert self.levels is not None
+        return np.asarray((self.levels[1:].astype(np.float64) + self.levels[:-1]) / 2)
 
     def columns(self, inputs: int) -> Array:
         """The scale of every weight, ``[g, o, inputs]``."""

@@ -46,7 +46,8 @@ def check_excluded(model: ir.Model, patterns: str, rule: str) -> None:
     """
     if not patterns:
         return
-    names = [str(v.name) for node in model.graph for v in (node, *node.outputs) if v.name]
+    names = [str(node.name) for node in model.graph if node.name]
+    names += [str(v.name) for node in model.graph for v in node.outputs]
     for pattern in filter(None, patterns.split("|")):
         if not any(_names(name, pattern) for name in names):
             close = difflib.get_close_matches(pattern, names, n=3, cutoff=0.4)

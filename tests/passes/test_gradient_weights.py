@@ -24,7 +24,8 @@ from edgevit.passes.output_weights import Probe, at_logits, forward_weights, pro
 from edgevit.passes.subgraphs import between
 from edgevit.pipeline import Context
 from edgevit.reference import run_reference
-from edgevit.tolerance import bounds, roundoff
+from edgevit.roundoff import roundoff
+from edgevit.tolerance import bounds
 from tests.passes.harness import Array, build
 from tests.passes.test_bridge_quant import FIXTURES, images
 from tests.passes.test_channel_folds import canonical

@@ -7,7 +7,8 @@ import onnx_ir as ir
 
 from edgevit.backend import Arithmetic
 from edgevit.replay import settled
-from edgevit.tolerance import bounds, roundoff
+from edgevit.roundoff import roundoff
+from edgevit.tolerance import bounds
 from tests.passes.harness import build
 
 

@@ -10,8 +10,9 @@ import onnx_ir as ir
 import pytest
 
 from edgevit.passes.functions import DOMAIN, VERSION, ensure_function
+from edgevit.roundoff import Roundoff
 from edgevit.shift_codes import encode, levels
-from edgevit.tolerance import Roundoff, bounds
+from edgevit.tolerance import bounds
 from tests.support.graphs import run_reference
 
 Array = np.ndarray[Any, Any]

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgevit.tolerance import Roundoff, bounds, roundoff
+from edgevit.roundoff import Roundoff, roundoff
+from edgevit.tolerance import bounds
 from tests.support.float64 import CASES, Array, Case
 from tests.support.graphs import run_reference
 
