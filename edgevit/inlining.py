@@ -11,7 +11,9 @@ from edgevit.partition import backend_of
 from edgevit.pipeline import Observer, PassRecord, Pipeline
 from edgevit.target import Target
 
-__all__ = ["inline_unknown", "unknown", "unpack_shifts"]
+__all__ = ["inline_unknown", "recover_shifts", "store_shifts", "unknown", "unpack_shifts"]
+
+_SHIFTS = frozenset({"ShiftConv", "ShiftLinear", "WideShiftConv", "WideShiftLinear"})
 
 
 def unknown(model: ir.Model, target: Target, precision: str) -> tuple[str, ...]:
@@ -68,3 +70,38 @@ def unpack_shifts(
         return ()
     unpack = registry.load("passes", "unpack-shifts")()
     return Pipeline((unpack,)).run(model, observers)
+
+
+def store_shifts(
+    model: ir.Model, target: Target, precision: str, observers: Sequence[Observer] = ()
+) -> tuple[PassRecord, ...]:
+    """Keep trained sums of shifts from being rounded anew, in place, for kernels of theirs."""
+    return _found("store-shifts", model, target, precision, observers)
+
+
+def recover_shifts(
+    model: ir.Model, target: Target, precision: str, observers: Sequence[Observer] = ()
+) -> tuple[PassRecord, ...]:
+    """Make functions again of trained sums of shifts, in place, for kernels of theirs."""
+    return _found("recover-shifts", model, target, precision, observers)
+
+
+def _found(
+    name: str,
+    model: ir.Model,
+    target: Target,
+    precision: str,
+    observers: Sequence[Observer],
+) -> tuple[PassRecord, ...]:
+    """The record of a pass that looks for trained shifts; nothing where there are none.
+
+    A backend that quantizes rows as the model runs multiplies int8 then, not packed codes.
+    """
+    backend = backend_of(target.backend)
+    known: frozenset[str] = getattr(backend, "functions", frozenset())
+    if not known >= _SHIFTS:
+        return ()
+    if _SHIFTS & set(target.exclude_ops) or backend.arithmetic(precision).dynamic:
+        return ()
+    records = Pipeline((registry.load("passes", name)(),)).run(model, observers)
+    return tuple(r for r in records if r.changes or r.refusals)

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from edgevit import registry
 from edgevit.edits import Edit
-from edgevit.inlining import inline_unknown, unpack_shifts
+from edgevit.inlining import inline_unknown, recover_shifts, store_shifts, unpack_shifts
 from edgevit.pipeline import (
     CalibratedPass,
     Context,
@@ -89,19 +89,25 @@ def optimize(
     """Run passes in place, keeping a copy from before the first one that rounds.
 
     What a pass leaves as functions that the target's backend does not know is inlined behind
-    it, so that the passes that follow see operators.
+    it, so that the passes that follow see operators. Shifts that a network was trained to are
+    stored as such ahead of all passes, and become functions behind them where it knows those.
     """
+    target, precision = context.target, context.precision
     records: list[PassRecord] = []
     exact: ir.Model | None = None
+    if target is not None:
+        records += store_shifts(model, target, precision, observers)
     for p in chosen.passes:
         before = None if exact is not None or p.effect is Effect.EXACT else model.clone()
         found = Pipeline((p,)).run(model, observers, context)
         records += found
-        if context.target is not None:
-            records += unpack_shifts(model, context.target, context.precision, observers)
-            records += inline_unknown(model, context.target, context.precision, observers)
+        if target is not None:
+            records += unpack_shifts(model, target, precision, observers)
+            records += inline_unknown(model, target, precision, observers)
         if any(r.changes for r in found):
             exact = exact or before
+    if target is not None:
+        records += recover_shifts(model, target, precision, observers)
     return Optimized(tuple(records), exact)
 
 

@@ -35,11 +35,13 @@ __all__ = [
     "Packed",
     "decode",
     "encode",
+    "fewest",
     "greedy",
     "levels",
     "limit",
     "nearest",
     "octaves",
+    "on_grid",
     "pack",
     "split",
     "unpack",
@@ -50,6 +52,8 @@ MOST_TERMS = 3
 # Sums must fit the integer dtype that engines multiply with: int8, int16.
 NARROW_LIMIT, WIDE_LIMIT = 127, 32767
 _NARROW_OCTAVES, _WIDE_OCTAVES = 7, 15
+# Bits of a float32 mantissa; smallest exponent of a scale that kernels divide by; none.
+_MANTISSA, _LEAST_UNIT, _NO_UNIT = 24, -102, 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,6 +183,39 @@ def split(q: Array, terms: int, wide: bool = False) -> Array:
             f"{limit(wide)}; {wrong.size} of {np.asarray(q).size} weights are not"
         )
     return np.asarray(parts[:, at])
+
+
+def fewest(q: Array, most: int, wide: bool = False) -> int | None:
+    """The fewest terms that say every one of these integers; ``None``: more than ``most``."""
+    for terms in range(1, most + 1):
+        if np.isin(q, levels(terms, wide)).all():
+            return terms
+    return None
+
+
+def on_grid(weight: Array) -> tuple[Array, Array] | None:
+    """The integers and powers of two that float32 weights ``[K, N]`` are, exactly.
+
+    The scale of a column is the largest power of two that divides all of its numbers, 1 for a
+    column of zeros.
+
+    Returns:
+        ``q``, int32 ``[K, N]``, and ``scale``, float32 ``[N]``, with ``q * scale == weight``;
+        ``None`` where integers leave ``WIDE_LIMIT``, scales are smaller than kernels divide
+        by, or a weight is not finite.
+    """
+    numbers = np.asarray(weight, np.float32).astype(np.float64)
+    if not np.isfinite(numbers).all():
+        return None
+    mantissa, exponent = np.frexp(numbers)
+    whole = np.ldexp(mantissa, _MANTISSA).astype(np.int64)
+    lowest = np.frexp((whole & -whole).astype(np.float64))[1] - 1
+    unit = np.where(whole != 0, exponent - _MANTISSA + lowest, _NO_UNIT).min(axis=0)
+    unit[unit == _NO_UNIT] = 0
+    q = np.ldexp(numbers, -unit)
+    if np.abs(q).max(initial=0) > WIDE_LIMIT or unit.min(initial=0) < _LEAST_UNIT:
+        return None
+    return q.astype(np.int32), np.ldexp(1.0, unit).astype(np.float32)
 
 
 def pack(parts: Array, wide: bool = False) -> Packed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,16 +11,20 @@ import onnx_ir as ir
 from edgevit.edits import Edit, ShiftWeight
 from edgevit.energy import sites, text_of_accounts
 from edgevit.errors import InternalError
-from edgevit.model import Names, constant
+from edgevit.model import Names, constant, shape_of
 from edgevit.passes.apply_quantizers import apply
 from edgevit.passes.facts import attr, given, operand
 from edgevit.passes.functions import DOMAIN, ensure_function
+from edgevit.passes.quantizable import stored
 from edgevit.passes.shift_functions import CONV_KEYS
 from edgevit.pipeline import Change, Note, Outcome
 from edgevit.rewrite import Builder
 from edgevit.shift_codes import Packed, decode
 
-__all__ = ["apply_shifts"]
+__all__ = ["LAYERS", "apply_shifts"]
+
+# Operators that have a form of shifts.
+LAYERS = ("Conv", "MatMul")
 
 
 def apply_shifts(model: ir.Model, edits: Sequence[Edit], rule: str) -> Outcome:
@@ -40,14 +45,16 @@ def apply_shifts(model: ir.Model, edits: Sequence[Edit], rule: str) -> Outcome:
     changes, sizes = list(rest.changes), []
     for edit in shifts:
         node = layers.get(edit.value)
-        weight = None if node is None or len(node.inputs) < 2 else constant(node.inputs[1])
-        if node is None or weight is None or node.op_type not in ("Conv", "MatMul"):
+        weight = None if node is None or len(node.inputs) < 2 else node.inputs[1]
+        known = weight is not None and (constant(weight) is not None or stored(weight))
+        if node is None or weight is None or not known or node.op_type not in LAYERS:
             raise InternalError(
                 f"{rule}: the plan names layer {edit.value!r}, not in the model"
             )
         packed = Packed(edit.codes, edit.signs, edit.inputs)
-        sizes.append((weight.size, packed))
-        _replace(model, node, edit, packed, weight.shape, rule)
+        shape = shape_of(weight)
+        sizes.append((math.prod(shape), packed))
+        _replace(model, node, edit, packed, shape, rule)
         changes.append(Change(rule, edit.value, edit.detail))
     each = (Note(e.value, e.detail) for e in shifts if e.detail)
     notes = (_summary(sizes), *_energy(model), *each, *rest.notes) if sizes else rest.notes
@@ -104,7 +111,7 @@ def _replace(
 
 
 def _swap(graph: ir.Graph, node: ir.Node, made: Sequence[ir.Node], y: ir.Value) -> None:
-    """The new node's result takes the old one's name and place; unread constants go."""
+    """The new node's result takes the old one's name and place; what nobody reads goes."""
     out = node.outputs[0]
     old = [v for v in node.inputs[1:] if v is not None]
     graph.insert_before(node, made)
@@ -113,5 +120,17 @@ def _swap(graph: ir.Graph, node: ir.Node, made: Sequence[ir.Node], y: ir.Value) 
     out.replace_all_uses_with(y, replace_graph_outputs=True)
     graph.remove(node, safe=True)
     for value in old:
-        if not value.uses() and not value.is_graph_output():
-            graph.initializers.pop(str(value.name), None)
+        _drop(graph, value)
+
+
+def _drop(graph: ir.Graph, value: ir.Value) -> None:
+    """A stored weight that is not read any more: its constants, and what dequantized them."""
+    if value.uses() or value.is_graph_output():
+        return
+    graph.initializers.pop(str(value.name), None)
+    maker = value.producer()
+    if maker is not None and stored(value):
+        read = [v for v in maker.inputs if v is not None]
+        graph.remove(maker, safe=True)
+        for one in read:
+            _drop(graph, one)
