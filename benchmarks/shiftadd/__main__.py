@@ -158,7 +158,20 @@ def _table(
             f"| {cell.bytes / 1e6:.2f} | {cell.quantize_cpu_s:.0f} "
             f"| {1e3 * cell.run_s / count:.2f} |"
         )
-    return [*lines, *_closed(found, labels)]
+    return [*lines, *_closed(found, labels), *_spaces(found, labels)]
+
+
+def _spaces(found: Sequence[tuple[Form, Cell]], labels: Sequence[Any]) -> list[str]:
+    """Of texts: how many answers are wrong, and how many of them by nothing but spaces."""
+    if not isinstance(labels[0], str):
+        return []
+    lines = []
+    for form, cell in found:
+        wrong = [(a, b) for a, b in zip(cell.answers, labels, strict=False) if a != b]
+        bare = sum(a.replace(" ", "") == b.replace(" ", "") for a, b in wrong)
+        lines.append(f"\n{form.label}: {len(wrong)} of {len(cell.answers)} texts are wrong, "
+                     f"{bare} of them by spaces alone")  # fmt: skip
+    return lines
 
 
 def _closed(found: Sequence[tuple[Form, Cell]], labels: Sequence[Any]) -> list[str]:

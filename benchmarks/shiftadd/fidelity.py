@@ -1,0 +1,80 @@
+"""How close forms of weights stay to float32 on development images.
+
+    python -m benchmarks.shiftadd.fidelity CASE COUNT [--device] [SPEC ...]
+
+Accuracy of a few thousand images says little where noise flips answers either way. The
+outputs' SQNR and divergence say more. A ``SPEC`` is a pass, ``shiftadd{terms=3}``; an empty
+one leaves weights float. Artifacts are lowered and run as in ``benchmarks.shiftadd``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from benchmarks.quantization.cases import choose
+from benchmarks.quantization.development import development, score
+from benchmarks.shiftadd.forms import SOURCE, Form
+from benchmarks.shiftadd.subject import Subject, answered
+
+__all__ = ["divergence", "probabilities"]
+
+Array = np.ndarray[Any, Any]
+_LEAST = 1e-9  # probabilities below it count as it
+
+
+def probabilities(output: Array) -> Array:
+    """An output as probabilities along its last axis: itself if it has them, else softmax."""
+    y = output.astype(np.float64)
+    if (y >= 0).all() and np.allclose(y.sum(-1), 1, atol=1e-3):
+        return y
+    e = np.exp(y - y.max(-1, keepdims=True))
+    return np.asarray(e / e.sum(-1, keepdims=True))
+
+
+def divergence(true: Sequence[Array], found: Sequence[Array]) -> float:
+    """Mean Kullback-Leibler divergence of ``found`` from ``true``, nats a position."""
+    total = []
+    for y, q in zip(true, found, strict=True):
+        p, r = probabilities(y), probabilities(q)
+        total.append((p * (np.log(p + _LEAST) - np.log(r + _LEAST))).sum(-1).mean())
+    return float(np.mean(total))
+
+
+def main() -> None:
+    """Print a Markdown row for each form."""
+    parser = argparse.ArgumentParser(description="Closeness to float32, development images.")
+    parser.add_argument("case")
+    parser.add_argument("count", type=int)
+    parser.add_argument("specs", nargs="*", help="passes; empty: weights stay float")
+    parser.add_argument("--device", action="store_true", help="float inputs as in w8a8")
+    options = parser.parse_args()
+    (case,) = choose([options.case])
+    images, labels = development(case, options.count)
+    subject = Subject(case, 0, not options.device)
+    read = case.answer(case.find())
+
+    def outputs(form: Form) -> list[Array]:
+        content = subject.made(form).content
+        return answered(case, content, iter(images), np.inf, keep=True)[0]
+
+    true = outputs(SOURCE)
+    print(f"{case.name}, {options.count} development images")
+    print("| form | SQNR, dB | divergence, 1e-4 nats | same answer | to fp32, points |")
+    print("|---|---|---|---|---|")
+    for spec in options.specs or ("",):
+        found = outputs(Form(spec, spec))
+        s = score(true, found, read, labels)
+        print(
+            f"| {spec or 'activations alone'} | {s.sqnr_db:.1f} "
+            f"| {1e4 * divergence(true, found):.0f} | {s.agreement:.4f} "
+            f"| {s.change:+.2f} ± {s.half:.2f} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
