@@ -15,6 +15,7 @@ from edgevit.errors import UsageError
 from edgevit.layer_rules import float_reason, writes_codes
 from edgevit.model import constant, shape_of
 from edgevit.passes.apply_quantizers import apply
+from edgevit.passes.choose_layers import cheaper, doubted, undoubting
 from edgevit.passes.choose_ranges import divergences, split
 from edgevit.passes.elementwise import only_reader
 from edgevit.passes.exclusion import check_excluded, excluded
@@ -48,6 +49,8 @@ class Quantize(CalibratedPass):
     4. ``observer=auto``: at 8 bits the network itself chooses between ``mse`` and ``minmax``,
        by the divergence of its output on samples that are kept out for that; with too few of
        them, and below 8 bits, ``mse``; above, ``percentile``.
+    5. Layers that a rule of the device leaves float because they are "less exact" become
+       integers where this network's output is hardly further off for it, on the same samples.
 
     Attributes:
         weights: Bits of weight codes; 0: the device's scheme decides; -1: float.
@@ -85,6 +88,18 @@ class Quantize(CalibratedPass):
         self._check()
         check_excluded(model, self.exclude, self.name)
         scheme = self._scheme(context)
+        plan = self._plan(model, scheme, context)
+        asked = self.observer == "auto" and self.weights >= 0 and scheme.activations
+        if not asked or not doubted(model, scheme):
+            return plan
+        _, judges = split(context.data(str(self)))
+        if judges is None:
+            return plan
+        return cheaper(model, plan, self._plan(model, undoubting(scheme), context), judges)
+
+    def _plan(
+        self, model: ir.Model, scheme: QuantScheme, context: Context
+    ) -> tuple[Edit, ...]:
         chosen, kept = self._split(list(quantizable(model)), scheme)
         weights = self._weights(chosen, scheme) if self.weights >= 0 else ()
         edits: list[Edit] = [*kept, *weights]
