@@ -91,7 +91,12 @@ def test_two_layers_read_one_value_along_two_axes(first: str) -> None:
 
     def conv() -> str:
         weight = graph.weight(codes["conv"].reshape(7, 8, 1, 1), 0.01, 0)
-        plain = {"strides": [1, 1], "pads": [0] * 4, "dilations": [1, 1], "group": 1}
+        plain: dict[str, Any] = {
+            "strides": [1, 1],
+            "pads": [0] * 4,
+            "dilations": [1, 1],
+            "group": 1,
+        }
         return graph.op("Conv", x, weight, out="conv", kernel_shape=[1, 1], **plain)
 
     made = [linear(), conv()] if first == "linear" else [conv(), linear()]
