@@ -52,6 +52,11 @@ class Arithmetic:
         """What the names of kernels say of it."""
         return "_int8" if self.starts else ""
 
+    @property
+    def most(self) -> int:
+        """Rows of a register tile at most; 0: as many as registers allow."""
+        return 0
+
     def operands(self, columns: int) -> tuple[Operand, ...]:
         """What the sums start at."""
         return (Operand("offset", "int32", columns),) if self.starts else ()

@@ -88,4 +88,4 @@ class Gemm:
             finish(tile, self.epilogue, rest[kind.starts :], starts, places, rows)
 
         multiplies = self.rows * columns.count * self.depth
-        tiles(machine, self.rows, columns, multiplies, write, most=self.tile)
+        tiles(machine, self.rows, columns, multiplies, write, most=self.tile or kind.most)

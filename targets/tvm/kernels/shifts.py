@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from tvm.script.ir_builder import tirx as T
 
 from edgevit.targets.tvm.kernels.arithmetic import QUAD, integer
 from edgevit.targets.tvm.kernels.codes import Codes
-from edgevit.targets.tvm.kernels.kernel import kept, load, spread
+from edgevit.targets.tvm.kernels.kernel import kept, load, local, loop, spread, store
 from edgevit.targets.tvm.kernels.tile import Tile
 from edgevit.targets.tvm.machine import Machine
 
@@ -24,6 +24,9 @@ _SHIFTS = {
     ("x86_64", 8): "llvm.x86.avx2.psllv.d.256",
     ("aarch64", 4): "llvm.aarch64.neon.ushl.v4i32",
 }
+# Lanes from which a tile widens its rows of A ahead, neighbors along K that it widens at once,
+# and elements of a buffer: one of 1 KB is no longer put on the stack.
+_AHEAD_FROM, _CHUNK, _HELD = 16, 64, 128
 # A count that leaves nothing: more than 31, and no negative byte for ARM.
 _ALL = 64
 
@@ -44,8 +47,43 @@ class ShiftCodes(Codes):
         """A one for each negative term."""
         return np.asarray((parts < 0).sum((0, 1)))
 
+    @property
+    def most(self) -> int:
+        """Rows of a tile: with twelve, sums are spilled to the stack."""
+        return 8 if self.left == "uint8" else 0
+
+    def multiply(
+        self, tile: Tile, a: Any, rows: Sequence[Any], b: Any, panel: Any, depth: int
+    ) -> None:
+        """Widen rows of A once for all vectors, so that loads spread numbers to lanes."""
+        whole = depth - depth % _CHUNK
+        if tile.rows == 1 or tile.lanes < _AHEAD_FROM or not whole:
+            super().multiply(tile, a, rows, b, panel, depth)
+            return
+        stride = self.size(tile.vectors, tile.lanes, QUAD)
+        held = _Held(len(rows))
+
+        with loop(whole // _CHUNK) as chunk:
+            held.widen(a, [row + chunk * _CHUNK for row in rows], tile.lanes)
+
+            def step(k: Any, way: int) -> None:
+                at = panel + (chunk * (_CHUNK // QUAD) + k) * stride
+                self.values(tile, way, lambda row, j: held.at(row, k * QUAD + j), b, at)
+
+            tile.accumulate(_CHUNK // QUAD, step)
+        if depth > whole:
+            left = [row + whole for row in rows]
+            end = panel + whole // QUAD * stride
+            super().multiply(tile, a, left, b, end, depth - whole)
+
     def step(self, tile: Tile, way: int, a: Any, rows: Sequence[Any], b: Any, at: Any) -> None:
         """Each neighbor along K by itself."""
+        self.values(tile, way, lambda row, j: a[rows[row] + j].astype("int32"), b, at)
+
+    def values(
+        self, tile: Tile, way: int, value: Callable[[int, int], Any], b: Any, at: Any
+    ) -> None:
+        """``step`` with the numbers ``value(row, neighbor)``, int32."""
         lanes = tile.lanes
 
         def add(sums: Any, x: Any, code: tuple[Any, Any]) -> Any:
@@ -56,7 +94,7 @@ class ShiftCodes(Codes):
             words, signs = self._words(b, start, lanes)
             for j in range(QUAD):
                 right = [self._code(words, signs, j, v, lanes) for v in range(tile.vectors)]
-                values = (a[row + j].astype("int32") for row in rows)
+                values = (value(row, j) for row in range(tile.rows))
                 left = [kept(spread(x, lanes), lanes, "int32") for x in values]
                 tile.step(way, left, right, add)
 
@@ -94,6 +132,29 @@ class ShiftCodes(Codes):
         nothing = count == _number(-1 if self.name == "x86_64" else _ALL, lanes)
         zero = _number(0, lanes)
         return tirx.Select(nothing, zero, x << tirx.Select(nothing, zero, count))
+
+
+class _Held:
+    """A chunk of rows of A as int32, on the stack."""
+
+    def __init__(self, rows: int) -> None:
+        self._each = _HELD // _CHUNK
+        count = -(-rows // self._each)
+        self._buffers = [local(_HELD, "int32") for _ in range(count)]
+
+    def widen(self, a: Any, rows: Sequence[Any], lanes: int) -> None:
+        """Fill it with the elements of ``a`` from each row's index on."""
+        for row, first in enumerate(rows):
+            for i in range(0, _CHUNK, lanes):
+                wide = load(a, first + i, lanes).astype(_int32(lanes))
+                store(self._buffers[row // self._each], self._place(row, i), wide, lanes)
+
+    def at(self, row: int, k: Any) -> Any:
+        """One number."""
+        return self._buffers[row // self._each][self._place(row, k)]
+
+    def _place(self, row: int, k: Any) -> Any:
+        return row % self._each * _CHUNK + k
 
 
 def shift_codes(machine: Machine, terms: int, wide: bool) -> ShiftCodes:

@@ -31,8 +31,8 @@ Array = np.ndarray[Any, Any]
 Mutant = Callable[[pytest.MonkeyPatch], None]
 
 USABLE = [m for m in MACHINES.values() if runs_here(m)]
-# M, N, K: one of each; fewer columns than lanes; an odd vector; tails of rows and of K.
-SHAPES = [(1, 1, 1), (2, 4, 12), (3, 8, 4), (13, 49, 5)]
+# M, N, K: one of each; fewer columns than lanes; odd vectors; tails of rows, of K, of chunks.
+SHAPES = [(1, 1, 1), (2, 4, 12), (3, 8, 4), (13, 49, 5), (17, 20, 150)]
 # B, M, N, K of the additions.
 SUMS = [(1, 1, 1, 1), (2, 16, 32, 8), (1, 17, 5, 7), (2, 40, 33, 35)]
 
