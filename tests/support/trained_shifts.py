@@ -39,9 +39,11 @@ class Trained:
     wide: bool = False
     folded: bool = False
     off: int = 0
-    _nodes: list[ir.Node] = field(default_factory=list)
-    _held: list[ir.Value] = field(default_factory=list)
-    _rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
+    _nodes: list[ir.Node] = field(default_factory=list, repr=False)
+    _held: list[ir.Value] = field(default_factory=list, repr=False)
+    _rng: np.random.Generator = field(
+        default_factory=lambda: np.random.default_rng(0), repr=False
+    )
 
     def proto(self) -> onnx.ModelProto:
         """The model file; layers are called ``patches``, ``first`` and ``second``."""
