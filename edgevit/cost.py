@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from edgevit.model import shape_of
+from edgevit.shift_codes import FUNCTIONS
 
 __all__ = ["Cost", "node_cost", "node_costs", "peak_activation_bytes", "total_cost"]
 
 # Integer constants that are weights; others are indices, axes and shapes.
-_SHIFTS = frozenset({"ShiftConv", "ShiftLinear", "WideShiftConv", "WideShiftLinear"})
-_INTEGER_WEIGHTS = frozenset({"ConvInteger", "DequantizeLinear", "MatMulInteger"}) | _SHIFTS
+_INTEGER_WEIGHTS = frozenset({"ConvInteger", "DequantizeLinear", "MatMulInteger"}) | FUNCTIONS
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def _weights(node: ir.Node) -> list[ir.Value]:
 def _params(node: ir.Node, weights: list[ir.Value]) -> int:
     """Elements; of packed codes the weights that they mean."""
     packed = set(node.inputs[1 : 2 + node.op_type.startswith("Wide")])
-    if node.op_type not in _SHIFTS:
+    if node.op_type not in FUNCTIONS:
         packed = set()
     plain = sum(_size(v) for v in weights if v not in packed)
     return plain + (_shift_depth(node) * _shape(node, 1)[-1] if packed else 0)
@@ -191,7 +191,7 @@ def _macs(node: ir.Node) -> int:
         layers = (2,) if op == "MixtureOfPrimitives" else (2, 4)
         tokens = math.prod(_shape(node, 0)[:-1])
         return tokens * sum(math.prod(_shape(node, i)) for i in layers)
-    if op in _SHIFTS:
+    if op in FUNCTIONS:
         return _size(node.outputs[0]) * _shift_depth(node)
     if op == "Attention":
         return _attention_macs(node)

@@ -9,11 +9,10 @@ import onnx_ir as ir
 from edgevit import registry
 from edgevit.partition import backend_of
 from edgevit.pipeline import Observer, PassRecord, Pipeline
+from edgevit.shift_codes import FUNCTIONS
 from edgevit.target import Target
 
 __all__ = ["inline_unknown", "recover_shifts", "store_shifts", "unknown", "unpack_shifts"]
-
-_SHIFTS = frozenset({"ShiftConv", "ShiftLinear", "WideShiftConv", "WideShiftLinear"})
 
 
 def unknown(model: ir.Model, target: Target, precision: str) -> tuple[str, ...]:
@@ -99,9 +98,9 @@ def _found(
     """
     backend = backend_of(target.backend)
     known: frozenset[str] = getattr(backend, "functions", frozenset())
-    if not known >= _SHIFTS:
+    if not known >= FUNCTIONS:
         return ()
-    if _SHIFTS & set(target.exclude_ops) or backend.arithmetic(precision).dynamic:
+    if FUNCTIONS & set(target.exclude_ops) or backend.arithmetic(precision).dynamic:
         return ()
     records = Pipeline((registry.load("passes", name)(),)).run(model, observers)
     return tuple(r for r in records if r.changes or r.refusals)

@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgevit.roundoff import SAFETY, Operand, Roundoff
-from edgevit.shift_codes import Packed, decode
+from edgevit.shift_codes import FUNCTIONS, Packed, decode
 
 __all__ = ["SHIFT_RULES"]
 
@@ -38,5 +38,4 @@ def _shifted(node: ir.Node, ops: Sequence[Operand], out: Array, unit: Roundoff) 
     return float(own + carried + added)
 
 
-_NAMES = ("ShiftConv", "ShiftLinear", "WideShiftConv", "WideShiftLinear")
-SHIFT_RULES: dict[str, Callable[..., float]] = dict.fromkeys(_NAMES, _shifted)
+SHIFT_RULES: dict[str, Callable[..., float]] = dict.fromkeys(FUNCTIONS, _shifted)

@@ -29,6 +29,7 @@ import numpy as np
 from edgevit.errors import InputError
 
 __all__ = [
+    "FUNCTIONS",
     "MOST_TERMS",
     "NARROW_LIMIT",
     "WIDE_LIMIT",
@@ -49,6 +50,8 @@ __all__ = [
 
 Array = np.ndarray[Any, Any]
 MOST_TERMS = 3
+# Functions whose weights are such codes (domain ai.edgevit).
+FUNCTIONS = frozenset({"ShiftConv", "ShiftLinear", "WideShiftConv", "WideShiftLinear"})
 # Sums must fit the integer dtype that engines multiply with: int8, int16.
 NARROW_LIMIT, WIDE_LIMIT = 127, 32767
 _NARROW_OCTAVES, _WIDE_OCTAVES = 7, 15

@@ -15,7 +15,8 @@ from edgevit.model import Names, constant, shape_of
 from edgevit.passes.apply_quantizers import apply
 from edgevit.passes.facts import attr, given, operand
 from edgevit.passes.functions import DOMAIN, ensure_function
-from edgevit.passes.quantizable import stored
+from edgevit.passes.nodewise import substitute
+from edgevit.passes.quantizable import drop_unread, stored
 from edgevit.passes.shift_functions import CONV_KEYS
 from edgevit.pipeline import Change, Note, Outcome
 from edgevit.rewrite import Builder
@@ -42,7 +43,7 @@ def apply_shifts(model: ir.Model, edits: Sequence[Edit], rule: str) -> Outcome:
     shifts = [e for e in edits if isinstance(e, ShiftWeight)]
     rest = apply(model, [e for e in edits if not isinstance(e, ShiftWeight)], rule)
     layers = {str(n.outputs[0].name): n for n in model.graph if n.outputs}
-    changes, sizes = list(rest.changes), []
+    changes, sizes, names = list(rest.changes), [], Names(model.graph)
     for edit in shifts:
         node = layers.get(edit.value)
         weight = None if node is None or len(node.inputs) < 2 else node.inputs[1]
@@ -54,7 +55,7 @@ def apply_shifts(model: ir.Model, edits: Sequence[Edit], rule: str) -> Outcome:
         packed = Packed(edit.codes, edit.signs, edit.inputs)
         shape = shape_of(weight)
         sizes.append((math.prod(shape), packed))
-        _replace(model, node, edit, packed, shape, rule)
+        _replace(model, node, edit, packed, shape, rule, names)
         changes.append(Change(rule, edit.value, edit.detail))
     each = (Note(e.value, e.detail) for e in shifts if e.detail)
     notes = (_summary(sizes), *_energy(model), *each, *rest.notes) if sizes else rest.notes
@@ -89,13 +90,14 @@ def _replace(
     packed: Packed,
     shape: tuple[int, ...],
     rule: str,
+    names: Names,
 ) -> None:
     graph, out, conv = model.graph, node.outputs[0], node.op_type == "Conv"
     outputs = shape[0] if conv else shape[1]
     size = int(np.prod(shape, dtype=np.int64))
     if decode(packed).shape != (size // outputs, outputs) or edit.scale.shape != (outputs,):
         raise InternalError(f"{rule}: codes of layer {edit.value!r} are not of its shape")
-    op = Builder(rule, graph, str(out.name), Names(graph))
+    op = Builder(rule, graph, str(out.name), names)
     arrays = [edit.codes, *([edit.signs] if edit.signs is not None else [])]
     inputs = [operand(node, 0), *(op.constant(a) for a in (*arrays, edit.scale))]
     attributes: dict[str, object] = {"inputs": edit.inputs}
@@ -107,30 +109,7 @@ def _replace(
     name = kind if edit.signs is None else f"Wide{kind}"
     y = op.op(name, inputs, attributes, domain=DOMAIN, shape=out.shape, dtype=out.dtype)
     ensure_function(model, name)
-    _swap(graph, node, op.nodes, y)
-
-
-def _swap(graph: ir.Graph, node: ir.Node, made: Sequence[ir.Node], y: ir.Value) -> None:
-    """The new node's result takes the old one's name and place; what nobody reads goes."""
-    out = node.outputs[0]
     old = [v for v in node.inputs[1:] if v is not None]
-    graph.insert_before(node, made)
-    name, out.name = out.name, None
-    y.name = name
-    out.replace_all_uses_with(y, replace_graph_outputs=True)
-    graph.remove(node, safe=True)
+    substitute(graph, node, (y,), op.nodes)
     for value in old:
-        _drop(graph, value)
-
-
-def _drop(graph: ir.Graph, value: ir.Value) -> None:
-    """A stored weight that is not read any more: its constants, and what dequantized them."""
-    if value.uses() or value.is_graph_output():
-        return
-    graph.initializers.pop(str(value.name), None)
-    maker = value.producer()
-    if maker is not None and stored(value):
-        read = [v for v in maker.inputs if v is not None]
-        graph.remove(maker, safe=True)
-        for one in read:
-            _drop(graph, one)
+        drop_unread(graph, value)

@@ -10,7 +10,10 @@ import onnx_ir as ir
 from edgevit.model import constant, shape_of
 from edgevit.passes.facts import attr, operand, single_use
 
-__all__ = ["Quantizable", "quantizable", "stored"]
+__all__ = ["MOVES", "Quantizable", "drop_unread", "quantizable", "stored"]
+
+# What moves elements: quantizers of equal parameters may stand on either side.
+MOVES = frozenset({"Expand", "Reshape", "Slice", "Split", "Tile", "Transpose"})
 
 # Activations that integer kernels apply while they clamp their result.
 _CLAMPS = frozenset({"Relu", "Clip"})
@@ -71,6 +74,19 @@ def stored(value: ir.Value) -> bool:
         and node.op_type == "DequantizeLinear"
         and constant(node.inputs[0]) is not None
     )
+
+
+def drop_unread(graph: ir.Graph, value: ir.Value) -> None:
+    """Remove a weight that nothing reads: its constants, and what dequantized them."""
+    if value.uses() or value.is_graph_output():
+        return
+    graph.initializers.pop(str(value.name), None)
+    maker = value.producer()
+    if maker is not None and stored(value):
+        read = [v for v in maker.inputs if v is not None]
+        graph.remove(maker, safe=True)
+        for one in read:
+            drop_unread(graph, one)
 
 
 def quantizable(model: ir.Model) -> Iterator[Quantizable]:

@@ -19,7 +19,7 @@ from edgevit.passes.choose_layers import cheaper, doubted, undoubting
 from edgevit.passes.choose_ranges import divergences, split
 from edgevit.passes.elementwise import only_reader
 from edgevit.passes.exclusion import check_excluded, excluded
-from edgevit.passes.quantizable import Quantizable, quantizable, stored
+from edgevit.passes.quantizable import MOVES, Quantizable, quantizable, stored
 from edgevit.passes.weight_parameters import weight_parameters
 from edgevit.pipeline import CalibratedPass, Context, Outcome
 from edgevit.ranges import METHODS, activation_parameters
@@ -28,8 +28,6 @@ from edgevit.target import QuantScheme
 
 __all__ = ["Quantize", "scheme_of"]
 
-# What moves elements: quantizers of equal parameters may stand on either side.
-_MOVES = frozenset({"Expand", "Reshape", "Slice", "Split", "Tile", "Transpose"})
 _CHOOSING = 8  # bits of activations at which ``auto`` asks the network
 Function = Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]
 
@@ -283,7 +281,7 @@ def _values(model: ir.Model) -> dict[str, ir.Value]:
 def _dequantized(value: ir.Value) -> bool:
     """Whether a value's elements are numbers of codes, wherever they were moved to."""
     at, node = value, value.producer()
-    while node is not None and node.op_type in _MOVES and node.inputs[0] is not None:
+    while node is not None and node.op_type in MOVES and node.inputs[0] is not None:
         at = node.inputs[0]
         node = at.producer()
     return node is not None and node.op_type == "DequantizeLinear" and not stored(at)

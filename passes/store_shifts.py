@@ -11,6 +11,7 @@ import onnx_ir as ir
 from edgevit.model import Names, constant
 from edgevit.passes.apply_shifts import LAYERS
 from edgevit.passes.facts import Array, given
+from edgevit.passes.quantizable import drop_unread
 from edgevit.pipeline import Change, Effect, Outcome, Pass
 from edgevit.rewrite import Builder
 from edgevit.shift_codes import MOST_TERMS, NARROW_LIMIT, fewest, on_grid
@@ -40,11 +41,12 @@ class StoreShifts(Pass):
     def call(self, model: ir.Model) -> Outcome:
         """Store every weight that can be."""
         changes: list[Change] = []
+        names = Names(model.graph)
         for node in list(model.graph):
             weight = given(node, 1)
             if node.domain or node.op_type not in LAYERS or weight is None:
                 continue
-            detail = _stored(model.graph, node, weight)
+            detail = _stored(model.graph, node, weight, names)
             if detail is not None:
                 changes.append(Change(self.name, str(node.outputs[0].name), detail))
         return Outcome(model, bool(changes), tuple(changes))
@@ -55,7 +57,7 @@ def matrix_of(weight: Array, conv: bool) -> Array:
     return weight.reshape(len(weight), -1).T if conv else weight
 
 
-def _stored(graph: ir.Graph, node: ir.Node, weight: ir.Value) -> str | None:
+def _stored(graph: ir.Graph, node: ir.Node, weight: ir.Value, names: Names) -> str | None:
     """Replace one layer's weight; what was found, ``None`` if it is no sum of shifts."""
     array, conv = constant(weight), node.op_type == "Conv"
     if array is None or array.dtype != np.float32 or array.ndim != (4 if conv else 2):
@@ -68,7 +70,7 @@ def _stored(graph: ir.Graph, node: ir.Node, weight: ir.Value) -> str | None:
     terms = fewest(q, MOST_TERMS, wide)
     if terms is None:  # case 1
         return None
-    op = Builder(StoreShifts.name, graph, str(node.outputs[0].name), Names(graph))
+    op = Builder(StoreShifts.name, graph, str(node.outputs[0].name), names)
     kept = (q.T if conv else q).reshape(array.shape).astype(np.int32 if wide else np.int8)
     codes, factors = op.constant(np.ascontiguousarray(kept)), op.constant(scale)
     axis = {"axis": 0 if conv else 1}
@@ -76,6 +78,5 @@ def _stored(graph: ir.Graph, node: ir.Node, weight: ir.Value) -> str | None:
     y = op.op("DequantizeLinear", [codes, factors], axis, shape=array.shape, dtype=dtype)
     graph.insert_before(node, op.nodes)
     node.replace_input_with(1, y)
-    if not weight.uses() and not weight.is_graph_output():
-        graph.initializers.pop(str(weight.name), None)
+    drop_unread(graph, weight)
     return f"{terms} {'wide ' if wide else ''}terms a weight, exactly"

@@ -12,15 +12,16 @@ from edgevit.errors import InputError
 from edgevit.model import Names, constant, shape_of
 from edgevit.passes.facts import Array, attr, operand
 from edgevit.passes.functions import DOMAIN
+from edgevit.passes.nodewise import substitute
+from edgevit.passes.quantizable import MOVES, drop_unread
 from edgevit.passes.shift_functions import CONV_KEYS, SHIFT_FUNCTIONS
 from edgevit.pipeline import Change, Effect, Note, Outcome, Pass, Refusal
 from edgevit.quantizers import dequantizer
 from edgevit.rewrite import Builder
 from edgevit.shift_codes import Packed, decode
 
-__all__ = ["UnpackShifts", "packed_of"]
+__all__ = ["UnpackShifts", "decoded"]
 
-_MOVES = frozenset({"Expand", "Reshape", "Slice", "Split", "Tile", "Transpose"})
 _EXACT = 2**24  # integers up to here, and their sums, are exact in float32
 
 
@@ -45,15 +46,16 @@ class UnpackShifts(Pass):
         """Unpack every layer whose codes are constant."""
         changes: list[Change] = []
         refusals: list[Refusal] = []
+        names = Names(model.graph)
         for node in list(model.graph):
             if node.domain != DOMAIN or node.op_type not in SHIFT_FUNCTIONS:
                 continue
             name = str(node.outputs[0].name)
-            packed = packed_of(node)
-            if packed is None:  # case 3
+            found = decoded(node)
+            if found is None:  # case 3
                 refusals.append(Refusal(self.name, name, "its codes are computed"))
                 continue
-            changes.append(Change(self.name, name, _unpack(model.graph, node, packed)))
+            changes.append(Change(self.name, name, _unpack(model.graph, node, *found, names)))
         used = {n.op_identifier() for n in model.graph}
         for key in [k for k in model.functions if k[0] == DOMAIN and k[1] in SHIFT_FUNCTIONS]:
             if key not in used and not _called(model, key):
@@ -67,8 +69,10 @@ def _called(model: ir.Model, key: tuple[str, str, str]) -> bool:
     return any(n.op_identifier() == key for f in model.functions.values() for n in f)
 
 
-def packed_of(node: ir.Node) -> Packed | None:
-    """The codes of a shift layer; ``None`` if they, or the scales, are not constant.
+def decoded(node: ir.Node) -> tuple[Packed, Array] | None:
+    """The codes of a shift layer, and the integers ``[K, N]`` that they are.
+
+    ``None`` if they, or the scales, are not constant.
 
     Raises:
         InputError: They are no valid codes.
@@ -90,15 +94,14 @@ def packed_of(node: ir.Node) -> Packed | None:
             f"shift layer {node.outputs[0].name!r}: expected {total.shape[1]} positive "
             f"scales, found {list(scale.shape)}, least {scale.min(initial=np.inf):.3g}"
         )
-    return packed
+    return packed, total
 
 
-def _unpack(graph: ir.Graph, node: ir.Node, packed: Packed) -> str:
+def _unpack(graph: ir.Graph, node: ir.Node, packed: Packed, total: Array, names: Names) -> str:
     out, conv = node.outputs[0], node.op_type.endswith("Conv")
-    op = Builder(UnpackShifts.name, graph, str(out.name), Names(graph))
+    op = Builder(UnpackShifts.name, graph, str(out.name), names)
     scale_at = 3 if packed.wide else 2
     scale = operand(node, scale_at)
-    total = decode(packed)
     q = total.T.reshape(attr(node, "weight_shape")) if conv else total
     weight = _float(op, q, scale, conv) if packed.wide else _stored(op, q, scale, conv)
     inputs = [operand(node, 0), weight]
@@ -108,15 +111,10 @@ def _unpack(graph: ir.Graph, node: ir.Node, packed: Packed) -> str:
         attributes = {key: attr(node, key) for key in CONV_KEYS}
     kind = "Conv" if conv else "MatMul"
     y = op.op(kind, inputs, attributes, shape=out.shape, dtype=out.dtype)
-    graph.insert_before(node, op.nodes)
-    name, out.name = out.name, None
-    y.name = name
-    out.replace_all_uses_with(y, replace_graph_outputs=True)
     old = [v for v in node.inputs[1:] if v is not None]
-    graph.remove(node, safe=True)
+    substitute(graph, node, (y,), op.nodes)
     for value in old:
-        if not value.uses() and not value.is_graph_output():
-            graph.initializers.pop(str(value.name), None)
+        drop_unread(graph, value)
     return _judged(inputs[0], total, packed)
 
 
@@ -143,7 +141,7 @@ def _float(op: Builder, q: Array, scale: ir.Value, conv: bool) -> ir.Value:
 def _quantized(value: ir.Value | None) -> ir.Node | None:
     """The DequantizeLinear that elements come from, wherever they were moved to since."""
     node = None if value is None else value.producer()
-    while node is not None and not node.domain and node.op_type in _MOVES:
+    while node is not None and not node.domain and node.op_type in MOVES:
         node = operand(node, 0).producer()
     return None if node is None else dequantizer(node.outputs[0])
 

@@ -20,7 +20,7 @@ from edgevit.passes.moe import Moe
 from edgevit.passes.order import canonicalize
 from edgevit.passes.recover_shifts import RecoverShifts
 from edgevit.passes.store_shifts import StoreShifts, matrix_of
-from edgevit.passes.unpack_shifts import packed_of
+from edgevit.passes.unpack_shifts import decoded
 from edgevit.quantizers import stored as dequantized
 from edgevit.shift_codes import decode, fewest, levels, on_grid
 from edgevit.target import load_target
@@ -50,10 +50,10 @@ def weights(model: ir.Model) -> dict[str, Array]:
         if name not in ("patches", "first", "second"):
             continue
         held = node.inputs[1]
-        packed = packed_of(node) if node.domain else None
-        if packed is not None:
-            scale = constant(node.inputs[3 if packed.wide else 2])
-            found[name] = np.asarray(decode(packed) * scale, np.float32)
+        shifts = decoded(node) if node.domain else None
+        if shifts is not None:
+            scale = constant(node.inputs[3 if shifts[0].wide else 2])
+            found[name] = np.asarray(decode(shifts[0]) * scale, np.float32)
             continue
         codes = dequantized(held)
         array = constant(held) if codes is None else codes.numbers()
