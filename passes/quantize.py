@@ -33,6 +33,21 @@ Function = Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]
 
 
 @dataclass(frozen=True)
+class _Draft:
+    """A plan without the ranges of its activations.
+
+    Attributes:
+        scheme: What it follows.
+        edits: Weights, and layers that stay float.
+        wanted: Activations that need ranges: value -> the layers that read it quantized.
+    """
+
+    scheme: QuantScheme
+    edits: tuple[Edit, ...]
+    wanted: dict[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
 class Quantize(CalibratedPass):
     """Quantize weights and activations of linear layers and convolutions.
 
@@ -86,27 +101,31 @@ class Quantize(CalibratedPass):
         self._check()
         check_excluded(model, self.exclude, self.name)
         scheme = self._scheme(context)
-        plan = self._plan(model, scheme, context)
-        asked = self.observer == "auto" and self.weights >= 0 and scheme.activations
-        if not asked or not doubted(model, scheme):
-            return plan
-        _, judges = split(context.data(str(self)))
+        drafts = [self._draft(model, scheme)]
+        chooses = self._chooses(scheme)
+        if chooses and self.weights >= 0 and doubted(model, scheme):
+            drafts.append(self._draft(model, undoubting(scheme)))
+        values = dict.fromkeys(name for draft in drafts for name in draft.wanted)
+        if not values:
+            return drafts[0].edits  # a model that came quantized needs no samples
+        samples = context.data(str(self))
+        samples, judges = split(samples) if chooses else (samples, None)
+        seen = collect(model, samples, values)
         if judges is None:
-            return plan
-        return cheaper(model, plan, self._plan(model, undoubting(scheme), context), judges)
+            return self._ranged(model, drafts[0], seen, judges)
+        plans = [self._ranged(model, draft, seen, judges) for draft in drafts]
+        return plans[0] if len(plans) == 1 else cheaper(model, plans[0], plans[1], judges)
 
-    def _plan(
-        self, model: ir.Model, scheme: QuantScheme, context: Context
-    ) -> tuple[Edit, ...]:
+    def _chooses(self, scheme: QuantScheme) -> bool:
+        """Whether samples are kept out, on which the network itself decides."""
+        wide = bool(scheme.activations) and _bits(scheme) == _CHOOSING
+        return self.observer == "auto" and wide
+
+    def _draft(self, model: ir.Model, scheme: QuantScheme) -> _Draft:
         chosen, kept = self._split(list(quantizable(model)), scheme)
         weights = self._weights(chosen, scheme) if self.weights >= 0 else ()
-        edits: list[Edit] = [*kept, *weights]
-        if scheme.activations:
-            wanted = _wanted(chosen, scheme)
-            if not wanted:
-                return tuple(edits)  # a model that came quantized needs no samples
-            edits += self._activations(model, wanted, scheme, context.data(str(self)))
-        return tuple(edits)
+        wanted = _wanted(chosen, scheme) if scheme.activations else {}
+        return _Draft(scheme, (*kept, *weights), wanted)
 
     def perform(self, model: ir.Model, edits: Sequence[Edit]) -> Outcome:
         """Put the quantizers in."""
@@ -184,42 +203,32 @@ class Quantize(CalibratedPass):
             )
             yield QuantizeWeight(name, params, consumers)
 
-    def _activations(
-        self,
-        model: ir.Model,
-        wanted: dict[str, tuple[str, ...]],
-        scheme: QuantScheme,
-        samples: DataSource,
+    def _ranged(
+        self, model: ir.Model, draft: _Draft, seen: Statistics, judges: DataSource | None
     ) -> tuple[Edit, ...]:
-        """Ranges by the observer that is asked for, or by the better one."""
-        bits = scheme.activation_bits or 8 * np.dtype(str(scheme.activations)).itemsize
-        judges = None
-        if self.observer == "auto" and bits == _CHOOSING:
-            samples, judges = split(samples)
-        seen = collect(model, samples, dict.fromkeys(wanted))
+        """The plan with ranges by the observer that is asked for, or by the better one."""
         readers = {name: only_reader(value) for name, value in _values(model).items()}
-        auto = "percentile" if bits > _CHOOSING else "mse"
+        auto = "percentile" if _bits(draft.scheme) > _CHOOSING else "mse"
         first = auto if self.observer == "auto" else self.observer
-        plan = tuple(self._ranges(first, wanted, seen, scheme, readers))
+        plans = {first: tuple(self._ranges(first, draft, seen, readers))}
         if judges is None:
-            return plan
-        plans = {first: plan}
-        plans["minmax"] = tuple(self._ranges("minmax", wanted, seen, scheme, readers))
+            return (*draft.edits, *plans[first])
+        plans["minmax"] = tuple(self._ranges("minmax", draft, seen, readers))
         found = divergences(model, plans, judges)
         best = min(found, key=lambda name: found[name])
         said = ", ".join(f"{name} {loss:.3g}" for name, loss in found.items())
         text = f"ranges: {best}; divergence on {len(judges)} samples kept out, nats: {said}"
-        return (Remark(text), *plans[best])
+        return (*draft.edits, Remark(text), *plans[best])
 
     def _ranges(
         self,
         observer: str,
-        wanted: dict[str, tuple[str, ...]],
+        draft: _Draft,
         seen: Statistics,
-        scheme: QuantScheme,
         readers: Mapping[str, Function | None],
     ) -> Iterable[Edit]:
-        for name, consumers in wanted.items():
+        scheme = draft.scheme
+        for name, consumers in draft.wanted.items():
             found = seen.values[name]
             if found.count and not (found.low == found.high == 0):
                 # An output quantizer is read by what follows; others by their layers alone.
@@ -236,6 +245,11 @@ class Quantize(CalibratedPass):
                 yield QuantizeActivation(name, params, consumers)
                 continue
             yield KeepFloat(name, "zero on every calibration sample: its range is unknown")
+
+
+def _bits(scheme: QuantScheme) -> int:
+    """Of codes of activations."""
+    return scheme.activation_bits or 8 * np.dtype(str(scheme.activations)).itemsize
 
 
 def scheme_of(context: Context) -> QuantScheme:
