@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 import onnx_ir as ir
 
+from edgevit.calibration import Slice
 from edgevit.edits import Edit, QuantizeWeight, ReplaceConstant
 from edgevit.errors import UsageError
 from edgevit.layer_rules import float_reason
@@ -19,11 +20,15 @@ from edgevit.passes.facts import Array, operand
 from edgevit.passes.quantizable import quantizable
 from edgevit.passes.quantize import scheme_of
 from edgevit.passes.reconstruct_weights import Reconstruction, Settings, held, reconstruct
+from edgevit.passes.relay import Relay, Replaced, walk
 from edgevit.passes.second_moments import Moments, float_input, moments
 from edgevit.pipeline import CalibratedPass, Context, Outcome
 from edgevit.quantization import QParams
 from edgevit.statistics import stream
 from edgevit.target import QuantScheme
+
+# What lives between two layers is held for all samples: 2 to 4 MB each, twice.
+_HELD = 64
 
 __all__ = ["Compensate", "CorrectBias", "in_scheme", "input_stream"]
 
@@ -41,7 +46,11 @@ class Compensate(CalibratedPass):
        before.
     3. What is left on average goes into the bias, where there is one.
 
-    4. With ``widen``, layers whose outputs suffer most for the bytes they save get 8 bits
+    4. In ``order=sequential`` each layer is given what the layers in front of it, as they are
+       by then, and the quantizers of activations have left of its input (``relay``): case 2
+       refits it to the input in the float network, so that layers make good for what happens
+       before them, none for what another one has made good for.
+    5. With ``widen``, layers whose outputs suffer most for the bytes they save get 8 bits
        after all: greedy by error over bytes, as MPTQ-ViT (arXiv 2401.14895) weighs accuracy
        against compressibility.
 
@@ -53,7 +62,8 @@ class Compensate(CalibratedPass):
         damping: Ridge of the rounding, as a share of the mean of H's diagonal.
         ridge: Ridge of case 2, likewise; negative: no refitting.
         rows: Output positions of a sample that are looked at.
-        widen: Bytes that case 4 may add, as a share of the weights' bytes without it.
+        order: ``parallel`` or ``sequential`` (case 4).
+        widen: Bytes that case 5 may add, as a share of the weights' bytes without it.
         exclude: Patterns of layer names that are left alone, separated by ``|``.
     """
 
@@ -65,6 +75,7 @@ class Compensate(CalibratedPass):
     damping: float = 0.01
     ridge: float = 0.01
     rows: int = 512
+    order: str = "parallel"
     widen: float = 0.0
     exclude: str = ""
 
@@ -76,10 +87,20 @@ class Compensate(CalibratedPass):
         layers = list(self._layers(model, scheme))
         if not layers:
             return ()
-        found = input_stream(model, layers, context, str(self))
-        count = len(context.data(str(self)))
-        seen = moments(layers, found, self.rows, count, context.seed)
-        return tuple(self._edits(layers, seen, settings, scheme))
+        found: dict[str, Reconstruction] = {}
+        wide: set[str] = set()
+        if self.order == "parallel" or self.widen:
+            source = input_stream(model, layers, context, str(self))
+            count = len(context.data(str(self)))
+            seen = moments(layers, source, self.rows, count, context.seed)
+            found = {x.name: self._rebuilt(x, seen[x.name], settings, scheme) for x in layers}
+            wide = _worst(layers, found, settings.bits, self.widen)
+        if self.order == "sequential":
+            found = self._in_order(model, layers, wide, context)
+        else:
+            for layer in (x for x in layers if x.name in wide):
+                found[layer.name] = _widened(layer, seen[layer.name], settings, scheme)
+        return tuple(self._edits(layers, found, wide, scheme))
 
     def perform(self, model: ir.Model, edits: Sequence[Edit]) -> Outcome:
         """Store the codes and the biases."""
@@ -91,6 +112,11 @@ class Compensate(CalibratedPass):
             raise UsageError(f"{self.name}: weights expects 2 to 8 bits, found {bits}")
         if self.widen < 0:
             raise UsageError(f"{self.name}: widen expects a share, found {self.widen}")
+        if self.order not in ("parallel", "sequential"):
+            raise UsageError(
+                f"{self.name}: order is {self.order!r}",
+                hint="it can be: parallel, sequential",
+            )
         if self.damping <= 0:
             raise UsageError(f"{self.name}: damping expects a positive share")
         block = self.block or scheme.block
@@ -106,30 +132,47 @@ class Compensate(CalibratedPass):
             if excluded(found, self.exclude) is None:
                 yield layer
 
+    def _in_order(
+        self,
+        model: ir.Model,
+        layers: Sequence[ChannelLayer],
+        wide: Collection[str],
+        context: Context,
+    ) -> dict[str, Reconstruction]:
+        """Case 4."""
+        scheme = scheme_of(context)
+        settings = self._settings(scheme)
+        found: dict[str, Reconstruction] = {}
+
+        def answer(layer: ChannelLayer, seen: Moments) -> Replaced:
+            build = _widened if layer.name in wide else self._rebuilt
+            made = found[layer.name] = build(layer, seen, settings, scheme)
+            weight = made.codes * made.grid.columns(made.codes.shape[2])
+            return layer.from_matrix(weight), _corrected(layer, made)
+
+        samples = context.data(str(self))
+        some = Slice(samples, 0, min(len(samples), _HELD))
+        walk(model, layers, some, Relay(self.rows, context.seed, rounded=False), answer)
+        return found
+
     def _edits(
         self,
         layers: Sequence[ChannelLayer],
-        seen: Mapping[str, Moments],
-        settings: Settings,
+        found: Mapping[str, Reconstruction],
+        wide: Collection[str],
         scheme: QuantScheme,
     ) -> Iterator[Edit]:
-        found = {x.name: self._rebuilt(x, seen[x.name], settings, scheme) for x in layers}
-        wide = _worst(layers, found, settings.bits, self.widen)
         for layer in layers:
-            made, dtype = found[layer.name], scheme.weights
-            if layer.name in wide:
-                eight = replace(settings, bits=8, blocks=0)
-                made, dtype = reconstruct(layer, seen[layer.name], eight), "int8"
-            made = held(made, scheme.least_scale)
+            made = found[layer.name]
             key = (str(layer.node.outputs[0].name),)
             codes = layer.from_matrix(made.codes)  # int8: a bundle keeps them as they are
-            params = _params(layer, made, dtype)
+            params = _params(layer, made, "int8" if layer.name in wide else scheme.weights)
             yield QuantizeWeight(str(operand(layer.node, 1).name), params, key, codes)
-            if layer.bias is None:
+            bias = _corrected(layer, made)
+            if bias is None:
                 continue
             holder = layer.add or layer.node
             name = str(operand(holder, 2 if layer.is_conv else 1).name)
-            bias = (layer.bias.astype(np.float64) + made.shift).astype(layer.bias.dtype)
             yield ReplaceConstant(name, bias, (str(holder.outputs[0].name),))
 
     def _rebuilt(
@@ -139,7 +182,7 @@ class Compensate(CalibratedPass):
         if layer.is_conv:
             bits = self.weights or scheme.bits_of("Conv")
             settings = replace(settings, bits=bits, blocks=0)
-        return reconstruct(layer, seen, settings)
+        return held(reconstruct(layer, seen, settings), scheme.least_scale)
 
 
 @dataclass(frozen=True)
@@ -161,6 +204,21 @@ class CorrectBias(Compensate):
 def in_scheme(layer: ChannelLayer, scheme: QuantScheme) -> bool:
     """Whether an engine's scheme has integers for a layer."""
     return float_reason(layer.node, layer.weight.shape, scheme) is None
+
+
+def _widened(
+    layer: ChannelLayer, seen: Moments, settings: Settings, scheme: QuantScheme
+) -> Reconstruction:
+    """8 bits, one scale a channel."""
+    made = reconstruct(layer, seen, replace(settings, bits=8, blocks=0))
+    return held(made, scheme.least_scale)
+
+
+def _corrected(layer: ChannelLayer, made: Reconstruction) -> Array | None:
+    """The bias that makes good for what is left on average."""
+    if layer.bias is None:
+        return None
+    return (layer.bias.astype(np.float64) + made.shift).astype(layer.bias.dtype)
 
 
 def _worst(

@@ -8,7 +8,7 @@ run for all samples at a time, so that no part of the network runs more than twi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,15 @@ from edgevit.calibration import DataSource
 from edgevit.model import constant, dtype_of, shape_of
 from edgevit.passes.channel_layers import ChannelLayer
 from edgevit.passes.facts import Array
-from edgevit.passes.second_moments import Moments, enough, filter_inputs, positions
+from edgevit.passes.second_moments import (
+    Moments,
+    enough,
+    filter_inputs,
+    float_input,
+    no_samples,
+    positions,
+    require_finite,
+)
 from edgevit.reference_stream import Pieces
 
 __all__ = ["Relay", "Replaced", "walk"]
@@ -36,10 +44,13 @@ class Relay:
     Attributes:
         rows: Output positions of a sample that are looked at, at most.
         seed: Of their choice.
+        rounded: Whether the true network has the quantizers of activations too; without them
+            layers make good for what those have done.
     """
 
     rows: int
     seed: int
+    rounded: bool = True
 
 
 def walk(
@@ -58,65 +69,52 @@ def walk(
         how: Settings.
         replace: Layer and moments (``t``: true, ``x``: with the new weights before it) -> what
             its weight and bias become.
+
+    Raises:
+        InputError: There are no samples, or what a layer reads is not finite on them.
     """
     cuts = _Cuts(model, layers)
-    states: list[tuple[State, State]] = [(dict(s), dict(s)) for s in samples]
+    true: list[State] = [dict(s) for s in samples]
+    left = list(true)
     new: dict[str, Array] = {}
     with Pieces() as engine:
         for at, stage in enumerate(cuts.stages):
-            states = _advanced(engine, cuts, at, states, new)
+            if piece := cuts.piece(at):
+                _advance(engine, piece, true, {}, how.rounded)
+                _advance(engine, piece, left, new, True)
             for layer in stage:
-                weight, bias = replace(layer, _moments(layer, states, how))
+                weight, bias = replace(layer, _moments(layer, true, left, how))
                 new[f"{layer.name}.weight"] = weight.astype(np.float32)
                 if bias is not None:
                     new[f"{layer.name}.bias"] = bias.astype(np.float32)
 
 
 def _moments(
-    layer: ChannelLayer, states: Sequence[tuple[State, State]], how: Relay
+    layer: ChannelLayer, true: Sequence[State], left: Sequence[State], how: Relay
 ) -> Moments:
     name, seen = str(layer.x.name), None
-    for count, (true, left) in enumerate(states):
+    for count, pair in enumerate(zip(left, true, strict=True)):
         rng = np.random.default_rng([how.seed, count])
-        at = positions(layer, enough(layer, how.rows, len(states)), rng)
-        x, t = (filter_inputs(state[name], layer, at) for state in (left, true))
+        at = positions(layer, enough(layer, how.rows, len(true)), rng)
+        x, t = (filter_inputs(state[name], layer, at) for state in pair)
         seen = seen or Moments.empty(x.shape[0], x.shape[2], True)
         seen.add(x, t)
-    assert seen is not None
+    if seen is None:
+        raise no_samples()
+    require_finite(layer.name, seen)
     return seen
 
 
-def _advanced(
-    engine: Pieces,
-    cuts: _Cuts,
-    at: int,
-    states: Sequence[tuple[State, State]],
-    new: Mapping[str, Array],
-) -> list[tuple[State, State]]:
-    """Run the nodes up to stage ``at`` on both states of every sample."""
-    nodes = cuts.between(at)
-    if not nodes:
-        return list(states)
-    given, wanted = cuts.borders(at)
-    piece = _Piece(cuts, nodes, given, wanted)
-
-    def feeds() -> Iterator[State]:
-        for true, left in states:
-            yield {**{n: true[n] for n in given}, **piece.parameters({})}
-            if at:
-                yield {**{n: left[n] for n in given}, **piece.parameters(new)}
-
-    answers = engine.run(piece.content(), feeds())
-    made = []
-    for true, left in states:
-        first = next(answers)
-        second = next(answers) if at else first
-        made.append((_kept(true, first, wanted), _kept(left, second, wanted)))
-    return made
-
-
-def _kept(before: State, found: State, wanted: Sequence[str]) -> State:
-    return {n: found[n] if n in found else before[n] for n in wanted}
+def _advance(
+    engine: Pieces, piece: _Piece, states: list[State], new: State, rounded: bool
+) -> None:
+    """Run a piece on every state, in place: what nothing reads any more is let go."""
+    answers = engine.run(
+        piece.content(new, rounded), ({n: s[n] for n in piece.given} for s in states)
+    )
+    for i, found in enumerate(answers):
+        before = states[i]
+        states[i] = {n: found[n] if n in found else before[n] for n in piece.live}
 
 
 class _Cuts:
@@ -157,10 +155,6 @@ class _Cuts:
             self.stages.append([layer])
             self.starts.append(self._place[id(layer.node)])
 
-    def between(self, at: int) -> list[ir.Node]:
-        """The nodes behind the cut before, in front of stage ``at``."""
-        return self.nodes[self.starts[at - 1] if at else 0 : self.starts[at]]
-
     def _live(self, start: int) -> list[str]:
         """Values made in front of a node that it or others behind it read."""
         inputs = [str(v.name) for v in self.model.graph.inputs]
@@ -168,67 +162,63 @@ class _Cuts:
         read = (v for n in self.nodes[start:] for v in n.inputs if v is not None)
         return list(dict.fromkeys(str(v.name) for v in read if str(v.name) in made))
 
-    def borders(self, at: int) -> tuple[list[str], list[str]]:
-        """What goes into the piece in front of stage ``at``, and what lives behind it."""
-        inside = {str(v.name) for n in self.between(at) for v in n.inputs if v is not None}
+    def piece(self, at: int) -> _Piece | None:
+        """What stands between the cut before and stage ``at``, if anything does."""
+        nodes = self.nodes[self.starts[at - 1] if at else 0 : self.starts[at]]
+        inside = {str(v.name) for n in nodes for v in n.inputs if v is not None}
         before = self._live(self.starts[at - 1]) if at else self._live(0)
-        return [n for n in before if n in inside], self._live(self.starts[at])
+        given = [n for n in before if n in inside]
+        return _Piece(self, nodes, given, self._live(self.starts[at])) if nodes else None
 
 
 class _Piece:
-    """Nodes between two cuts as a model; weights and biases of layers are inputs."""
+    """Nodes between two cuts as a model.
+
+    Attributes:
+        given: Names of what goes in.
+        live: Names of what is read behind it, made in it or before.
+    """
 
     def __init__(
-        self,
-        cuts: _Cuts,
-        nodes: Sequence[ir.Node],
-        given: Sequence[str],
-        wanted: Sequence[str],
+        self, cuts: _Cuts, nodes: Sequence[ir.Node], given: Sequence[str], live: Sequence[str]
     ) -> None:
-        self._cuts, self._nodes, self._given = cuts, nodes, given
-        made = {str(o.name) for n in nodes for o in n.outputs}
-        self._wanted = [n for n in wanted if n in made]
-        self._true: State = {}
-        for node in nodes:
-            if id(node) in cuts.layers:
-                layer = cuts.layers[id(node)]
-                self._true[f"{layer.name}.weight"] = layer.weight
-            if id(node) in cuts.holders:
-                layer = cuts.holders[id(node)]
-                assert layer.bias is not None
-                self._true[f"{layer.name}.bias"] = layer.bias
+        self._cuts, self._nodes = cuts, nodes
+        self.given, self.live = given, live
 
-    def parameters(self, new: Mapping[str, Array]) -> State:
-        """Weights and biases: the new ones, else the layers' own."""
-        return {name: new.get(name, own) for name, own in self._true.items()}
+    def content(self, new: Mapping[str, Array], rounded: bool) -> bytes:
+        """The serialized model.
 
-    def content(self) -> bytes:
-        """The serialized model."""
-        values = self._cuts.values
+        Args:
+            new: Weights and biases in the place of layers' own.
+            rounded: With quantizers of activations; else without.
+        """
         graph = onnx.GraphProto(name="piece")
         held: dict[str, Array] = {}
         for node in self._nodes:
+            out = node.outputs[0]
+            source = float_input(out)
+            if not rounded and source is not out:
+                passed = onnx.helper.make_node("Identity", [str(source.name)], [str(out.name)])
+                graph.node.append(passed)
+                continue
             proto = ir.to_proto(node)
             for index, value in enumerate(node.inputs):
                 array = None if value is None else constant(value)
-                if array is None:
+                if value is None or array is None:
                     continue
                 name = self._parameter(node, index)
-                if name is not None:
+                if name in new:
                     proto.input[index] = name
+                    held[name] = new[name]
                 else:
-                    held[str(value.name)] = array  # type: ignore[union-attr]
+                    held[str(value.name)] = array
             graph.node.append(proto)
         for name, array in held.items():
             graph.initializer.append(onnx.numpy_helper.from_array(array, name))
-        for name in self._given:
-            graph.input.append(_info(name, values[name]))
-        for name, array in self._true.items():
-            shape = list(array.shape)
-            kind = onnx.TensorProto.FLOAT
-            graph.input.append(onnx.helper.make_tensor_value_info(name, kind, shape))
-        for name in self._wanted:
-            graph.output.append(_info(name, values[name]))
+        made = {str(o.name) for n in self._nodes for o in n.outputs}
+        values = self._cuts.values
+        graph.input.extend(_info(n, values[n]) for n in self.given)
+        graph.output.extend(_info(n, values[n]) for n in self.live if n in made)
         return self._wrapped(graph)
 
     def _wrapped(self, graph: onnx.GraphProto) -> bytes:
@@ -237,15 +227,15 @@ class _Piece:
         made.graph.CopyFrom(graph)
         return bytes(made.SerializeToString())
 
-    def _parameter(self, node: ir.Node, index: int) -> str | None:
-        """The name under which a layer's weight or bias is fed."""
+    def _parameter(self, node: ir.Node, index: int) -> str:
+        """The name of a layer's new weight or bias; of no meaning for other constants."""
         layer = self._cuts.layers.get(id(node))
         if layer is not None and index == 1:
             return f"{layer.name}.weight"
         holder = self._cuts.holders.get(id(node))
         if holder is not None and index == (2 if holder.add is None else 1):
             return f"{holder.name}.bias"
-        return None
+        return ""
 
 
 def _info(name: str, value: ir.Value) -> onnx.ValueInfoProto:

@@ -22,7 +22,16 @@ from edgevit.passes.facts import Array, attr
 _ROWS = 24
 _FEWEST = 48
 
-__all__ = ["Moments", "enough", "filter_inputs", "float_input", "moments", "positions"]
+__all__ = [
+    "Moments",
+    "enough",
+    "filter_inputs",
+    "float_input",
+    "moments",
+    "no_samples",
+    "positions",
+    "require_finite",
+]
 
 
 @dataclass
@@ -158,11 +167,25 @@ def moments(
                 sums[layer.name] = Moments.empty(x.shape[0], x.shape[2], paired)
             sums[layer.name].add(x, t)
     if not sums and layers:
-        raise InputError("no calibration samples", hint="give at least one with --calib")
+        raise no_samples()
     for name, seen in sums.items():
-        if not np.isfinite(seen.hessian).all():
-            raise InputError(
-                f"the input of layer {name!r} is not finite on calibration data",
-                hint="check the preprocessing and the samples",
-            )
+        require_finite(name, seen)
     return sums
+
+
+def no_samples() -> InputError:
+    """What is said where there is nothing to look at."""
+    return InputError("no calibration samples", hint="give at least one with --calib")
+
+
+def require_finite(name: str, seen: Moments) -> None:
+    """Refuse moments that say nothing.
+
+    Raises:
+        InputError: The input of the layer is not finite on calibration data.
+    """
+    if not np.isfinite(seen.hessian).all():
+        raise InputError(
+            f"the input of layer {name!r} is not finite on calibration data",
+            hint="check the preprocessing and the samples",
+        )

@@ -6,12 +6,14 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from edgevit.edits import ReplaceConstant, ShiftWeight
+from edgevit.edits import QuantizeActivation, ReplaceConstant, ShiftWeight
 from edgevit.passes.channel_layers import ChannelLayer, channel_layers
+from edgevit.passes.quantize import Quantize
 from edgevit.passes.relay import Relay, Replaced, walk
 from edgevit.passes.second_moments import Moments
 from edgevit.passes.shiftadd import ShiftAdd
 from edgevit.passes.unpack_shifts import UnpackShifts
+from edgevit.quantization import fake
 from tests.passes.harness import Array, build, run
 from tests.passes.test_channel_folds import Samples
 from tests.passes.test_compensate import context
@@ -113,6 +115,43 @@ def test_layers_behind_a_changed_one_see_both_inputs() -> None:
         assert np.abs(found.hessian[0] - x.T @ x).max() < 1e-5 * np.abs(x.T @ x).max()
         assert np.abs(found.cross[0] - t.T @ x).max() < 1e-5 * np.abs(t.T @ x).max()
         assert np.allclose(found.target[0], t.sum(axis=0), rtol=1e-4)
+
+
+@pytest.mark.parametrize("rounded", [True, False])
+def test_the_true_network_has_quantizers_of_activations_or_not(rounded: bool) -> None:
+    """5 bits and a Clip in front of every layer; the sum ``t`` reads ``r`` as codes too."""
+    rng = np.random.default_rng(2)
+    model, data = network(rng), samples(rng)
+    source, given = constants(model), context(list(data.samples))
+    choice = Quantize(weights=-1, activations=5, observer="minmax", outputs="Conv")
+    edits = choice.plan(model, given)
+    choice.perform(model, edits)
+    (coarse,) = (
+        e.params for e in edits if isinstance(e, QuantizeActivation) and e.value == "x"
+    )
+    seen: dict[str, Moments] = {}
+
+    def keep(layer: ChannelLayer, found: Moments) -> Replaced:
+        seen[layer.name] = found
+        return layer.weight, layer.bias
+
+    walk(model, list(channel_layers(model)), data, Relay(10_000, 0, rounded), keep)
+    images = [s["x"] for s in data]
+    pads = ((0, 0), (0, 0), (1, 1), (1, 1))
+    sums = {
+        "x": sum(np.pad(fake(x, coarse), pads)[..., :4, :5].sum() for x in images),
+        "t": sum(np.pad(x, pads)[..., :4, :5].sum() for x in images),
+    }
+    first = seen["c"]  # the corner of its filters, over the three channels
+    assert np.isclose(first.mean[0, ::9].sum(), sums["x"], rtol=1e-5)
+    assert np.isclose(first.target[0, ::9].sum(), sums["x" if rounded else "t"], rtol=1e-5)
+    assert abs(sums["x"] - sums["t"]) > 1e-3 * abs(sums["t"])
+    for name, value in (("a", "r"), ("b", "r"), ("y", "t")):
+        true = np.concatenate([forward(x, source)[value].reshape(-1, 5) for x in images])
+        found = seen[name]
+        near = np.allclose(found.target[0], true.sum(axis=0), rtol=1e-4)
+        assert near is not rounded
+        assert np.allclose(found.mean, found.target, rtol=1e-6) is rounded
 
 
 @pytest.mark.parametrize("seed", range(3))
