@@ -346,7 +346,8 @@ def deep(rng: np.random.Generator) -> ir.Model:
     """A convolution, two layers of one input, a sum, and a layer behind all of it."""
 
     def normal(*shape: int) -> Array:
-        return (rng.normal(size=shape) / shape[-1] ** 0.5).astype(np.float32)
+        drawn: Array = rng.normal(size=shape) / shape[-1] ** 0.5
+        return drawn.astype(np.float32)
 
     return build(
         "float[1,3,6,16] x => float[1,3,6,8] y",
