@@ -19,6 +19,7 @@ __all__ = [
     "DTYPE_RANGES",
     "QParams",
     "Range",
+    "Scheme",
     "dequantize",
     "fake",
     "parameters",

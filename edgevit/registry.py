@@ -79,6 +79,7 @@ BUILTIN = Plugin(
         "hoist-selections": "edgevit.passes.hoist_selections:HoistSelections",
         "inline-functions": "edgevit.passes.inline_functions:InlineFunctions",
         "infer-shapes": "edgevit.passes.infer_shapes:InferShapes",
+        "join-transposes": "edgevit.passes.join_transposes:JoinTransposes",
         "log-quantize": "edgevit.passes.log_quantize:LogQuantize",
         "mark-optical": "edgevit.passes.mark_optical:MarkOptical",
         "merge-branches": "edgevit.passes.merge_branches:MergeBranches",

@@ -125,6 +125,8 @@ class QuantScheme(_Strict):
         operators: Canonical operators with constant weights that are quantized.
         depthwise: Whether convolutions with one input channel a filter are quantized.
         outputs: Those of them whose integer kernel needs an integer result.
+        attention: Stored dtype of the codes of queries and keys, symmetric; empty: products of
+            attention stay float.
         layers: Exceptions from ``operators``, ``depthwise`` and ``outputs``: those of the
             device file that hold in this precision.
         source: Where the choice comes from.
@@ -141,6 +143,7 @@ class QuantScheme(_Strict):
     operators: tuple[str, ...] = ("Conv", "MatMul")
     depthwise: bool = True
     outputs: tuple[str, ...] = ()
+    attention: Literal["", "int8"] = ""
     layers: tuple[LayerRule, ...] = ()
     source: str
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+from collections.abc import Sequence
 
 import onnx_ir as ir
 
 from edgevit.errors import UsageError
 from edgevit.passes.quantizable import Quantizable
 
-__all__ = ["check_excluded", "excluded"]
+__all__ = ["check_excluded", "excluded", "names_any"]
 
 
 def excluded(layer: Quantizable, patterns: str) -> str | None:
@@ -20,7 +21,11 @@ def excluded(layer: Quantizable, patterns: str) -> str | None:
         layer: The layer.
         patterns: As in a shell (``*``, ``?``, ``[...]``), separated by ``|``.
     """
-    names = (str(layer.node.name), layer.key, str(layer.result.name))
+    return names_any((str(layer.node.name), layer.key, str(layer.result.name)), patterns)
+
+
+def names_any(names: Sequence[str], patterns: str) -> str | None:
+    """The first pattern that matches one of the names; ``None`` if none does."""
     found = (p for p in patterns.split("|") if any(_names(name, p) for name in names))
     return next(found, None)
 

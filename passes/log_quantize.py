@@ -10,10 +10,11 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
+from edgevit.attention import take_apart
 from edgevit.edits import Edit, QuantizeLog
 from edgevit.errors import InternalError, UsageError
 from edgevit.model import Names, shape_of
-from edgevit.passes.facts import Array, attr, given, operand
+from edgevit.passes.facts import Array, attr, operand
 from edgevit.passes.functions import DOMAIN, ensure_function
 from edgevit.passes.log_codes import RATES, best_rate, factor, table
 from edgevit.pipeline import CalibratedPass, Change, Context, Outcome
@@ -119,34 +120,16 @@ def _is_site(node: ir.Node) -> bool:
 
 
 def _apart(graph: ir.Graph, value: ir.Value, rule: str) -> tuple[ir.Value, ir.Value]:
-    """Weights and values of an attention, in pieces from now on.
-
-    ``Attention(Q, K, V, mask)`` -> ``Softmax(scale * Q K^T + mask) V`` (ONNX, Attention-23).
-    """
+    """Weights and values of an attention, in pieces from now on."""
     node = value.producer()
     if node is None:
         raise InternalError(f"{value.name!r} is no attention")
     if node.op_type == "Softmax":
         user = next(iter(value.uses())).node
         return value, operand(user, 1)
-    q, k, v = (operand(node, i) for i in range(3))
-    op = Builder(rule, graph, str(value.name))
-    b, h, t, d = shape_of(k)
-    dtype, scores = value.dtype, (*shape_of(q)[:3], t)
-    turned = op.op("Transpose", [k], {"perm": [0, 1, 3, 2]}, shape=(b, h, d, t), dtype=dtype)
-    s = op.op("MatMul", [q, turned], shape=scores, dtype=dtype)
-    factor_ = op.constant(np.asarray(attr(node, "scale"), np.float32))
-    s = op.op("Mul", [s, factor_], shape=scores, dtype=dtype)
-    mask = given(node, 3)
-    if mask is not None:
-        s = op.op("Add", [s, mask], shape=scores, dtype=dtype)
-    p = op.op("Softmax", [s], {"axis": 3}, shape=scores, dtype=dtype)
-    y = op.op("MatMul", [p, v], shape=value.shape, dtype=dtype)
-    graph.insert_before(node, op.nodes)
-    y.name, value.name = value.name, None
-    value.replace_all_uses_with(y, replace_graph_outputs=True)
-    graph.remove(node, safe=True)
-    return p, v
+    values = operand(node, 2)
+    weights = take_apart(graph, node, Builder(rule, graph, str(value.name)))
+    return weights, values
 
 
 def _insert(graph: ir.Graph, weights: ir.Value, edit: QuantizeLog, rule: str) -> None:

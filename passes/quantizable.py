@@ -10,7 +10,7 @@ import onnx_ir as ir
 from edgevit.model import constant, shape_of
 from edgevit.passes.facts import attr, operand, single_use
 
-__all__ = ["MOVES", "Quantizable", "drop_unread", "quantizable", "stored"]
+__all__ = ["MOVES", "Quantizable", "dequantized", "drop_unread", "quantizable", "stored"]
 
 # What moves elements: quantizers of equal parameters may stand on either side.
 MOVES = frozenset({"Expand", "Reshape", "Slice", "Split", "Tile", "Transpose"})
@@ -74,6 +74,15 @@ def stored(value: ir.Value) -> bool:
         and node.op_type == "DequantizeLinear"
         and constant(node.inputs[0]) is not None
     )
+
+
+def dequantized(value: ir.Value) -> bool:
+    """Whether a value's elements are numbers of codes, wherever they were moved to."""
+    at, node = value, value.producer()
+    while node is not None and node.op_type in MOVES and node.inputs[0] is not None:
+        at = node.inputs[0]
+        node = at.producer()
+    return node is not None and node.op_type == "DequantizeLinear" and not stored(at)
 
 
 def drop_unread(graph: ir.Graph, value: ir.Value) -> None:

@@ -15,13 +15,15 @@ from edgevit.errors import UsageError
 from edgevit.layer_rules import float_reason, writes_codes
 from edgevit.model import constant, shape_of
 from edgevit.passes.apply_quantizers import apply
+from edgevit.passes.attention_products import scored
 from edgevit.passes.choose_layers import cheaper, doubted, undoubting
 from edgevit.passes.choose_ranges import divergences, split
 from edgevit.passes.elementwise import only_reader
 from edgevit.passes.exclusion import check_excluded, excluded
-from edgevit.passes.quantizable import MOVES, Quantizable, quantizable, stored
+from edgevit.passes.quantizable import Quantizable, dequantized, quantizable
 from edgevit.passes.weight_parameters import weight_parameters
 from edgevit.pipeline import CalibratedPass, Context, Outcome
+from edgevit.quantization import Scheme
 from edgevit.ranges import METHODS, activation_parameters
 from edgevit.statistics import Statistics, collect
 from edgevit.target import QuantScheme
@@ -40,11 +42,13 @@ class _Draft:
         scheme: What it follows.
         edits: Weights, and layers that stay float.
         wanted: Activations that need ranges: value -> the layers that read it quantized.
+        scored: Queries and keys that do: value -> the attentions that read it quantized.
     """
 
     scheme: QuantScheme
     edits: tuple[Edit, ...]
     wanted: dict[str, tuple[str, ...]]
+    scored: dict[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -59,17 +63,20 @@ class Quantize(CalibratedPass):
        elements or right here, is left as it is; so is a result that only quantizers read.
     3. Values that are only constant zero in calibration keep their layer float: nothing says
        what their range is.
-    4. ``observer=auto``: at 8 bits the network itself chooses between ``mse`` and ``minmax``,
+    4. Queries and keys of an ``Attention`` where the device's scheme has codes for them,
+       symmetric ones, by ``observer=auto`` of the whole range; the values that it weights
+       stay float.
+    5. ``observer=auto``: at 8 bits the network itself chooses between ``mse`` and ``minmax``,
        by the divergence of its output on samples that are kept out for that; with too few of
        them, and below 8 bits, ``mse``; above, ``percentile``.
-    5. Layers that a rule of the device leaves float because they are "less exact" become
+    6. Layers that a rule of the device leaves float because they are "less exact" become
        integers where this network's output is hardly further off for it, on the same samples.
 
     Attributes:
         weights: Bits of weight codes; 0: the device's scheme decides; -1: float.
         activations: Bits of activation codes; 0: the device's scheme decides; -1: float.
         observer: ``minmax``, ``percentile``, ``mse`` or ``entropy``, of activations; ``auto``
-            (case 4).
+            (case 5).
         percentile: Share kept on each side by ``percentile``, in percent.
         weight_observer: ``minmax`` or ``mse``.
         weight_axis: ``channel`` or ``tensor``.
@@ -78,6 +85,7 @@ class Quantize(CalibratedPass):
         operators: Operators, separated by ``|``; empty: the device's.
         outputs: Operators whose results are quantized too, so that engines which write codes
             run them as integers throughout, separated by ``|``; empty: the device's.
+        attention: Codes of queries and keys, ``int8`` or ``float``; empty: the device's.
         rules: Whether the device's rules of where integers pay are followed.
     """
 
@@ -94,6 +102,7 @@ class Quantize(CalibratedPass):
     exclude: str = ""
     operators: str = ""
     outputs: str = ""
+    attention: str = ""
     rules: bool = True
 
     def plan(self, model: ir.Model, context: Context) -> tuple[Edit, ...]:
@@ -105,7 +114,7 @@ class Quantize(CalibratedPass):
         chooses = self._chooses(scheme)
         if chooses and self.weights >= 0 and doubted(model, scheme):
             drafts.append(self._draft(model, undoubting(scheme)))
-        values = dict.fromkeys(name for draft in drafts for name in draft.wanted)
+        values = dict.fromkeys(n for draft in drafts for n in (*draft.wanted, *draft.scored))
         if not values:
             return drafts[0].edits  # a model that came quantized needs no samples
         samples = context.data(str(self))
@@ -125,7 +134,8 @@ class Quantize(CalibratedPass):
         chosen, kept = self._split(list(quantizable(model)), scheme)
         weights = self._weights(chosen, scheme) if self.weights >= 0 else ()
         wanted = _wanted(chosen, scheme) if scheme.activations else {}
-        return _Draft(scheme, (*kept, *weights), wanted)
+        products = scored(model, self.exclude) if scheme.attention else {}
+        return _Draft(scheme, (*kept, *weights), wanted, products)
 
     def perform(self, model: ir.Model, edits: Sequence[Edit]) -> Outcome:
         """Put the quantizers in."""
@@ -137,6 +147,7 @@ class Quantize(CalibratedPass):
             ("weight_observer", ("minmax", "mse")),
             ("weight_axis", ("channel", "tensor")),
             ("scheme", ("", "symmetric", "asymmetric")),
+            ("attention", ("", "float", "int8")),
         ):
             if getattr(self, field) not in known:
                 raise UsageError(
@@ -151,8 +162,10 @@ class Quantize(CalibratedPass):
             changes |= {"weight_bits": self.weights, "conv_weight_bits": 0}
         if self.activations > 0:
             changes["activation_bits"] = self.activations
+        if self.attention:
+            changes["attention"] = "" if self.attention == "float" else self.attention
         if self.activations < 0:
-            changes["activations"] = ""
+            changes |= {"activations": "", "attention": ""}
         if self.scheme:
             changes["scheme"] = self.scheme
         if self.operators:
@@ -211,14 +224,25 @@ class Quantize(CalibratedPass):
         auto = "percentile" if _bits(draft.scheme) > _CHOOSING else "mse"
         first = auto if self.observer == "auto" else self.observer
         plans = {first: tuple(self._ranges(first, draft, seen, readers))}
+        edits = (*draft.edits, *self._scored(draft, seen))
         if judges is None:
-            return (*draft.edits, *plans[first])
+            return (*edits, *plans[first])
         plans["minmax"] = tuple(self._ranges("minmax", draft, seen, readers))
         found = divergences(model, plans, judges)
         best = min(found, key=lambda name: found[name])
         said = ", ".join(f"{name} {loss:.3g}" for name, loss in found.items())
         text = f"ranges: {best}; divergence on {len(judges)} samples kept out, nats: {said}"
-        return (*draft.edits, Remark(text), *plans[best])
+        return (*edits, Remark(text), *plans[best])
+
+    def _scored(self, draft: _Draft, seen: Statistics) -> Iterable[Edit]:
+        """Queries and keys, apart from the choice of ranges, which they would blur.
+
+        The largest scores are what a softmax looks at: clipping them is no small error.
+        """
+        observer = "minmax" if self.observer == "auto" else self.observer
+        codes: tuple[str, Scheme, int | None] = (draft.scheme.attention, "symmetric", None)
+        for name, consumers in draft.scored.items():
+            yield self._range(observer, name, consumers, seen, codes, None)
 
     def _ranges(
         self,
@@ -228,23 +252,27 @@ class Quantize(CalibratedPass):
         readers: Mapping[str, Function | None],
     ) -> Iterable[Edit]:
         scheme = draft.scheme
+        codes = (scheme.activations, scheme.scheme, scheme.activation_bits or None)
         for name, consumers in draft.wanted.items():
-            found = seen.values[name]
-            if found.count and not (found.low == found.high == 0):
-                # An output quantizer is read by what follows; others by their layers alone.
-                through = None if consumers else readers.get(name)
-                params = activation_parameters(
-                    found,
-                    observer,
-                    scheme.activations,
-                    scheme.scheme,
-                    scheme.activation_bits or None,
-                    self.percentile,
-                    through,
-                )
-                yield QuantizeActivation(name, params, consumers)
-                continue
-            yield KeepFloat(name, "zero on every calibration sample: its range is unknown")
+            # An output quantizer is read by what follows; others by their layers alone.
+            through = None if consumers else readers.get(name)
+            yield self._range(observer, name, consumers, seen, codes, through)
+
+    def _range(
+        self,
+        observer: str,
+        name: str,
+        consumers: tuple[str, ...],
+        seen: Statistics,
+        codes: tuple[str, Scheme, int | None],
+        through: Function | None,
+    ) -> Edit:
+        """Of one value, in codes of a dtype, a scheme and bits."""
+        found = seen.values[name]
+        if not found.count or found.low == found.high == 0:
+            return KeepFloat(name, "zero on every calibration sample: its range is unknown")
+        params = activation_parameters(found, observer, *codes, self.percentile, through)
+        return QuantizeActivation(name, params, consumers)
 
 
 def _bits(scheme: QuantScheme) -> int:
@@ -278,7 +306,7 @@ def _wanted(layers: Sequence[Quantizable], scheme: QuantScheme) -> dict[str, tup
     found: dict[str, tuple[str, ...]] = {}
     everywhere: set[str] = set()
     for layer in layers:
-        if not _dequantized(layer.x):
+        if not dequantized(layer.x):
             name = str(layer.x.name)
             found[name] = (*found.get(name, ()), layer.key)
         codes = writes_codes(layer.node, shape_of(layer.weight), scheme)
@@ -290,15 +318,6 @@ def _wanted(layers: Sequence[Quantizable], scheme: QuantScheme) -> dict[str, tup
 
 def _values(model: ir.Model) -> dict[str, ir.Value]:
     return {str(out.name): out for node in model.graph for out in node.outputs}
-
-
-def _dequantized(value: ir.Value) -> bool:
-    """Whether a value's elements are numbers of codes, wherever they were moved to."""
-    at, node = value, value.producer()
-    while node is not None and node.op_type in MOVES and node.inputs[0] is not None:
-        at = node.inputs[0]
-        node = at.producer()
-    return node is not None and node.op_type == "DequantizeLinear" and not stored(at)
 
 
 def _quantized(value: ir.Value) -> bool:

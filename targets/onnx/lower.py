@@ -14,11 +14,13 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass, RemoveUnusedNodesPass
 
+from edgevit.attention import is_plain, take_apart
 from edgevit.backend import Arithmetic, Lowered, LowerOptions
 from edgevit.bundle import Binding, Part
 from edgevit.errors import Availability, probe_packages
 from edgevit.manifest import DTYPES
-from edgevit.model import constant, dtype_of, shape_of
+from edgevit.model import Names, constant, dtype_of, shape_of
+from edgevit.rewrite import Builder
 from edgevit.target import Target
 from edgevit.targets.onnx.groups import feed_codes, inside_integer_group, requantized
 from edgevit.targets.onnx.integer_conv import integer_convolutions
@@ -79,9 +81,9 @@ class OnnxBackend:
             portable = target.options.get("cpu") == "any"
             _integer_forms(model, dynamic=dynamic, portable=portable)
             graph = model.graph
-        if engine != "ort":  # others know no functions
+        if engine != "ort":
             model = model.clone()
-            InlinePass()(model)
+            _plain_forms(model)
             graph = model.graph
         part = Part(
             engine=engine,
@@ -156,6 +158,19 @@ def _integer_forms(model: ir.Model, *, dynamic: bool, portable: bool) -> None:
     if portable:
         unsigned_weights(model)
     RemoveUnusedNodesPass()(model)
+
+
+def _plain_forms(model: ir.Model) -> None:
+    """What OpenVINO reads, and fuses, in place: it knows no functions.
+
+    It takes an ``Attention`` apart by itself, but in a form whose keys are moved once more and
+    whose products stay float if they read codes (benchmarks/RESULTS-quantization-latency.md).
+    """
+    InlinePass()(model)
+    names = Names(model.graph)
+    for node in [n for n in model.graph if is_plain(n)]:
+        op = Builder("attention", model.graph, str(node.outputs[0].name), names)
+        take_apart(model.graph, node, op)
 
 
 def _halve(model: ir.Model) -> None:

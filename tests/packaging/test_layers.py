@@ -53,6 +53,7 @@ PASSES = (
             "edits",
             "estimate",
             "layer_rules",
+            "attention",
             "shift_codes",
             "parity",
             "torchgraph",

@@ -24,6 +24,8 @@ Array = np.ndarray[Any, Any]
 _WORKER = Path(__file__).with_name("openvino_worker.py")
 _ROOT = Path(__file__).parents[2]
 _SITES = sorted(_ROOT.glob(".venv-openvino/lib/python3.*/site-packages/openvino"))
+_CPU = Path("/proc/cpuinfo")
+_VNNI = _CPU.exists() and "avx512_vnni" in _CPU.read_text(encoding="utf-8")
 needs_openvino = pytest.mark.skipif(
     not (_SITES or OpenVINOEngine().probe().ok), reason="make openvino-env installs OpenVINO"
 )
@@ -96,3 +98,30 @@ def test_quantized_layers_run_in_integer_kernels(tmp_path: Path) -> None:
     precisions = {kind: precision for kind, precision in layers if kind in kinds}
     assert len(precisions) == 2, layers
     assert set(precisions.values()) <= {"u8", "i8"}
+
+
+def _attention(dtype: type[np.generic], zero: int) -> ir.Model:
+    g = QuantizedBuilder()
+    q, k, v = (g.input(name, (1, 2, 32, 16)) for name in "qkv")
+    codes = [g.pair(x, (0.01, zero), dtype) for x in (q, k)]
+    return g.model(g.op("Attention", *codes, v, out="y", scale=0.25))
+
+
+@needs_openvino
+@pytest.mark.skipif(not _VNNI, reason="the engine fuses attention where AVX512 is")
+@pytest.mark.parametrize(
+    ("dtype", "zero", "integers"), [(np.int8, 0, True), (np.uint8, 128, False)]
+)
+def test_signed_queries_and_keys_are_multiplied_as_integers(
+    dtype: type[np.generic], zero: int, integers: bool, tmp_path: Path
+) -> None:
+    """Unsigned ones are not: the device file's scheme asks for signed ones."""
+    model = _attention(dtype, zero)
+    found, layers = _run(model, "w8a8", tmp_path)
+    reference = run_reference(model, feeds_for(model))["y"]
+    # Scores are exact sums of codes, at most 6.5, scaled; 32 weights follow their roundings
+    # and the exponential's, good to a few ulps.
+    limit = 2.0**-24 * (8 * 6.5 + 32) * 4
+    assert np.abs(found["y"] - reference).max() <= limit * np.abs(reference).max()
+    kinds = [precision for kind, precision in layers if kind in ("Subgraph", "MatMul")]
+    assert ("i8" in kinds) == integers, layers
