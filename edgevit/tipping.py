@@ -14,11 +14,19 @@ __all__ = ["bias_step", "factor_roundoff", "half_step", "rounds_activations", "t
 
 Array = np.ndarray[Any, Any]
 # Kernels divide by the scale or multiply by its reciprocal, in float32: 1.5 roundings each.
+# OpenVINO's adds the zero point ahead of rounding to an integer: one rounding more of the sum,
+# and 1.5 of the zero point, which it keeps as a product of the range's end.
 DIVISION_ULPS = 3.0
 
 
 def tipped(
-    x: Array, scale: Array, error: float, unit: float, low: float, high: float
+    x: Array,
+    scale: Array,
+    error: float,
+    unit: float,
+    low: float,
+    high: float,
+    zero: float = 0.0,
 ) -> Array:
     """By how many steps the code of each element may differ, float64.
 
@@ -32,9 +40,10 @@ def tipped(
         unit: Unit roundoff of the division.
         low: Lowest code less the zero point; below it codes are clamped.
         high: Highest code less the zero point.
+        zero: The zero point itself.
     """
     scaled = x.astype(np.float64) / scale
-    off = error / scale + DIVISION_ULPS * unit * np.abs(scaled)
+    off = error / scale + DIVISION_ULPS * unit * (np.abs(scaled) + abs(zero))
     nearest = np.abs(scaled - np.floor(scaled) - 0.5)
     steps = np.where(nearest <= off, 1 + np.floor(off - nearest), 0.0)
     clamped = (scaled + off < low) | (scaled - off > high)

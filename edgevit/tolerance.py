@@ -151,7 +151,7 @@ def _quantizer(
         info = np.iinfo(values[name].dtype)
         zero = float(ops[2].array.max()) if len(ops) > 2 else 0.0
         own = unit.compute + factor_roundoff(info.bits)
-        steps = tipped(x.array, scale, x.error, own, info.min - zero, info.max - zero)
+        steps = tipped(x.array, scale, x.error, own, info.min - zero, info.max - zero, zero)
         limit[name], every = float(steps.max(initial=0)), float(np.linalg.norm(steps))
     else:
         step = float(scale.max())

@@ -88,6 +88,25 @@ def test_the_division_itself_may_tip() -> None:
     assert np.all(np.abs(one - two) <= limit)
 
 
+def test_a_zero_point_that_is_added_first_may_tip() -> None:
+    """``round(x (1 / s) + z)`` in float32 loses bits of small quotients: the sum is large."""
+    rng = np.random.default_rng(0)
+    scale, zero = np.float32(0.0117), 107.0
+    low, high = -zero, 255.0 - zero
+    near = rng.integers(-100, 140, 20000) + 0.5 + rng.uniform(-2e-5, 2e-5, 20000)
+    x = (near * scale).astype(np.float32)
+    one = np.rint(x / scale)
+    added = (x * (np.float32(1) / scale) + np.float32(zero)).astype(np.float32)
+    two = np.rint(added) - zero
+    wide = np.asarray(scale, np.float64)
+    limit = tipped(x, wide, 0.0, 2.0**-24, low, high, zero)
+    assert np.all(np.abs(one - two) <= limit)
+    # Not covered by the quotient's roundings alone, and most elements are still not excused.
+    assert np.any(np.abs(one - two) > tipped(x, wide, 0.0, 2.0**-24, low, high))
+    far = rng.uniform(-1, 1, 20000).astype(np.float32)
+    assert np.mean(tipped(far, wide, 0.0, 2.0**-24, low, high, zero) > 0) < 1e-3
+
+
 def _layer(quantized: bool, weight_scale: list[float]) -> ir.Node:
     g = QuantizedBuilder()
     x = g.input("x", (1, 4))
