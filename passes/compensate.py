@@ -100,7 +100,7 @@ class Compensate(CalibratedPass):
         else:
             for layer in (x for x in layers if x.name in wide):
                 found[layer.name] = _widened(layer, seen[layer.name], settings, scheme)
-        return tuple(self._edits(layers, found, wide, scheme))
+        return tuple(self._edits(layers, found, scheme))
 
     def perform(self, model: ir.Model, edits: Sequence[Edit]) -> Outcome:
         """Store the codes and the biases."""
@@ -159,14 +159,13 @@ class Compensate(CalibratedPass):
         self,
         layers: Sequence[ChannelLayer],
         found: Mapping[str, Reconstruction],
-        wide: Collection[str],
         scheme: QuantScheme,
     ) -> Iterator[Edit]:
         for layer in layers:
             made = found[layer.name]
             key = (str(layer.node.outputs[0].name),)
             codes = layer.from_matrix(made.codes)  # int8: a bundle keeps them as they are
-            params = _params(layer, made, "int8" if layer.name in wide else scheme.weights)
+            params = _params(layer, made, scheme.weights if made.grid.high <= 7 else "int8")
             yield QuantizeWeight(str(operand(layer.node, 1).name), params, key, codes)
             bias = _corrected(layer, made)
             if bias is None:

@@ -22,7 +22,6 @@ __all__ = [
     "Grid",
     "Order",
     "compensated",
-    "compensated_in",
     "expected_error",
     "nearest",
     "refit",
@@ -134,34 +133,29 @@ class Order:
 
     @classmethod
     def of(cls, hessian: Array, damping: float) -> Order:
-        """Of the damped ``E[x x^T]``, ``[g, i, i]``.
+        """Columns with the largest ``H_ii`` first: they have the most others to make good.
 
-        Columns with the largest ``H_ii`` come first: they have the most others left to make
-        good for them.
+        Args:
+            hessian: ``E[x x^T]``, ``[g, i, i]``; only its proportions matter.
+            damping: Added to the diagonal, as a share of its mean; keeps H invertible where
+                inputs are dependent or dead.
         """
         diagonal = np.einsum("gii->gi", hessian)
         columns = np.argsort(-diagonal, axis=1, kind="stable")
         return cls(columns, _inverse_factor(_ordered(hessian, columns), damping))
 
 
-def compensated(weight: Array, hessian: Array, grid: Grid, damping: float) -> Array:
+def compensated(weight: Array, grid: Grid, given: Order) -> Array:
     """Codes of a weight, each column's error carried on to those after it.
 
     Args:
         weight: ``[g, o, i]``, float64.
-        hessian: ``E[x x^T]``, ``[g, i, i]``; only its proportions matter.
         grid: Where the codes lie.
-        damping: Added to the diagonal, as a share of its mean; keeps H invertible where
-            inputs are dependent or dead.
+        given: Of the inputs' moments.
 
     Returns:
         ``[g, o, i]``, of the grid's dtype.
     """
-    return compensated_in(weight, grid, Order.of(hessian, damping))
-
-
-def compensated_in(weight: Array, grid: Grid, given: Order) -> Array:
-    """``compensated`` with an order that is known."""
     inputs = weight.shape[2]
     order, factor = given.columns, given.factor
     rest = np.take_along_axis(weight.astype(np.float64), order[:, None], axis=2)
@@ -203,9 +197,26 @@ def _inverse_factor(hessian: Array, damping: float) -> Array:
     # A group that never sees anything: any positive number leaves plain rounding.
     amount = np.where(mean > 0, damping * mean, 1.0)
     damped = hessian.astype(np.float64) + amount[:, None, None] * np.eye(size)
-    inverse = np.linalg.inv(damped)
-    lower = np.linalg.cholesky((inverse + inverse.swapaxes(1, 2)) / 2)
-    return np.ascontiguousarray(lower.swapaxes(1, 2))
+    # From its last column on, H is L L^T; turned round again, L^-1 is U.
+    lower = np.linalg.cholesky(damped[:, ::-1, ::-1])
+    return np.ascontiguousarray(_inverse_lower(lower)[:, ::-1, ::-1])
+
+
+def _inverse_lower(lower: Array) -> Array:
+    """Inverse of lower triangular matrices, ``[g, i, i]``.
+
+    By halves, as ``[[A, 0], [B, C]]^-1 = [[A^-1, 0], [-C^-1 B A^-1, C^-1]]``: nearly all of
+    it are matrix products, a third of what a general inverse takes.
+    """
+    size = lower.shape[-1]
+    if size <= _BLOCK:
+        return np.tril(np.linalg.inv(lower))
+    at = size // 2
+    first, last = _inverse_lower(lower[:, :at, :at]), _inverse_lower(lower[:, at:, at:])
+    found = np.zeros_like(lower)
+    found[:, :at, :at], found[:, at:, at:] = first, last
+    found[:, at:, :at] = -(last @ lower[:, at:, :at]) @ first
+    return found
 
 
 def refit(weight: Array, codes: Array, grid: Grid, hessian: Array) -> Grid:

@@ -160,6 +160,8 @@ class Quantize(CalibratedPass):
         changes: dict[str, object] = {}
         if self.weights > 0:
             changes |= {"weight_bits": self.weights, "conv_weight_bits": 0}
+        if self.weights > 4:
+            changes["weights"] = "int8"
         if self.activations > 0:
             changes["activation_bits"] = self.activations
         if self.attention:

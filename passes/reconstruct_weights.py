@@ -16,6 +16,7 @@ import numpy as np
 from edgevit.passes.channel_layers import ChannelLayer
 from edgevit.passes.compensated_rounding import (
     Grid,
+    Order,
     compensated,
     expected_error,
     nearest,
@@ -145,14 +146,13 @@ def _rounded(
 ) -> tuple[Array, Grid]:
     """Codes with the smaller expected error of the two scale searches, plain and weighted."""
     diagonal = np.einsum("gii->gi", hessian)
-    damping = ridge_of(settings.damping, target.shape[2], rows)
+    order = None
+    if settings.compensate:
+        order = Order.of(hessian, ridge_of(settings.damping, target.shape[2], rows))
     found = []
     for importance in (np.ones_like(diagonal), diagonal):
         grid = search_scales(target, importance, settings.bits, count)
-        if settings.compensate:
-            codes = compensated(target, hessian, grid, damping)
-        else:
-            codes = nearest(target, grid)
+        codes = nearest(target, grid) if order is None else compensated(target, grid, order)
         grid = refit(target, codes, grid, hessian)
         found.append((expected_error(target, codes, grid, hessian), codes, grid))
     (first, codes_a, a), (second, codes_b, b) = found

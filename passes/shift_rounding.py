@@ -18,7 +18,7 @@ from edgevit.passes.channel_layers import ChannelLayer
 from edgevit.passes.compensated_rounding import (
     Grid,
     Order,
-    compensated_in,
+    compensated,
     expected_error,
     nearest,
     refit,
@@ -265,7 +265,7 @@ def compensated_grid(
     order = Order.of(hessian, how.damping)
     best: tuple[Array, Array, Array] | None = None
     for grid in _grids(target, form, diagonal, how.least):
-        codes = compensated_in(target, grid, order)
+        codes = compensated(target, grid, order)
         fitted = refit(target, codes, grid, hessian) if form.free else grid
         fitted = _held(fitted, how.least)
         error = expected_error(target, codes, fitted, hessian)[..., None]

@@ -15,6 +15,7 @@ from edgevit.passes.channel_layers import channel_layers, layer_of
 from edgevit.passes.compensate import Compensate, CorrectBias
 from edgevit.passes.compensated_rounding import (
     Grid,
+    Order,
     compensated,
     expected_error,
     nearest,
@@ -55,8 +56,25 @@ def test_diagonal_moments_give_the_nearest_codes() -> None:
     weight = rng.normal(size=(2, 5, 130))
     grid = search_scales(weight, np.ones((2, 130)), 4)
     hessian = np.eye(130)[None] * rng.uniform(0.5, 2, size=(2, 130, 1))
-    found = compensated(weight, hessian, grid, 1e-9)
+    found = compensated(weight, grid, Order.of(hessian, 1e-9))
     assert np.array_equal(found, nearest(weight, grid))
+
+
+@pytest.mark.parametrize("size", [1, 63, 64, 65, 129, 200])
+def test_factor_is_that_of_the_inverse(size: int) -> None:
+    rng = np.random.default_rng(size)
+    seen = np.concatenate([second(correlated(rng, 3 * size, size)), np.zeros((1, size, size))])
+    order = Order.of(seen, 0.01)
+    amount = [0.01 * np.trace(seen[0]) / size, 1.0]  # nothing seen: any positive number
+    for g in range(2):
+        u, at = order.factor[g], order.columns[g]
+        h = seen[g][np.ix_(at, at)] + amount[g] * np.eye(size)
+        assert not np.tril(u, -1).any()
+        # Backward stable: off by some units of the last place, times the condition.
+        tolerance = 10 * size * np.finfo(np.float64).eps * np.linalg.cond(h)
+        assert np.abs(u.T @ u @ h - np.eye(size)).max() <= tolerance
+        if size > 1 and g == 0:  # a mutant: the lower factor, U U^T, is another matrix
+            assert np.abs(u @ u.T @ h - np.eye(size)).max() > 1e-3
 
 
 def test_error_is_what_the_outputs_show() -> None:
@@ -64,7 +82,7 @@ def test_error_is_what_the_outputs_show() -> None:
     x = correlated(rng, 400, 24)
     weight = rng.normal(size=(1, 6, 24))
     grid = search_scales(weight, np.ones((1, 24)), 4)
-    codes = compensated(weight, second(x), grid, 0.01)
+    codes = compensated(weight, grid, Order.of(second(x), 0.01))
     off = x @ (weight - codes * grid.columns(24))[0].T
     measured = np.square(off).mean(axis=0)
     assert np.allclose(expected_error(weight, codes, grid, second(x))[0], measured, rtol=1e-9)
@@ -77,7 +95,7 @@ def test_compensation_beats_the_nearest_codes(bits: int) -> None:
     weight = rng.normal(size=(1, 16, 96))
     grid = search_scales(weight, np.ones((1, 96)), bits)
     plain = expected_error(weight, nearest(weight, grid), grid, second(x)).sum()
-    codes = compensated(weight, second(x), grid, 0.01)
+    codes = compensated(weight, grid, Order.of(second(x), 0.01))
     better = expected_error(weight, codes, grid, second(x)).sum()
     assert better < 0.5 * plain
     # A mutant: errors carried the wrong way are worse than none.
@@ -94,7 +112,9 @@ def test_compensation_is_close_to_the_best_there_is() -> None:
         grid = Grid(np.full((1, 1, 1), 1.0), -2, 1)
         every = np.array(list(itertools.product(range(-2, 2), repeat=6)))[None]
         best = expected_error(np.broadcast_to(weight, every.shape), every, grid, h).min()
-        found = expected_error(weight, compensated(weight, h, grid, 1e-3), grid, h)[0, 0]
+        found = expected_error(weight, compensated(weight, grid, Order.of(h, 1e-3)), grid, h)[
+            0, 0
+        ]
         plain = expected_error(weight, nearest(weight, grid), grid, h)[0, 0]
         assert best <= found + 1e-12
         total += best, found, plain
@@ -109,7 +129,7 @@ def test_codes_stay_on_the_grid_and_dead_inputs_are_harmless() -> None:
     weight = rng.normal(size=(2, 4, 32)) * 10
     hessian = np.concatenate([second(x), np.zeros((1, 32, 32))])
     grid = search_scales(weight, np.einsum("gii->gi", hessian), 4, blocks=4)
-    codes = compensated(weight, hessian, grid, 0.01)
+    codes = compensated(weight, grid, Order.of(hessian, 0.01))
     assert codes.min() >= -7
     assert codes.max() <= 7
     assert np.array_equal(codes[1], nearest(weight, grid)[1])  # a group that sees nothing
@@ -311,6 +331,16 @@ def test_small_bad_layers_are_widened_first() -> None:
         assert added <= share * sum(sizes.values()) * 3 / 8
     with pytest.raises(UsageError, match="widen"):
         Compensate(widen=-1).plan(model, context(data))
+
+
+@pytest.mark.parametrize("asked", [2, 4, 5, 8])
+def test_codes_are_stored_in_what_holds_the_width_that_is_asked_for(asked: int) -> None:
+    rng = np.random.default_rng(asked)
+    data = context(feeds(rng, 2), weights="int4", activations="")
+    for planned in (Compensate(weights=asked), Quantize(weights=asked)):
+        (edit,) = [e for e in planned.plan(linear(rng), data) if isinstance(e, QuantizeWeight)]
+        assert edit.params.dtype == ("int4" if asked <= 4 else "int8")
+        assert edit.params.high == 2 ** (asked - 1) - 1
 
 
 def test_bad_input() -> None:

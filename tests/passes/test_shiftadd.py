@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 from edgevit.edits import KeepFloat, QuantizeWeight, ReplaceConstant, ShiftWeight, dump, parse
 from edgevit.errors import GateError, InputError, UsageError
 from edgevit.passes.channel_layers import channel_layers, layer_of
-from edgevit.passes.compensated_rounding import Grid, compensated, expected_error, nearest
+from edgevit.passes.compensated_rounding import (
+    Grid,
+    Order,
+    compensated,
+    expected_error,
+    nearest,
+)
 from edgevit.passes.coordinate_descent import descend
 from edgevit.passes.shift_rounding import How, form_of, round_layer, shift_grid
 from edgevit.passes.shiftadd import ShiftAdd, ShiftRound
@@ -50,7 +56,9 @@ def test_a_grid_of_levels_rounds_to_the_nearest() -> None:
     best = np.abs(weight[..., None] - every).min(axis=-1)
     assert np.allclose(np.abs(weight - 0.5 * nearest(weight, grid)), best)
     hessian = np.eye(50)[None]
-    assert np.array_equal(compensated(weight, hessian, grid, 1e-9), nearest(weight, grid))
+    assert np.array_equal(
+        compensated(weight, grid, Order.of(hessian, 1e-9)), nearest(weight, grid)
+    )
 
 
 def test_descent_never_adds_error_and_ends_where_no_single_change_helps() -> None:
@@ -60,7 +68,7 @@ def test_descent_never_adds_error_and_ends_where_no_single_change_helps() -> Non
         hessian = second(correlated(rng, 40, 5))
         weight = rng.normal(size=(1, 2, 5)) * 3
         grid = Grid(np.ones((1, 2, 1)), -4, 4, np.array([-4, -2, -1, 0, 1, 2, 4]))
-        start = compensated(weight, hessian, grid, 1e-3)
+        start = compensated(weight, grid, Order.of(hessian, 1e-3))
         codes = descend(weight, start, grid, hessian, 50)
         before, after = (expected_error(weight, c, grid, hessian) for c in (start, codes))
         assert np.all(after <= before + 1e-12)
