@@ -131,7 +131,6 @@ _WIDE = (
     "smooth-quant{explicit=true,alpha=0.4,least=0},quantize{weights=-1},"
     "compensate{widen=0.75},sink-quantizers"
 )
-_WEIGHTS = "compensate,quantize"  # the recipe weights-w4
 _EVERY = "quantize{rules=false},sink-quantizers"
 _OPENVINO = "linux-x86:engine=openvino,cpu=vnni"
 _OURS = (
@@ -163,8 +162,8 @@ _OURS = (
     Ours("w4a4 smooth", "onnx", "w4a4", _SMOOTH, extra=True),
     Ours("w8", "onnx", "w8"),
     Ours("w4", "onnx", "w4"),
-    Ours("w4", "linux-x86", "w4", _WEIGHTS),
-    Ours("w4", "iphone-npu:os=18", "w4", _WEIGHTS),
+    Ours("w4", "linux-x86", "w4"),
+    Ours("w4", "iphone-npu:os=18", "w4"),
 )
 # fp32 first: every difference is to it.
 FORMS: tuple[Form, ...] = (SOURCE, *_PEERS, *_OURS)
