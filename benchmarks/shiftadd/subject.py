@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,13 +53,15 @@ class Made:
 class Subject:
     """The canonical model with quantized activations; moments and roundings are kept."""
 
-    def __init__(self, case: Case, seed: int = 0, every: bool = True) -> None:
+    def __init__(
+        self, case: Case, seed: int = 0, every: bool = True, samples: Path | None = None
+    ) -> None:
         self.case = case
         model = load(case.find(), dict(case.shapes)).model
         registry.load_attribute("edgevit.passes.order:canonicalize")(model, ())
         given = model.graph.inputs[0]
         info = TensorInfo(name=str(given.name), dtype="float32", shape=shape_of(given))
-        data = open_source(str(calibration_file(case)), (info,), None, 0)
+        data = open_source(str(samples or calibration_file(case)), (info,), None, 0)
         self._target = load_target(TARGET)
         self._context = Context(data, self._target, PRECISION, seed)
         self._run(model, EVERY if every else DEVICE)
