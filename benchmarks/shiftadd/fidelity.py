@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("specs", nargs="*", help="passes; empty: weights stay float")
     parser.add_argument("--device", action="store_true", help="float inputs as in w8a8")
     parser.add_argument("--calibration", type=int, help="seed of other calibration texts")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()  # passes stand behind options
     (case,) = choose([options.case])
     images, labels = development(case, options.count)
     given = options.calibration
