@@ -9,7 +9,6 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from edgevit.calibration import Slice
 from edgevit.edits import Edit, QuantizeWeight, ReplaceConstant
 from edgevit.errors import UsageError
 from edgevit.layer_rules import float_reason
@@ -26,9 +25,6 @@ from edgevit.pipeline import CalibratedPass, Context, Outcome
 from edgevit.quantization import QParams
 from edgevit.statistics import stream
 from edgevit.target import QuantScheme
-
-# What lives between two layers is held for all samples: 2 to 4 MB each, twice.
-_HELD = 64
 
 __all__ = ["Compensate", "CorrectBias", "in_scheme", "input_stream"]
 
@@ -151,8 +147,7 @@ class Compensate(CalibratedPass):
             return layer.from_matrix(weight), _corrected(layer, made)
 
         samples = context.data(str(self))
-        some = Slice(samples, 0, min(len(samples), _HELD))
-        walk(model, layers, some, Relay(self.rows, context.seed, rounded=False), answer)
+        walk(model, layers, samples, Relay(self.rows, context.seed, rounded=False), answer)
         return found
 
     def _edits(

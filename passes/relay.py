@@ -8,6 +8,7 @@ run for all samples at a time, so that no part of the network runs more than twi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from edgevit.calibration import DataSource
+from edgevit.calibration import DataSource, Slice
 from edgevit.model import constant, dtype_of, shape_of
 from edgevit.passes.channel_layers import ChannelLayer
 from edgevit.passes.facts import Array
@@ -32,6 +33,9 @@ from edgevit.reference_stream import Pieces
 
 __all__ = ["Relay", "Replaced", "walk"]
 
+# What lives between two layers is held for all samples, true and left: how many, how many
+# bytes.
+_MOST, _HELD = 64, 1 << 30
 State = dict[str, Array]
 # What a layer becomes: its weight in the stored layout, and its bias.
 Replaced = tuple[Array, Array | None]
@@ -65,7 +69,8 @@ def walk(
     Args:
         model: Canonical model, activation quantizers in place.
         layers: In the order of the graph; their weights belong to nobody else.
-        samples: Of the model's inputs.
+        samples: Of the model's inputs; the first 64, or as many of them as a gigabyte
+            holds.
         how: Settings.
         replace: Layer and moments (``t``: true, ``x``: with the new weights before it) -> what
             its weight and bias become.
@@ -74,7 +79,9 @@ def walk(
         InputError: There are no samples, or what a layer reads is not finite on them.
     """
     cuts = _Cuts(model, layers)
-    true: list[State] = [dict(s) for s in samples]
+    fitting = max(1, min(_MOST, _HELD // (2 * cuts.widest)))
+    some = Slice(samples, 0, min(len(samples), fitting))
+    true: list[State] = [dict(s) for s in some]
     left = list(true)
     new: dict[str, Array] = {}
     with Pieces() as engine:
@@ -154,6 +161,12 @@ class _Cuts:
                 continue
             self.stages.append([layer])
             self.starts.append(self._place[id(layer.node)])
+
+    @property
+    def widest(self) -> int:
+        """Most bytes of one sample that live in front of a stage."""
+        lives = ([self.values[n] for n in self._live(start)] for start in self.starts)
+        return max(sum(_nbytes(v) for v in live) for live in lives)
 
     def _live(self, start: int) -> list[str]:
         """Values made in front of a node that it or others behind it read."""
@@ -236,6 +249,10 @@ class _Piece:
         if holder is not None and index == (2 if holder.add is None else 1):
             return f"{holder.name}.bias"
         return ""
+
+
+def _nbytes(value: ir.Value) -> int:
+    return math.prod(shape_of(value)) * np.dtype(dtype_of(value)).itemsize
 
 
 def _info(name: str, value: ir.Value) -> onnx.ValueInfoProto:

@@ -188,3 +188,33 @@ def test_rounding_in_order_beats_rounding_alone(seed: int) -> None:
         errors[order] = float(np.square(off).sum() / np.square(true).sum())
     # .54, .78 and .71 of it on these three networks.
     assert errors["sequential"] < 0.9 * errors["parallel"]
+
+
+@pytest.mark.parametrize(("most", "nbytes", "seen"), [(64, 1 << 30, 4), (3, 1 << 30, 3)])
+def test_only_so_many_samples_are_held(
+    most: int, nbytes: int, seen: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _rows_seen(most, nbytes, monkeypatch) == seen * 12
+
+
+def test_only_so_many_bytes_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Widest in front of the last layer: t alone; in front of A and B: r, float32 [1,3,4,5].
+    one = 2 * 4 * 60
+    assert _rows_seen(64, 3 * one, monkeypatch) == 3 * 12
+    assert _rows_seen(64, 3 * one - 1, monkeypatch) == 2 * 12
+    assert _rows_seen(64, 0, monkeypatch) == 12  # one sample at least
+
+
+def _rows_seen(most: int, nbytes: int, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Rows that the last layer is shown."""
+    monkeypatch.setattr("edgevit.passes.relay._MOST", most)
+    monkeypatch.setattr("edgevit.passes.relay._HELD", nbytes)
+    rng = np.random.default_rng(5)
+    model, found = network(rng), []
+
+    def same(layer: ChannelLayer, moments: Moments) -> Replaced:
+        found.append(moments.rows)
+        return layer.weight, layer.bias
+
+    walk(model, list(channel_layers(model)), samples(rng), ALL, same)
+    return int(found[-1])
