@@ -17,7 +17,7 @@ import onnx
 import onnx_ir as ir
 
 from edgevit.calibration import DataSource, Slice
-from edgevit.model import constant, dtype_of, shape_of
+from edgevit.model import Names, constant, dtype_of, shape_of
 from edgevit.passes.channel_layers import ChannelLayer
 from edgevit.passes.facts import Array
 from edgevit.passes.second_moments import (
@@ -91,9 +91,9 @@ def walk(
                 _advance(engine, piece, left, new, True)
             for layer in stage:
                 weight, bias = replace(layer, _moments(layer, true, left, how))
-                new[f"{layer.name}.weight"] = weight.astype(np.float32)
+                new[cuts.weights[layer.name]] = weight.astype(np.float32)
                 if bias is not None:
-                    new[f"{layer.name}.bias"] = bias.astype(np.float32)
+                    new[cuts.biases[layer.name]] = bias.astype(np.float32)
 
 
 def _moments(
@@ -134,6 +134,8 @@ class _Cuts:
         shell: A model of its opsets and functions, without a graph.
         layers: Node -> the layer it is.
         holders: Node that has the bias -> the layer.
+        weights: Layer -> what its new weight is called, as nothing in the network is.
+        biases: Layer -> what its new bias is called.
         stages: Layers that are seen at once.
         starts: Where the first node of each stage stands.
     """
@@ -150,6 +152,9 @@ class _Cuts:
         self._place = {id(n): i for i, n in enumerate(self.nodes)}
         self.layers = {id(x.node): x for x in layers}
         self.holders = {id(x.add or x.node): x for x in layers if x.bias is not None}
+        names = Names(model.graph)
+        self.weights = {x.name: names.fresh(f"{x.name}.weight") for x in layers}
+        self.biases = {x.name: names.fresh(f"{x.name}.bias") for x in layers}
         ordered = sorted(layers, key=lambda x: self._place[id(x.node)])
         self.stages: list[list[ChannelLayer]] = []
         self.starts: list[int] = []
@@ -172,13 +177,12 @@ class _Cuts:
         """Values made in front of a node that it or others behind it read."""
         inputs = [str(v.name) for v in self.model.graph.inputs]
         made = {str(o.name) for n in self.nodes[:start] for o in n.outputs} | set(inputs)
-        read = (v for n in self.nodes[start:] for v in n.inputs if v is not None)
-        return list(dict.fromkeys(str(v.name) for v in read if str(v.name) in made))
+        return [n for n in _read(self.nodes[start:]) if n in made]
 
     def piece(self, at: int) -> _Piece | None:
         """What stands between the cut before and stage ``at``, if anything does."""
         nodes = self.nodes[self.starts[at - 1] if at else 0 : self.starts[at]]
-        inside = {str(v.name) for n in nodes for v in n.inputs if v is not None}
+        inside = set(_read(nodes))
         before = self._live(self.starts[at - 1]) if at else self._live(0)
         given = [n for n in before if n in inside]
         return _Piece(self, nodes, given, self._live(self.starts[at])) if nodes else None
@@ -244,11 +248,22 @@ class _Piece:
         """The name of a layer's new weight or bias; of no meaning for other constants."""
         layer = self._cuts.layers.get(id(node))
         if layer is not None and index == 1:
-            return f"{layer.name}.weight"
+            return self._cuts.weights[layer.name]
         holder = self._cuts.holders.get(id(node))
         if holder is not None and index == (2 if holder.add is None else 1):
-            return f"{holder.name}.bias"
+            return self._cuts.biases[holder.name]
         return ""
+
+
+def _read(nodes: Sequence[ir.Node]) -> list[str]:
+    """What nodes read, with quantizers of activations and without."""
+    found: dict[str, None] = {}
+    for node in nodes:
+        floats = (float_input(out) for out in node.outputs)
+        others = (v for v in floats if v not in node.outputs)
+        read = (v for v in (*node.inputs, *others) if v is not None)
+        found |= dict.fromkeys(str(v.name) for v in read)
+    return list(found)
 
 
 def _nbytes(value: ir.Value) -> int:

@@ -218,3 +218,67 @@ def _rows_seen(most: int, nbytes: int, monkeypatch: pytest.MonkeyPatch) -> int:
 
     walk(model, list(channel_layers(model)), samples(rng), ALL, same)
     return int(found[-1])
+
+
+def _kept(
+    model: ir.Model, data: Samples, how: Relay, *, without: str = ""
+) -> dict[str, Moments]:
+    """What layers are shown that stay as they are."""
+    seen: dict[str, Moments] = {}
+
+    def keep(layer: ChannelLayer, found: Moments) -> Replaced:
+        seen[layer.name] = found
+        return layer.weight, layer.bias
+
+    layers = [x for x in channel_layers(model) if x.name != without]
+    walk(model, layers, data, how, keep)
+    return seen
+
+
+def _drawn(rng: np.random.Generator, *shape: int) -> Array:
+    return rng.normal(size=shape).astype(np.float32)
+
+
+def test_new_weights_take_no_name_that_another_constant_has() -> None:
+    """``lin`` is what the first layer makes, and what parameters of the second are called."""
+    rng = np.random.default_rng(6)
+    held = {"W": _drawn(rng, 4, 4), "V": _drawn(rng, 4, 4), "U": _drawn(rng, 4, 4)}
+    held |= {"b": _drawn(rng, 4), "c": _drawn(rng, 4)}
+    model = build(
+        "float[1,6,4] x => float[1,6,4] y",
+        "p = MatMul(x, W)\nlin = Add(p, b)\nq = MatMul(lin, V)\nz = Add(q, c)\n"
+        "y = MatMul(z, U)",
+        held,
+    )
+    for old, new in (("V", "lin.weight"), ("c", "lin.bias")):
+        value = model.graph.initializers.pop(old)
+        value.name = new
+        model.graph.register_initializer(value)
+    data = Samples(tuple({"x": _drawn(rng, 1, 6, 4)} for _ in range(2)))
+    seen = _kept(model, data, ALL, without="z")["y"]
+    x = np.concatenate([s["x"][0] for s in data]).astype(np.float64)
+    z = (x @ held["W"] + held["b"]) @ held["V"] + held["c"]
+    assert np.allclose(seen.mean[0], z.sum(axis=0), rtol=1e-4, atol=1e-4)
+
+
+def test_a_cut_between_the_halves_of_a_quantizer() -> None:
+    rng = np.random.default_rng(7)
+    model = build(
+        "float[1,6,4] x => float[1,6,4] y",
+        "r = Relu(x)\nc = QuantizeLinear(r, s, o)\np = MatMul(x, W)\n"
+        "d = DequantizeLinear(c, s, o)\nq = MatMul(d, V)\ny = Add(p, q)",
+        {
+            "s": np.array(0.5, np.float32),
+            "o": np.array(0, np.int8),
+            "W": _drawn(rng, 4, 4),
+            "V": _drawn(rng, 4, 4),
+        },
+    )
+    data = Samples(tuple({"x": _drawn(rng, 1, 6, 4)} for _ in range(2)))
+    rows = np.maximum(np.concatenate([s["x"][0] for s in data]), 0)
+    codes = np.rint(rows * 2) / 2
+    for rounded, true in ((False, rows), (True, codes)):
+        seen = _kept(model, data, Relay(10_000, 0, rounded))["q"]
+        assert np.allclose(seen.target[0], true.sum(axis=0), rtol=1e-5)
+        assert np.allclose(seen.mean[0], codes.sum(axis=0), rtol=1e-5)
+    assert np.abs(rows.sum(axis=0) - codes.sum(axis=0)).max() > 0.1
