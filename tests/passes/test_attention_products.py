@@ -102,6 +102,28 @@ def test_keys_that_are_the_values_and_other_forms_stay(
     assert not _planned(data, model)
 
 
+def test_learned_queries_stay(data: DataSource) -> None:
+    """A constant: nothing is calibrated that no sample changes."""
+    g = GraphBuilder()
+    x = g.input("x", SHAPE)
+    q = g.const(np.random.default_rng(2).normal(size=(1, 2, 3, 4)).astype(np.float32))
+    k, v = g.op("Exp", x), g.op("Abs", x)
+    assert not _planned(data, g.model(g.op("Attention", q, k, v, out="y", scale=0.5)))
+
+
+def test_self_similarity_is_quantized_once(data: DataSource) -> None:
+    g = GraphBuilder()
+    x = g.input("x", SHAPE)
+    k, v = g.op("Exp", x, out="k"), g.op("Abs", x)
+    model = g.model(g.op("Attention", k, k, v, out="y", scale=0.5))
+    context = Context(data, load_target(VNNI), "w8a8")
+    chosen = Quantize(observer="minmax")
+    chosen.perform(model, chosen.plan(model, context))
+    kinds = [n.op_type for n in model.graph]
+    assert kinds.count("QuantizeLinear") == kinds.count("DequantizeLinear") == 1
+    assert model.graph[-1].inputs[0] is model.graph[-1].inputs[1]
+
+
 def test_unknown_codes_are_refused(data: DataSource) -> None:
     with pytest.raises(UsageError, match="attention"):
         _planned(data, network(), attention="int4")
