@@ -99,7 +99,7 @@ def _place(node: ir.Node, parts: Sequence[_Part]) -> int | Refused:
     (before, *others) = shapes
     if others or before is None or len({(p.shape, p.perm) for p in parts}) > 1:  # case 1
         return Refused("the parts differ in size or in how they are moved")
-    outer = math.prod(before[: attr(node, "axis")])
+    outer = math.prod(before[: attr(node, "axis", 0)])
     shape = parts[0].shape
     places = [j for j in range(len(shape)) if math.prod(shape[:j]) == outer]
     return places[0] if places else Refused("the Reshape mixes the split axis with others")

@@ -32,6 +32,10 @@ CASES = [
          "a, b = Split <axis = 2> (x, sizes)\n"
          + _part("a", "k", perm="0,2,3,1") + _part("b", "v", perm="0,2,3,1"),
          MAKES + "Reshape " * 2, {"sizes": i64(8, 8), "heads": i64(1, 5, 2, 4)}),
+    Case("no-axis-is-the-first", SPEC, "float[4,2,1] x => float[1,2,2] k, float[1,2,2] v",
+         "a, b = Split (x, sizes)\n"
+         + _part("a", "k", perm="2,0,1") + _part("b", "v", perm="2,0,1"),
+         MAKES + "Reshape " * 2, {"sizes": i64(2, 2), "heads": i64(2, 2, 1)}, before=()),
     Case("channels-first", SPEC, "float[2,16,3,5] x => float[2,2,15,4] k, float[2,2,15,4] v",
          "a, b = Split <axis = 1> (x, sizes)\n"
          + _part("a", "k", perm="0,1,3,2") + _part("b", "v", perm="0,1,3,2"),
