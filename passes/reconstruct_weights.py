@@ -28,6 +28,8 @@ from edgevit.passes.second_moments import Moments
 
 # Other data has other means: a tenth of the mean's share of the error still counts.
 _CENTERED = 0.9
+# Sums are float32: a variance below this share of the power is their roundoff.
+_ROUNDOFF = 2.0**-18
 # Rows of one sample depend on each other: directions that data has not seen are not free.
 _SCARCE = 20.0
 
@@ -116,16 +118,22 @@ def held(made: Reconstruction, least: float) -> Reconstruction:
 
 
 def normal_equations(seen: Moments, centered: bool) -> tuple[Array, Array]:
-    """``E[x x^T]`` and ``E[t x^T]``; without the means where a bias takes care of them."""
+    """``E[x x^T]`` and ``E[t x^T]``; without the means where a bias takes care of them.
+
+    Inputs that are constant on all rows, one row included, are then left with zeros.
+    """
     hessian = seen.hessian.astype(np.float64) / seen.rows
     cross = hessian if seen.cross is None else seen.cross.astype(np.float64) / seen.rows
     if not centered:
         return hessian, cross
     mean, aim = seen.mean / seen.rows, seen.target / seen.rows
+    power = np.einsum("gii->gi", hessian)
     hessian = hessian - mean[:, :, None] * mean[:, None]
-    return hessian, cross - aim[:, :, None] * mean[
-        :, None
-    ] if seen.cross is not None else hessian
+    varies = np.einsum("gii->gi", hessian) > _ROUNDOFF * power
+    hessian = hessian * varies[:, :, None] * varies[:, None]
+    if seen.cross is None:
+        return hessian, hessian
+    return hessian, (cross - aim[:, :, None] * mean[:, None]) * varies[:, None]
 
 
 def ridge_of(share: float, inputs: int, rows: int) -> float:

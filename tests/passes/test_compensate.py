@@ -23,7 +23,7 @@ from edgevit.passes.compensated_rounding import (
     search_scales,
 )
 from edgevit.passes.quantize import Quantize
-from edgevit.passes.reconstruct_weights import Settings, reconstruct
+from edgevit.passes.reconstruct_weights import Settings, normal_equations, reconstruct
 from edgevit.passes.second_moments import Moments, filter_inputs, moments, positions
 from edgevit.pipeline import Context
 from edgevit.statistics import exposed
@@ -486,3 +486,43 @@ def test_in_order_the_same_layers_are_widened() -> None:
     assert 0 < len(wide["parallel"]) < 4
     with pytest.raises(UsageError, match="order is 'layers'"):
         Compensate(order="layers").plan(model, context(data))
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("order", ["parallel", "sequential"])
+def test_one_row_leaves_all_to_the_bias(order: str, seed: int) -> None:
+    """A head and one image: what varies about the mean is roundoff, and no moments."""
+    rng = np.random.default_rng(seed)
+    model = build(
+        "float[1,64] x => float[1,10] y",
+        "r = Relu(x)\np = MatMul(r, W)\ny = Add(p, b)",
+        {
+            "W": rng.normal(size=(64, 10)).astype(np.float32),
+            "b": rng.normal(size=10).astype(np.float32),
+        },
+    )
+    data = [{"x": (100 * rng.normal(size=(1, 64))).astype(np.float32)}]
+    given = context(data)
+    (true,) = run(model, data[0])
+    inputs = Quantize(weights=-1, observer="minmax")
+    inputs.perform(model, inputs.plan(model, given))
+    p = Compensate(order=order)
+    p.perform(model, p.plan(model, given))
+    # The bias takes all of the error but roundoff of two sums of 64.
+    assert np.abs(run(model, data[0])[0] - true).max() < 1e-5 * np.abs(true).max()
+
+
+def test_constant_inputs_say_nothing_beside_the_bias() -> None:
+    """A channel far from zero that never varies, among others that do."""
+    rng = np.random.default_rng(50)
+    t = correlated(rng, 400, 24)
+    t[:, 5] = 3000.7
+    x = t.copy()
+    x[:, 5] = 3001.0
+    hessian, cross = normal_equations(layer_moments(x, t), centered=True)
+    rest = np.delete(np.arange(24), 5)
+    assert not hessian[0, 5].any()
+    assert not hessian[0, :, 5].any()
+    assert not cross[0, :, 5].any()
+    exact = np.cov(x[:, rest].T, bias=True)
+    assert np.abs(hessian[0][np.ix_(rest, rest)] - exact).max() < 1e-5 * exact.max()
