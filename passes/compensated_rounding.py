@@ -196,10 +196,24 @@ def _inverse_factor(hessian: Array, damping: float) -> Array:
     mean = np.einsum("gii->g", hessian) / size
     # A group that never sees anything: any positive number leaves plain rounding.
     amount = np.where(mean > 0, damping * mean, 1.0)
-    damped = hessian.astype(np.float64) + amount[:, None, None] * np.eye(size)
     # From its last column on, H is L L^T; turned round again, L^-1 is U.
-    lower = np.linalg.cholesky(damped[:, ::-1, ::-1])
+    lower = _cholesky(hessian[:, ::-1, ::-1].astype(np.float64), amount)
     return np.ascontiguousarray(_inverse_lower(lower)[:, ::-1, ::-1])
+
+
+def _cholesky(hessian: Array, amount: Array) -> Array:
+    """Of H and that much of the identity, or of ten times as much, and so on.
+
+    H is a difference of float32 sums: where the mean is much of the power, roundoff can leave
+    it indefinite by more than the damping.
+    """
+    eye = np.eye(hessian.shape[-1])
+    for more in (1.0, 1e1, 1e2, 1e3, 1e4):
+        try:
+            return np.asarray(np.linalg.cholesky(hessian + more * amount[:, None, None] * eye))
+        except np.linalg.LinAlgError:
+            continue
+    return np.asarray(np.linalg.cholesky(hessian + 1e5 * amount[:, None, None] * eye))
 
 
 def _inverse_lower(lower: Array) -> Array:

@@ -512,6 +512,17 @@ def test_one_row_leaves_all_to_the_bias(order: str, seed: int) -> None:
     assert np.abs(run(model, data[0])[0] - true).max() < 1e-5 * np.abs(true).max()
 
 
+def test_roundoff_below_zero_is_damped_away() -> None:
+    """One direction of variance, and an eigenvalue below zero by five times the damping."""
+    along = np.ones(8) / 8**0.5
+    hessian = (8 * np.outer(along, along) - 0.05 * np.eye(8))[None]
+    order = Order.of(hessian, 0.01)
+    u, at = order.factor[0], order.columns[0]
+    inverse = np.linalg.inv(u.T @ u) - hessian[0][np.ix_(at, at)]
+    amount = 10 * 0.01 * np.trace(hessian[0]) / 8
+    assert np.allclose(inverse, amount * np.eye(8), atol=1e-9)
+
+
 def test_constant_inputs_say_nothing_beside_the_bias() -> None:
     """A channel far from zero that never varies, among others that do."""
     rng = np.random.default_rng(50)
