@@ -523,6 +523,29 @@ def test_roundoff_below_zero_is_damped_away() -> None:
     assert np.allclose(inverse, amount * np.eye(8), atol=1e-9)
 
 
+def test_inputs_far_from_zero_are_not_refitted_to_roundoff() -> None:
+    """Variance of 1e-5 of the power; sums off by two roundings, in the worst direction."""
+    rng = np.random.default_rng(60)
+    model = linear(rng, 64, 8)
+    (layer,) = channel_layers(model)
+    t = 1000 * (1 + 3e-3 * rng.normal(size=(1600, 64)))
+    x = np.rint(t / 4) * 4
+    mean, power = x.mean(axis=0), x.T @ x / len(x)
+    seen = layer_moments(x, t)
+    exact = np.cov(x.T, bias=True)
+    ridged = exact + 0.01 * (1 + 20 * 64 / 1600) * np.trace(exact) / 64 * np.eye(64)
+    along = rng.choice([-1.0, 1.0], 64) / 8
+    worst = np.outer(along, along) * 0.999 / (along @ np.linalg.solve(ridged, along))
+    assert np.abs(worst).max() < 2 * 2.0**-23 * power.min()
+    seen.hessian = ((exact - worst + np.outer(mean, mean)) * len(x))[None]
+    off = {}
+    for ridge in (-1.0, 0.01):
+        made = reconstruct(layer, seen, Settings(8, 0, True, 0.01, ridge))
+        weight = (made.codes * made.grid.columns(64))[0].T
+        off[ridge] = float(np.abs(x @ weight + made.shift - t @ layer.weight).max())
+    assert off[0.01] < 1.5 * off[-1.0]
+
+
 def test_constant_inputs_say_nothing_beside_the_bias() -> None:
     """A channel far from zero that never varies, among others that do."""
     rng = np.random.default_rng(50)
