@@ -26,8 +26,6 @@ from edgevit.passes.compensated_rounding import (
 from edgevit.passes.facts import Array
 from edgevit.passes.second_moments import Moments
 
-# Other data has other means: a tenth of the mean's share of the error still counts.
-_CENTERED = 0.9
 # Sums are float32: a variance below this share of the power says little beside their roundoff,
 # and weights refitted to it are at times 50 times as far off as those that are not.
 _ROUNDOFF = 2.0**-14
