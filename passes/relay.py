@@ -138,6 +138,7 @@ class _Cuts:
         biases: Layer -> what its new bias is called.
         stages: Layers that are seen at once.
         starts: Where the first node of each stage stands.
+        lives: What lives in front of each stage.
     """
 
     def __init__(self, model: ir.Model, layers: Sequence[ChannelLayer]) -> None:
@@ -166,12 +167,12 @@ class _Cuts:
                 continue
             self.stages.append([layer])
             self.starts.append(self._place[id(layer.node)])
+        self.lives = [self._live(start) for start in self.starts]
 
     @property
     def widest(self) -> int:
         """Most bytes of one sample that live in front of a stage."""
-        lives = ([self.values[n] for n in self._live(start)] for start in self.starts)
-        return max(sum(_nbytes(v) for v in live) for live in lives)
+        return max(sum(_nbytes(self.values[n]) for n in live) for live in self.lives)
 
     def _live(self, start: int) -> list[str]:
         """Values made in front of a node that it or others behind it read."""
@@ -183,9 +184,9 @@ class _Cuts:
         """What stands between the cut before and stage ``at``, if anything does."""
         nodes = self.nodes[self.starts[at - 1] if at else 0 : self.starts[at]]
         inside = set(_read(nodes))
-        before = self._live(self.starts[at - 1]) if at else self._live(0)
+        before = self.lives[at - 1] if at else self._live(0)
         given = [n for n in before if n in inside]
-        return _Piece(self, nodes, given, self._live(self.starts[at])) if nodes else None
+        return _Piece(self, nodes, given, self.lives[at]) if nodes else None
 
 
 class _Piece:
