@@ -18,6 +18,7 @@ from edgevit.passes.apply_quantizers import apply
 from edgevit.passes.attention_products import scored
 from edgevit.passes.choose_layers import cheaper, doubted, undoubting
 from edgevit.passes.choose_ranges import divergences, split
+from edgevit.passes.costly_inputs import keep_costly
 from edgevit.passes.elementwise import only_reader
 from edgevit.passes.exclusion import check_excluded, excluded
 from edgevit.passes.quantizable import Quantizable, dequantized, quantizable
@@ -71,6 +72,9 @@ class Quantize(CalibratedPass):
        them, and below 8 bits, ``mse``; above, ``percentile``.
     6. Layers that a rule of the device leaves float because they are "less exact" become
        integers where this network's output is hardly further off for it, on the same samples.
+    7. With ``widen``, inputs that the network bears worst in codes stay float after all, for
+       at most this share of the layers' multiplications: only of a network that is far off
+       (``costly_inputs``), judged on the same samples.
 
     Attributes:
         weights: Bits of weight codes; 0: the device's scheme decides; -1: float.
@@ -87,6 +91,7 @@ class Quantize(CalibratedPass):
             run them as integers throughout, separated by ``|``; empty: the device's.
         attention: Codes of queries and keys, ``int8`` or ``float``; empty: the device's.
         rules: Whether the device's rules of where integers pay are followed.
+        widen: Case 7, 0 to 1.
     """
 
     name: ClassVar[str] = "quantize"
@@ -104,6 +109,7 @@ class Quantize(CalibratedPass):
     outputs: str = ""
     attention: str = ""
     rules: bool = True
+    widen: float = 0.0
 
     def plan(self, model: ir.Model, context: Context) -> tuple[Edit, ...]:
         """Weights first, then the activations they meet."""
@@ -118,12 +124,13 @@ class Quantize(CalibratedPass):
         if not values:
             return drafts[0].edits  # a model that came quantized needs no samples
         samples = context.data(str(self))
-        samples, judges = split(samples) if chooses else (samples, None)
+        samples, judges = split(samples) if chooses or self.widen else (samples, None)
         seen = collect(model, samples, values)
-        if judges is None:
-            return self._ranged(model, drafts[0], seen, judges)
-        plans = [self._ranged(model, draft, seen, judges) for draft in drafts]
-        return plans[0] if len(plans) == 1 else cheaper(model, plans[0], plans[1], judges)
+        plan = self._ranged(model, drafts[0], seen, judges if chooses else None)
+        if judges is not None and len(drafts) > 1:
+            other = self._ranged(model, drafts[1], seen, judges)
+            plan = cheaper(model, plan, other, judges)
+        return keep_costly(model, plan, self.widen, judges) if self.widen else plan
 
     def _chooses(self, scheme: QuantScheme) -> bool:
         """Whether samples are kept out, on which the network itself decides."""
@@ -154,6 +161,8 @@ class Quantize(CalibratedPass):
                     f"pass 'quantize': {field.replace('_', '-')} is {getattr(self, field)!r}",
                     hint="it can be: " + ", ".join(known),
                 )
+        if not 0 <= self.widen <= 1:
+            raise UsageError(f"pass {self.name!r}: widen expects 0 to 1, found {self.widen}")
 
     def _scheme(self, context: Context) -> QuantScheme:
         given = scheme_of(context)

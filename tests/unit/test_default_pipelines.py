@@ -77,3 +77,15 @@ def test_samples_are_used_where_there_are_any(name: str) -> None:
 )
 def test_a_bundle_tells_whether_it_had_samples(recorded: list[str], expected: bool) -> None:
     assert calibrated(load_target("onnx"), "w4", recorded) is expected
+
+
+@pytest.mark.parametrize(
+    "name", ["onnx", "linux-x86", "iphone-npu", "raspberry-pi-5", "android-cpu"]
+)
+def test_samples_choose_8_bit_weights_together(name: str) -> None:
+    target = load_target(name)
+    for precision in {"w8", "w8a8-dyn"} & set(target.quantization):
+        with_samples = pipeline(target, Recipe(precision=precision), precision, True)
+        assert any(isinstance(p, Compensate) for p in with_samples.passes)
+        without = pipeline(target, Recipe(precision=precision), precision)
+        assert not any(isinstance(p, Compensate) for p in without.passes)
