@@ -131,8 +131,9 @@ def compile(
         forms = [job.canonicalize(plan, s, d, verify_each) for s, d in each]
         graphs = [graph for graph, _ in forms]
     with steps.step("optimize") as tick:
+        every = job.calibrates(data)
         more = [
-            job.optimize(plan, g, d, verify_each, tick=tick)
+            job.optimize(plan, g, d, verify_each, tick=tick, calibrates=every)
             for g, d in zip(graphs, data, strict=True)
         ]
         exact = [m.exact for m in more]
@@ -147,7 +148,7 @@ def compile(
         expected = [job.expect(plan, g, x, d, verify) for g, x, d in asked]
     with bundles.staging(plan.output) as folder:
         with steps.step("stage"):
-            edits = plans(more[0].records)
+            edits = [plans(m.records) for m in more]
             staged = job.stage(folder, plan, sources, lowered, data, expected, edits)
         with steps.step("verify"):
             checks = list(zip(graphs, exact, staged, data, expected, strict=True))

@@ -31,6 +31,7 @@ __all__ = [
     "ReplaceConstant",
     "ShiftWeight",
     "dump",
+    "kept_in",
     "parse",
 ]
 
@@ -236,7 +237,7 @@ Edit = (
     | Remark
     | MixExperts
 )
-# Where a bundle keeps them.
+# Where a bundle keeps those of its first entry.
 EDITS = "edits.npz"
 _KINDS: dict[str, type[Any]] = {
     kind.__name__: kind
@@ -253,6 +254,11 @@ _KINDS: dict[str, type[Any]] = {
         MixExperts,
     )
 }
+
+
+def kept_in(entry: int) -> str:
+    """The bundle's file for the edits of an entry: each is calibrated by itself."""
+    return EDITS if not entry else f"edits-{entry}.npz"
 
 
 def dump(plans: Sequence[tuple[str, Sequence[Edit]]]) -> dict[str, Array]:

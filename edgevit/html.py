@@ -15,6 +15,7 @@ from typing import Any
 
 from edgevit.bundle import open_bundle
 from edgevit.charts import BAR_WIDTH, bar, graph, psnr_panel, ratio_panel
+from edgevit.edits import kept_in
 from edgevit.errors import InputError, UsageError, probe_package
 from edgevit.manifest import Entry, Manifest, ParityRecord
 from edgevit.pagedata import (
@@ -34,7 +35,6 @@ __all__ = ["check_page", "page", "write_page"]
 
 _FILES = {
     "Manifest.json": "package list",
-    "edits.npz": "edits that passes decided on",
     "debug_map.json": "artifact names to source nodes",
     "selfcheck.npz": "sample of the self-check",
 }
@@ -297,8 +297,9 @@ def _gate(
 
 def _files(manifest: Manifest) -> Sequence[tuple[str, str, int, str]]:
     """(path, what it is, bytes, sha256), the largest first."""
-    records = map(record_path, range(len(manifest.entries)))
-    known = _FILES | dict.fromkeys(records, "figures of this page")
+    entries = range(len(manifest.entries))
+    known = _FILES | dict.fromkeys(map(record_path, entries), "figures of this page")
+    known |= dict.fromkeys(map(kept_in, entries), "edits that passes decided on")
     rows = []
     for f in manifest.files:
         path = Path(f.path)

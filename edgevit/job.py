@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from edgevit.budget import gates
 from edgevit.bundle import Entry, TensorInfo
 from edgevit.calibration import Counted, DataSource
 from edgevit.debugmap import read_debug_map, write_debug_map
-from edgevit.edits import EDITS, Edit
+from edgevit.edits import Edit, kept_in
 from edgevit.edits import dump as dump_edits
 from edgevit.edits import parse as parse_edits
 from edgevit.errors import ArtifactError, GateError, InputError, UsageError
@@ -41,6 +42,8 @@ from edgevit.variants import merge_parts, stem_of
 from edgevit.verify import Parity, verify_parts, whole
 
 __all__ = ["Data", "Opened", "Plan", "Staged", "data", "plan", "samples"]
+
+_LOG = logging.getLogger(__name__)
 
 RUN_TIMEOUT_S = 1800.0
 
@@ -99,6 +102,22 @@ def canonicalize(
     return model, records
 
 
+def calibrates(data: Sequence[Data]) -> bool:
+    """Whether every entry has calibration samples.
+
+    Entries share their weights: all of them are rounded on samples, or none.
+    """
+    have = sum(d.calibration is not None for d in data)
+    if 0 < have < len(data):
+        _LOG.warning(
+            "calibration samples fit %d of %d shapes: where a precision does without, weights "
+            "are rounded without them",
+            have,
+            len(data),
+        )
+    return have == len(data)
+
+
 def optimize(
     p: Plan,
     model: ir.Model,
@@ -106,6 +125,7 @@ def optimize(
     verify_each: bool,
     reload: tuple[tuple[str, tuple[Edit, ...]], ...] = (),
     tick: Tick | None = None,
+    calibrates: bool = True,
 ) -> Optimized:
     """Run what target, recipe and precision ask for, in place.
 
@@ -116,12 +136,13 @@ def optimize(
         verify_each: Compare with the source after every pass.
         reload: Edits of a sealed bundle, performed instead of planned.
         tick: Told of calibration samples as passes go through them.
+        calibrates: Whether a precision that needs no samples may use them.
     """
     observers = (PassGate(source_bytes(p.model), d.samples[:1]),) if verify_each else ()
     if reload:
         known = calibrated(p.target, p.precision, [spec for spec, _ in reload])
     else:
-        known = d.calibration is not None
+        known = calibrates and d.calibration is not None
     chosen = pipeline(p.target, p.recipe, p.precision, known)
     source: DataSource | None = d.calibration
     if source is not None and tick is not None:
@@ -207,9 +228,19 @@ def stage(
     lowered: Sequence[tuple[LoweredPart, ...]],
     d: Sequence[Data],
     expected: Sequence[Expected],
-    edits: Sequence[tuple[str, Sequence[Edit]]] = (),
+    edits: Sequence[Sequence[tuple[str, Sequence[Edit]]]] = (),
 ) -> list[Staged]:
-    """Write the artifacts, the debug map and the self-check into the staging directory."""
+    """Write the artifacts, the debug map and the self-check into the staging directory.
+
+    Args:
+        folder: The staging directory.
+        p: The plan.
+        sources: One for each entry, as all that follow.
+        lowered: Parts.
+        d: Samples.
+        expected: Answers.
+        edits: Of passes that planned.
+    """
     answers = [e.outputs[-1] for e in expected]
     entries = [
         _entry(source, parts, answer)
@@ -219,8 +250,9 @@ def stage(
     for part in (part for parts in lowered for part in parts):
         files.update(part.lowered.files)
     checks = [(one.selfcheck, answer) for one, answer in zip(d, answers, strict=True)]
-    if edits:
-        files[EDITS] = bundles.npz_bytes(dump_edits(edits))
+    for index, mine in enumerate(edits):
+        if mine:
+            files[kept_in(index)] = bundles.npz_bytes(dump_edits(mine))
     files[bundles.DEBUG_MAP] = write_debug_map(lowered)
     files[bundles.SELFCHECK] = bundles.selfcheck_bytes(*checks[0], *checks[1:])
     bundles.write_files(folder, files)
@@ -317,12 +349,12 @@ def reopen(
     preprocess = Preprocess.parse(recipe.preprocess) if recipe.preprocess else None
     p = Plan(against, recipe, target, manifest.precision, preprocess, path, False)
     found, content = [], source_bytes(against)
-    kept = path / EDITS
-    reload = parse_edits(kept.read_bytes()) if kept.is_file() else ()
     each = zip(sources, samples(p, sources, None, inputs, None), strict=True)
-    for (source, d), entry, parts in zip(
-        each, manifest.entries, read_debug_map(path, manifest), strict=True
+    for index, ((source, d), entry, parts) in enumerate(
+        zip(each, manifest.entries, read_debug_map(path, manifest), strict=True)
     ):
+        kept = path / kept_in(index)
+        reload = parse_edits(kept.read_bytes()) if kept.is_file() else ()
         canonical, _ = canonicalize(p, source, d, False)
         exact = optimize(p, canonical, d, False, reload).exact
         found.append(Opened(p, canonical, exact, Staged(path, entry, parts, content), d))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
@@ -97,9 +98,12 @@ def optimize(
     exact: ir.Model | None = None
     if target is not None:
         records += store_shifts(model, target, precision, observers)
+    uses: Counter[str] = Counter()
     for p in chosen.passes:
+        turn = replace(context, turn=uses[str(p)])
+        uses[str(p)] += 1
         before = None if exact is not None or p.effect is Effect.EXACT else model.clone()
-        found = Pipeline((p,)).run(model, observers, context)
+        found = Pipeline((p,)).run(model, observers, turn)
         records += found
         if target is not None:
             records += unpack_shifts(model, target, precision, observers)

@@ -126,6 +126,7 @@ class Context:
         precision: Name of the precision that is made.
         seed: Of everything random.
         reload: Plans by pass spec, in order of use: performed instead of planning again.
+        turn: Which use of its spec this is, from 0: its plan in ``reload``.
     """
 
     samples: DataSource | None
@@ -133,6 +134,7 @@ class Context:
     precision: str
     seed: int = 0
     reload: tuple[tuple[str, tuple[Edit, ...]], ...] = ()
+    turn: int = 0
 
     def data(self, spec: str) -> DataSource:
         """The calibration samples.
@@ -338,7 +340,7 @@ def _planned(p: CalibratedPass, model: ir.Model, context: Context) -> tuple[Edit
     """The edits: those of a sealed bundle, else planned now."""
     if not context.reload:
         return p.plan(model, context)
-    for spec, edits in context.reload:
-        if spec == str(p):
-            return edits
+    mine = [edits for spec, edits in context.reload if spec == str(p)]
+    if context.turn < len(mine):
+        return mine[context.turn]
     raise ArtifactError(f"the bundle has no edits of the pass {str(p)!r}")

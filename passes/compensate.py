@@ -28,6 +28,8 @@ from edgevit.target import QuantScheme
 
 __all__ = ["Compensate", "CorrectBias", "in_scheme", "input_stream"]
 
+_WIDEST = 8192  # inputs of a layer whose second moments are taken
+
 
 @dataclass(frozen=True)
 class Compensate(CalibratedPass):
@@ -50,7 +52,9 @@ class Compensate(CalibratedPass):
        after all: greedy by error over bytes, as MPTQ-ViT (arXiv 2401.14895) weighs accuracy
        against compressibility.
 
-    A weight that several layers read is left for ``quantize``. Activations stay as they are.
+    A weight that several layers read is left for ``quantize``, and so are layers whose second
+    moments would not fit (8,192 inputs: half a gigabyte in float64) and convolutions over
+    volumes. Activations stay as they are.
 
     Attributes:
         weights: Bits of weight codes; 0: the device's scheme decides.
@@ -92,7 +96,7 @@ class Compensate(CalibratedPass):
             found = {x.name: self._rebuilt(x, seen[x.name], settings, scheme) for x in layers}
             wide = _worst(layers, found, settings.bits, self.widen)
         if self.order == "sequential":
-            found = self._in_order(model, layers, wide, context)
+            found = self._in_order(model, layers, wide, context, settings)
         else:
             for layer in (x for x in layers if x.name in wide):
                 found[layer.name] = _widened(layer, seen[layer.name], settings, scheme)
@@ -123,7 +127,7 @@ class Compensate(CalibratedPass):
         for layer in channel_layers(model):
             found = keys.get(str(layer.node.outputs[0].name))
             shared = len(operand(layer.node, 1).uses()) > 1
-            if found is None or shared or not in_scheme(layer, scheme):
+            if found is None or shared or not in_scheme(layer, scheme) or not _fits(layer):
                 continue
             if excluded(found, self.exclude) is None:
                 yield layer
@@ -134,10 +138,10 @@ class Compensate(CalibratedPass):
         layers: Sequence[ChannelLayer],
         wide: Collection[str],
         context: Context,
+        settings: Settings,
     ) -> dict[str, Reconstruction]:
         """Case 4."""
         scheme = scheme_of(context)
-        settings = self._settings(scheme)
         found: dict[str, Reconstruction] = {}
 
         def answer(layer: ChannelLayer, seen: Moments) -> Replaced:
@@ -193,6 +197,12 @@ class CorrectBias(Compensate):
     rounds: ClassVar[bool] = False
 
     ridge: float = -1.0
+
+
+def _fits(layer: ChannelLayer) -> bool:
+    """Whether second moments of its input can be taken: of images or rows, not too many."""
+    inputs = layer.weight.size // layer.outputs
+    return inputs <= _WIDEST and (not layer.is_conv or layer.weight.ndim == 4)
 
 
 def in_scheme(layer: ChannelLayer, scheme: QuantScheme) -> bool:

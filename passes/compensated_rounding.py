@@ -201,19 +201,19 @@ def _inverse_factor(hessian: Array, damping: float) -> Array:
     return np.ascontiguousarray(_inverse_lower(lower)[:, ::-1, ::-1])
 
 
-def _cholesky(hessian: Array, amount: Array) -> Array:
+def _cholesky(hessian: Array, amount: Array, attempts: int = 6) -> Array:
     """Of H and that much of the identity, or of ten times as much, and so on.
 
     H is a difference of float32 sums: where the mean is much of the power, roundoff can leave
     it indefinite by more than the damping.
     """
-    eye = np.eye(hessian.shape[-1])
-    for more in (1.0, 1e1, 1e2, 1e3, 1e4):
-        try:
-            return np.asarray(np.linalg.cholesky(hessian + more * amount[:, None, None] * eye))
-        except np.linalg.LinAlgError:
-            continue
-    return np.asarray(np.linalg.cholesky(hessian + 1e5 * amount[:, None, None] * eye))
+    damped = hessian + amount[:, None, None] * np.eye(hessian.shape[-1])
+    try:
+        return np.asarray(np.linalg.cholesky(damped))
+    except np.linalg.LinAlgError:
+        if attempts == 1:
+            raise
+        return _cholesky(hessian, 10 * amount, attempts - 1)
 
 
 def _inverse_lower(lower: Array) -> Array:

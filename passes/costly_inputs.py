@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
 from edgevit.calibration import DataSource
 from edgevit.edits import Edit, KeepFloat, QuantizeActivation, Remark
-from edgevit.passes.channel_layers import channel_layers
+from edgevit.model import shape_of
 from edgevit.passes.choose_ranges import divergences
+from edgevit.passes.quantizable import Quantizable, quantizable
 
-__all__ = ["costly", "keep_costly"]
+__all__ = ["costly", "keep_costly", "multiplications"]
 
 # Nats a sample on iphone-npu, every input in codes, and in float those of a fifth of the
 # multiplications: PP-OCRv4 9.48 and .28, PP-OCRv6 .94 and .36 (a trifle of .01: 2.71, .96);
@@ -30,35 +32,50 @@ def keep_costly(
     Args:
         model: Canonical model.
         plan: Of ``quantize``.
-        share: Of the layers' multiplications, at most, whose inputs may stay float.
-        samples: Seen by no quantizer; ``None``: too few to judge by.
+        share: Of all layers' multiplications, at most, whose inputs may stay float.
+        samples: Seen by no quantizer; ``None``: too few to judge by. The first output judges.
     """
     if samples is None:
         return (*plan, Remark("costly inputs: too few samples to keep some out and judge"))
     every = [e for e in plan if isinstance(e, QuantizeActivation)]
     before = divergences(model, {"all": every}, samples)["all"]
-    if before <= _FINE:
+    if not before > _FINE:
         return tuple(plan)
-    mine = {e.value: e for e in every if e.consumers}  # results are codes for every reader
-    alone = divergences(model, {name: [e] for name, e in mine.items()}, samples)
-    products = {str(x.node.outputs[0].name): x.macs for x in channel_layers(model)}
-    macs = {name: sum(products.get(c, 0) for c in e.consumers) for name, e in mine.items()}
+    products = {layer.key: multiplications(layer) for layer in quantizable(model)}
+    # Results are codes for every reader; queries and keys are read by no layer.
+    own = {i: e for i, e in enumerate(every) if products.keys() & set(e.consumers)}
+    alone = divergences(model, {str(i): [e] for i, e in own.items()}, samples)
+    macs = {str(i): sum(products.get(c, 0) for c in e.consumers) for i, e in own.items()}
     chosen = costly(alone, macs, share * sum(products.values()))
-    rest = [e for e in plan if not isinstance(e, QuantizeActivation) or e.value not in chosen]
-    after = divergences(
-        model, {"rest": [e for e in rest if isinstance(e, QuantizeActivation)]}, samples
-    )["rest"]
+    if not chosen:
+        return (
+            *plan,
+            Remark(f"costly inputs: none of {len(own)} fits a share of {share:g}"),
+        )
+    gone = {id(every[int(i)]) for i in chosen}
+    after = divergences(model, {"rest": [e for e in every if id(e) not in gone]}, samples)
     text = (
-        f"costly inputs: {len(chosen)} of {len(mine)} stay float; divergence on "
+        f"costly inputs: {len(chosen)} of {len(own)} stay float; divergence on "
         f"{len(samples)} samples kept out, nats: {before:.3g} with all in codes, "
-        f"{after:.3g} so"
+        f"{after['rest']:.3g} so"
     )
-    if after >= before:
+    if not after["rest"] < before:
         return (*plan, Remark(text + ": no better, all in codes"))
     said = [
-        KeepFloat(n, f"its codes alone cost the output {alone[n]:.3g} nats") for n in chosen
+        KeepFloat(every[int(i)].value, f"its codes alone cost the output {alone[i]:.3g} nats")
+        for i in chosen
     ]
-    return (*rest, *said, Remark(text))
+    return (*(e for e in plan if id(e) not in gone), *said, Remark(text))
+
+
+def multiplications(layer: Quantizable) -> int:
+    """Of a layer, whatever its kind."""
+    shape = shape_of(layer.weight)
+    if layer.node.op_type == "ConvTranspose":
+        return math.prod(shape_of(layer.x)) * math.prod(shape[1:])
+    rows = shape[max(len(shape) - 2, 0)]
+    inputs = rows if layer.node.op_type == "MatMul" else math.prod(shape[1:])
+    return math.prod(shape_of(layer.node.outputs[0])) * inputs
 
 
 def costly(
@@ -74,7 +91,7 @@ def costly(
     least = _TRIFLE * sum(alone.values())
     chosen, left = [], budget
     for name in sorted(alone, key=lambda n: (-alone[n] / max(macs[n], 1), n)):
-        if alone[name] >= least and macs[name] <= left:
+        if alone[name] >= least and 0 < macs[name] <= left:
             chosen.append(name)
             left -= macs[name]
     return tuple(chosen)

@@ -276,6 +276,30 @@ def test_samples_feed_the_entries_whose_shape_they_have(tmp_path: Path) -> None:
         job.samples(plan, sources, None, str(tmp_path / "none.npz"), None)
 
 
+@pytest.mark.parametrize(
+    ("precision", "samples"),
+    [("w8", "of one shape"), ("w8", "synthetic"), ("w8a8", "synthetic")],
+)
+def test_every_shape_is_rebuilt_from_its_own_plan(
+    call: Callable[..., Ran], tmp_path: Path, precision: str, samples: str
+) -> None:
+    """Shapes are calibrated apart, and ``verify`` makes the same graphs again."""
+    model = symbolic_model(tmp_path / "m.onnx")
+    if samples != "synthetic":
+        x = np.random.default_rng(3).normal(0, 1, (4, *_shape(16))).astype(np.float32)
+        np.savez(tmp_path / "x.npz", x=x)
+        samples = str(tmp_path / "x.npz")
+    made = call(
+        "compile", model, "--target", "onnx", "--precision", precision, *_options(),
+        "--calib", samples, "-o", "m.edgevit",
+    )  # fmt: skip
+    assert made.code == 0, made.err
+    kept = {path.name for path in (tmp_path / "m.edgevit").glob("edits*.npz")}
+    assert kept == {"edits.npz", "edits-1.npz"}
+    again = call("verify", "m.edgevit", "--against", model)
+    assert again.code == 0, again.err
+
+
 def test_a_recipe_keeps_every_shape(call: Callable[..., Ran], tmp_path: Path) -> None:
     model = symbolic_model(tmp_path / "m.onnx")
     common = ("compile", model, "--no-verify", "--json", "-o")

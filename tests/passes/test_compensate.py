@@ -30,6 +30,7 @@ from edgevit.statistics import exposed
 from edgevit.target import QuantScheme, Target, load_target
 from tests.passes.harness import Array, build, run
 from tests.passes.test_channel_folds import Samples, quick
+from tests.support.graphs import GraphBuilder
 
 
 def correlated(rng: np.random.Generator, rows: int, inputs: int) -> Array:
@@ -307,6 +308,26 @@ def test_excluded_and_shared_weights_are_left_alone() -> None:
         {"W": rng.normal(size=(24, 24)).astype(np.float32)},
     )
     assert Compensate().plan(shared, context(data)) == ()
+
+
+def test_volumes_and_very_wide_layers_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(5)
+    g = GraphBuilder()
+    volume = g.op(
+        "Conv",
+        g.input("v", (1, 2, 3, 4, 4)),
+        g.const(rng.normal(0, 1, (4, 2, 1, 2, 2)).astype("f4")),
+    )
+    rows = g.op("Reshape", volume, g.ints([4, 27]))
+    weight = rng.normal(0, 1, (27, 3)).astype("f4")
+    model = g.model(g.op("MatMul", rows, g.const(weight), out="y"))
+    samples = [{"v": rng.normal(0, 1, (1, 2, 3, 4, 4)).astype("f4")} for _ in range(3)]
+    planned = [
+        e for e in Compensate().plan(model, context(samples)) if isinstance(e, QuantizeWeight)
+    ]
+    assert [e.consumers for e in planned] == [("y",)]
+    monkeypatch.setattr("edgevit.passes.compensate._WIDEST", 26)
+    assert Compensate().plan(model, context(samples)) == ()
 
 
 def test_small_bad_layers_are_widened_first() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from hypothesis import strategies as st
 
 from edgevit.bundle import TensorInfo
 from edgevit.calibration import DataSource, NpzSource
+from edgevit.cost import total_cost
 from edgevit.edits import Edit, KeepFloat, QuantizeActivation, Remark
 from edgevit.errors import UsageError
-from edgevit.passes.costly_inputs import costly
+from edgevit.passes.costly_inputs import costly, keep_costly, multiplications
+from edgevit.passes.quantizable import quantizable
 from edgevit.passes.quantize import Quantize
 from edgevit.pipeline import Context
 from edgevit.target import QuantScheme, load_target
@@ -131,3 +134,47 @@ def test_errors_that_cancel_are_left_to_cancel(
     assert any(isinstance(e, Remark) and "no better, all in codes" in e.text for e in edits)
     monkeypatch.undo()
     assert in_codes(planned(source(tmp_path), 1000.0, widen=0.6, observer="mse")) == {"x"}
+
+
+def test_what_has_no_multiplications_is_not_free() -> None:
+    assert costly({"unknown": 3.0, "known": 2.0}, {"unknown": 0, "known": 5}, 0) == ()
+    assert costly({"unknown": 3.0, "known": 2.0}, {"unknown": 0, "known": 5}, 5) == ("known",)
+
+
+def layered(kind: str) -> ir.Model:
+    rng = np.random.default_rng(0)
+
+    def weight(*shape: int) -> Any:
+        return g.const(rng.normal(0, 1, shape).astype(np.float32), "w")
+
+    g = GraphBuilder()
+    if kind == "linear":
+        return g.model(g.op("MatMul", g.input("x", (2, 3, 4)), weight(4, 5), out="y"))
+    if kind == "stacked":
+        return g.model(g.op("MatMul", g.input("x", (2, 3, 4)), weight(2, 4, 5), out="y"))
+    x = g.input("x", (1, 4, 6, 6))
+    if kind == "transposed":
+        return g.model(g.op("ConvTranspose", x, weight(4, 3, 2, 2), strides=[2, 2], out="y"))
+    if kind == "grouped":
+        return g.model(g.op("Conv", x, weight(8, 2, 3, 3), group=2, out="y"))
+    return g.model(g.op("Conv", x, weight(5, 4, 3, 3), strides=[2, 2], out="y"))
+
+
+@pytest.mark.parametrize("kind", ["linear", "stacked", "transposed", "grouped", "conv"])
+def test_multiplications_are_those_of_the_cost_model(kind: str) -> None:
+    model = layered(kind)
+    (layer,) = quantizable(model)
+    assert multiplications(layer) == total_cost(model).macs > 0
+
+
+def test_queries_keep_their_codes_when_a_layer_gives_its_up(tmp_path: Path) -> None:
+    """One value, two quantizers: that of the layer goes, that of another reader stays."""
+    model, data = network(1000.0), source(tmp_path, 8)
+    target = load_target("onnx")
+    scheme = QuantScheme(activations="int8", scheme="symmetric", source="a test")
+    target = target.model_copy(update={"quantization": {"w8a8": scheme}, "layers": ()})
+    plan = Quantize(observer="mse").plan(model, Context(data, target, "w8a8"))
+    (mine,) = (e for e in plan if isinstance(e, QuantizeActivation) and e.value == "spoilt")
+    other = dataclasses.replace(mine, consumers=())
+    found = keep_costly(model, (*plan, other), 0.5, data)
+    assert any(e is other for e in found)

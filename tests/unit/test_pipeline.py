@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import onnx_ir as ir
@@ -11,9 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgevit.errors import UsageError
+from edgevit.edits import Edit, Remark
+from edgevit.errors import ArtifactError, UsageError
+from edgevit.optimize import optimize, plans
 from edgevit.pipeline import (
+    NO_CONTEXT,
+    CalibratedPass,
     Change,
+    Context,
     Effect,
     Outcome,
     Pass,
@@ -209,3 +215,30 @@ def test_a_pass_without_a_call_says_so() -> None:
 
     with pytest.raises(NotImplementedError, match="Empty"):
         Empty().call(_model())
+
+
+@dataclass(frozen=True)
+class Planner(CalibratedPass):
+    """Plans a remark of how many plans there were before."""
+
+    name: ClassVar[str] = "planner"
+
+    made: ClassVar[list[int]] = []
+
+    def plan(self, model: ir.Model, context: Context) -> tuple[Edit, ...]:
+        self.made.append(len(self.made))
+        return (Remark(str(self.made[-1])),)
+
+    def perform(self, model: ir.Model, edits: Sequence[Edit]) -> Outcome:
+        return Outcome(model, False)
+
+
+def test_two_uses_of_a_pass_have_two_plans() -> None:
+    """Sealed plans are performed in order of use, and none is made up when they run out."""
+    model = GraphBuilder().model()
+    twice = Pipeline((Planner(), Planner()))
+    first = optimize(model, twice, NO_CONTEXT).records
+    again = optimize(model, twice, replace(NO_CONTEXT, reload=plans(first))).records
+    assert [r.edits for r in again] == [(Remark("0"),), (Remark("1"),)]
+    with pytest.raises(ArtifactError, match="no edits of the pass 'planner'"):
+        optimize(model, twice, replace(NO_CONTEXT, reload=plans(first)[:1]))
