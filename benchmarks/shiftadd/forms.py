@@ -38,6 +38,7 @@ FORMS = (
     Form("3 terms", "shiftadd{terms=3}", part="c"),
     Form("1.5 terms", "shiftadd{terms=1|2|3,budget=1.5}", part="d"),
     Form("int6", "shiftadd{terms=int6}", part="d"),
+    Form("3 terms, parallel", "shiftadd{terms=3,order=parallel}"),
     Form("1 term, free scale, conv int8", "shiftadd{terms=1,conv=int8,scale=free}"),
     Form("1 term", "shiftadd{terms=1}"),
     Form("1 term, free scale", "shiftadd{terms=1,scale=free}"),
