@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
 from edgevit.calibration import DataSource
+from edgevit.cost import node_cost
 from edgevit.edits import Edit, KeepFloat, QuantizeActivation, Remark
-from edgevit.model import shape_of
 from edgevit.passes.choose_ranges import divergences
-from edgevit.passes.quantizable import Quantizable, quantizable
+from edgevit.passes.quantizable import quantizable
 
-__all__ = ["costly", "keep_costly", "multiplications"]
+__all__ = ["costly", "keep_costly"]
 
 # Nats a sample on iphone-npu, every input in codes, and in float those of a fifth of the
 # multiplications: PP-OCRv4 9.48 and .28, PP-OCRv6 .94 and .36 (a trifle of .01: 2.71, .96);
@@ -41,7 +40,7 @@ def keep_costly(
     before = divergences(model, {"all": every}, samples)["all"]
     if not before > _FINE:
         return tuple(plan)
-    products = {layer.key: multiplications(layer) for layer in quantizable(model)}
+    products = {layer.key: node_cost(layer.node).macs for layer in quantizable(model)}
     # Results are codes for every reader; queries and keys are read by no layer.
     own = {i: e for i, e in enumerate(every) if products.keys() & set(e.consumers)}
     alone = divergences(model, {str(i): [e] for i, e in own.items()}, samples)
@@ -66,16 +65,6 @@ def keep_costly(
         for i in chosen
     ]
     return (*(e for e in plan if id(e) not in gone), *said, Remark(text))
-
-
-def multiplications(layer: Quantizable) -> int:
-    """Of a layer, whatever its kind."""
-    shape = shape_of(layer.weight)
-    if layer.node.op_type == "ConvTranspose":
-        return math.prod(shape_of(layer.x)) * math.prod(shape[1:])
-    rows = shape[max(len(shape) - 2, 0)]
-    inputs = rows if layer.node.op_type == "MatMul" else math.prod(shape[1:])
-    return math.prod(shape_of(layer.node.outputs[0])) * inputs
 
 
 def costly(
