@@ -27,8 +27,11 @@ from tests.support.graphs import GraphBuilder
 SHAPE = (1, 4, 8)  # rows, channels
 
 
-def network(gain: float) -> ir.Model:
-    """Two linear layers; the second reads one channel that is ``gain`` times the others."""
+def network(gain: float, side: bool = False) -> ir.Model:
+    """Two linear layers; the second reads one channel that is ``gain`` times the others.
+
+    With ``side`` something that is no layer reads it too.
+    """
     rng = np.random.default_rng(3)
     first = rng.normal(0, 1, (8, 8)).astype(np.float32)
     second = rng.normal(0, 1, (8, 6)).astype(np.float32)
@@ -37,7 +40,9 @@ def network(gain: float) -> ir.Model:
     made = g.op("MatMul", g.input("x", SHAPE), g.const(first, "first"), out="made")
     spoilt = g.op("Mul", made, g.const(spread, "spread"), out="spoilt")
     weight = g.const((second / spread[:, None]).astype("f4"), "second")
-    return g.model(g.op("MatMul", spoilt, weight, out="y"))
+    outputs = [g.op("MatMul", spoilt, weight, out="y")]
+    outputs += [g.op("Relu", spoilt, out="side")] if side else []
+    return g.model(*outputs)
 
 
 def source(folder: Path, count: int = 64) -> DataSource:
@@ -177,12 +182,13 @@ def test_every_kind_of_layer_has_its_multiplications(kind: str, expected: int) -
 
 def test_queries_keep_their_codes_when_a_layer_gives_its_up(tmp_path: Path) -> None:
     """One value, two quantizers: that of the layer goes, that of another reader stays."""
-    model, data = network(1000.0), source(tmp_path, 8)
+    model, data = network(1000.0, side=True), source(tmp_path, 8)
     target = load_target("onnx")
     scheme = QuantScheme(activations="int8", scheme="symmetric", source="a test")
     target = target.model_copy(update={"quantization": {"w8a8": scheme}, "layers": ()})
     plan = Quantize(observer="mse").plan(model, Context(data, target, "w8a8"))
     (mine,) = (e for e in plan if isinstance(e, QuantizeActivation) and e.value == "spoilt")
-    other = dataclasses.replace(mine, consumers=())
+    other = dataclasses.replace(mine, consumers=("side",))
     found = keep_costly(model, (*plan, other), 0.5, data)
     assert any(e is other for e in found)
+    assert not any(e is mine for e in found)
