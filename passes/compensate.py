@@ -9,9 +9,10 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from edgevit.edits import Edit, QuantizeWeight, ReplaceConstant
+from edgevit.edits import Edit, QuantizeWeight, Remark, ReplaceConstant
 from edgevit.errors import UsageError
 from edgevit.layer_rules import float_reason
+from edgevit.passes.answer_bias import Pair, settled
 from edgevit.passes.apply_quantizers import apply
 from edgevit.passes.channel_layers import ChannelLayer, channel_layers
 from edgevit.passes.exclusion import check_excluded, excluded
@@ -47,7 +48,9 @@ class Compensate(CalibratedPass):
     4. In ``order=sequential`` each layer is given what the layers in front of it, as they are
        by then, and the quantizers of activations have left of its input (``relay``): case 2
        refits it to the input in the float network, so that layers make good for what happens
-       before them, none for what another one has made good for.
+       before them, none for what another one has made good for. Where a softmax of the last
+       layer ends the network, its bias makes every answer as likely as it was
+       (``answer_bias``).
     5. With ``widen``, layers whose outputs suffer most for the bytes they save get 8 bits
        after all: greedy by error over bytes, as MPTQ-ViT (arXiv 2401.14895) weighs accuracy
        against compressibility.
@@ -89,6 +92,7 @@ class Compensate(CalibratedPass):
             return ()
         found: dict[str, Reconstruction] = {}
         wide: set[str] = set()
+        said: list[Remark] = []
         if self.order == "parallel" or self.widen:
             source = input_stream(model, layers, context, str(self))
             count = len(context.data(str(self)))
@@ -96,11 +100,11 @@ class Compensate(CalibratedPass):
             found = {x.name: self._rebuilt(x, seen[x.name], settings, scheme) for x in layers}
             wide = _worst(layers, found, settings.bits, self.widen)
         if self.order == "sequential":
-            found = self._in_order(model, layers, wide, context, settings)
+            found, said = self._in_order(model, layers, wide, context, settings)
         else:
             for layer in (x for x in layers if x.name in wide):
                 found[layer.name] = _widened(layer, seen[layer.name], settings, scheme)
-        return tuple(self._edits(layers, found, scheme))
+        return (*self._edits(layers, found, scheme), *said)
 
     def perform(self, model: ir.Model, edits: Sequence[Edit]) -> Outcome:
         """Store the codes and the biases."""
@@ -139,10 +143,11 @@ class Compensate(CalibratedPass):
         wide: Collection[str],
         context: Context,
         settings: Settings,
-    ) -> dict[str, Reconstruction]:
-        """Case 4."""
+    ) -> tuple[dict[str, Reconstruction], list[Remark]]:
+        """Case 4, and what it says of the answers."""
         scheme = scheme_of(context)
         found: dict[str, Reconstruction] = {}
+        said: list[Remark] = []
 
         def answer(layer: ChannelLayer, seen: Moments) -> Replaced:
             build = _widened if layer.name in wide else self._rebuilt
@@ -150,9 +155,14 @@ class Compensate(CalibratedPass):
             weight = made.codes * made.grid.columns(made.codes.shape[2])
             return layer.from_matrix(weight), _corrected(layer, made)
 
+        def settle(layer: ChannelLayer, pairs: Sequence[Pair]) -> None:
+            found[layer.name], bias = settled(layer, found[layer.name], pairs)
+            said.append(bias.remark(layer))
+
         samples = context.data(str(self))
-        walk(model, layers, samples, Relay(self.rows, context.seed, rounded=False), answer)
-        return found
+        relay = Relay(self.rows, context.seed, rounded=False)
+        walk(model, layers, samples, relay, answer, settle)
+        return found, said
 
     def _edits(
         self,

@@ -9,7 +9,7 @@ run for all samples at a time, so that no part of the network runs more than twi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ import onnx_ir as ir
 
 from edgevit.calibration import DataSource, Slice
 from edgevit.model import Names, constant, dtype_of, shape_of
+from edgevit.passes.answer_bias import Pair, gives_answers
 from edgevit.passes.channel_layers import ChannelLayer
 from edgevit.passes.facts import Array
 from edgevit.passes.second_moments import (
@@ -63,6 +64,7 @@ def walk(
     samples: DataSource,
     how: Relay,
     replace: Callable[[ChannelLayer, Moments], Replaced],
+    settle: Callable[[ChannelLayer, Sequence[Pair]], None] | None = None,
 ) -> None:
     """Hand every layer, in order, the moments of what it reads, and go on with its answer.
 
@@ -74,6 +76,8 @@ def walk(
         how: Settings.
         replace: Layer and moments (``t``: true, ``x``: with the new weights before it) -> what
             its weight and bias become.
+        settle: Called behind ``replace`` for the layer that gives the network's answers, with
+            what it reads (with the new weights before it; without, nor any quantizers).
 
     Raises:
         InputError: There are no samples, or what a layer reads is not finite on them.
@@ -94,16 +98,37 @@ def walk(
                 new[cuts.weights[layer.name]] = weight.astype(np.float32)
                 if bias is not None:
                     new[cuts.biases[layer.name]] = bias.astype(np.float32)
+                if settle is not None and gives_answers(layer):
+                    exact = _exact(engine, cuts, at, some) if how.rounded else true
+                    pairs = _pairs(layer, exact, left, how)
+                    settle(layer, [(x[0], t[0]) for x, t in pairs])
+
+
+def _exact(engine: Pieces, cuts: _Cuts, at: int, samples: DataSource) -> list[State]:
+    """What lives in front of a stage without quantizers and new weights."""
+    states: list[State] = [dict(s) for s in samples]
+    if piece := cuts.piece(at, 0):
+        _advance(engine, piece, states, {}, False)
+    return states
+
+
+def _pairs(
+    layer: ChannelLayer, true: Sequence[State], left: Sequence[State], how: Relay
+) -> Iterator[Pair]:
+    """What a layer reads on every sample, with new weights before it and truly."""
+    name = str(layer.x.name)
+    for count, pair in enumerate(zip(left, true, strict=True)):
+        rng = np.random.default_rng([how.seed, count])
+        at = positions(layer, enough(layer, how.rows, len(true)), rng)
+        x, t = (filter_inputs(state[name], layer, at) for state in pair)
+        yield x, t
 
 
 def _moments(
     layer: ChannelLayer, true: Sequence[State], left: Sequence[State], how: Relay
 ) -> Moments:
-    name, seen = str(layer.x.name), None
-    for count, pair in enumerate(zip(left, true, strict=True)):
-        rng = np.random.default_rng([how.seed, count])
-        at = positions(layer, enough(layer, how.rows, len(true)), rng)
-        x, t = (filter_inputs(state[name], layer, at) for state in pair)
+    seen = None
+    for x, t in _pairs(layer, true, left, how):
         seen = seen or Moments.empty(x.shape[0], x.shape[2], True)
         seen.add(x, t)
     if seen is None:
@@ -180,11 +205,12 @@ class _Cuts:
         made = {str(o.name) for n in self.nodes[:start] for o in n.outputs} | set(inputs)
         return [n for n in _read(self.nodes[start:]) if n in made]
 
-    def piece(self, at: int) -> _Piece | None:
-        """What stands between the cut before and stage ``at``, if anything does."""
-        nodes = self.nodes[self.starts[at - 1] if at else 0 : self.starts[at]]
+    def piece(self, at: int, since: int | None = None) -> _Piece | None:
+        """What stands between a cut, by default the one before, and stage ``at``, if any."""
+        since = at if since is None else since
+        nodes = self.nodes[self.starts[since - 1] if since else 0 : self.starts[at]]
         inside = set(_read(nodes))
-        before = self.lives[at - 1] if at else self._live(0)
+        before = self.lives[since - 1] if since else self._live(0)
         given = [n for n in before if n in inside]
         return _Piece(self, nodes, given, self.lives[at]) if nodes else None
 

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from edgevit.edits import Edit, KeepFloat, Remark, ReplaceConstant, ShiftWeight
 from edgevit.errors import UsageError
 from edgevit.model import constant
+from edgevit.passes.answer_bias import Pair, settled
 from edgevit.passes.apply_shifts import apply_shifts
 from edgevit.passes.channel_layers import ChannelLayer, channel_layers
 from edgevit.passes.compensate import input_stream
@@ -56,6 +57,8 @@ class ShiftAdd(CalibratedPass):
        to its input (``relay``): weights are refitted to it, and what is left on average goes
        into the bias, where there is one. What quantizers of activations do is not among it:
        its mean is that of a few clipped numbers, and a constant for them moves all others.
+       Where a softmax of the last layer ends the network, its bias makes every answer as
+       likely as it is without any rounding (``answer_bias``).
     3. Forms separated by ``|`` are choices: each layer's are measured alone, by the divergence
        of the network's output, and allocated under ``budget``.
     4. A layer stays as it is where its weight is computed, shared with another layer or not
@@ -152,13 +155,14 @@ class ShiftAdd(CalibratedPass):
                     known[key] = round_layer(layer, seen.get(layer.name), form, how)
                 made[layer.name][form] = known[key]
         chosen = self._chosen(model, layers, forms, made, context)
+        said: list[Remark] = []
         if self.order == "parallel" or not self.compensates:
             rounded = {name: made[name][form] for name, form in chosen.items()}
         else:
-            rounded = self._in_order(model, layers, chosen, context, least)
+            rounded, said = self._in_order(model, layers, chosen, context, least)
         for layer in layers:
             edits += _edits(layer, chosen[layer.name], rounded[layer.name])
-        return (*self._unread(layers), *edits)
+        return (*self._unread(layers), *edits, *said)
 
     def _in_order(
         self,
@@ -167,10 +171,11 @@ class ShiftAdd(CalibratedPass):
         chosen: Mapping[str, Form],
         context: Context,
         least: float,
-    ) -> dict[str, Rounded]:
-        """Case 2."""
+    ) -> tuple[dict[str, Rounded], list[Remark]]:
+        """Case 2, and what it says of the answers."""
         how = How(self.damping, self.ridge, self.sweeps, True, least, aim=True)
         rounded: dict[str, Rounded] = {}
+        said: list[Remark] = []
 
         def replace(layer: ChannelLayer, seen: Moments) -> Replaced:
             made = round_layer(layer, seen, chosen[layer.name], how)
@@ -180,10 +185,15 @@ class ShiftAdd(CalibratedPass):
             weight = made.codes * made.grid.columns(made.codes.shape[2])
             return layer.from_matrix(weight), corrected(layer, made)
 
+        def settle(layer: ChannelLayer, pairs: Sequence[Pair]) -> None:
+            if _overflow(rounded[layer.name]) is None:
+                rounded[layer.name], bias = settled(layer, rounded[layer.name], pairs)
+                said.append(bias.remark(layer))
+
         if layers:
             data = context.data(str(self))
-            walk(model, layers, data, Relay(self.rows, context.seed), replace)
-        return rounded
+            walk(model, layers, data, Relay(self.rows, context.seed), replace, settle)
+        return rounded, said
 
     def perform(self, model: ir.Model, edits: Sequence[Edit]) -> Outcome:
         """Store codes and biases."""
