@@ -121,8 +121,8 @@ def network(end: str, extra: str = "", outputs: str = "float[2,3,6] y") -> ir.Mo
         {
             "W": rng.normal(size=(4, 6)).astype(np.float32),
             "b": rng.normal(size=6).astype(np.float32),
-            "s": np.float32(0.1),
-            "z": np.int8(0),
+            "s": np.array(0.1, np.float32),
+            "z": np.array(0, np.int8),
         },
     )
 
