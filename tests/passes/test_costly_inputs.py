@@ -215,23 +215,29 @@ def chain(gain: float) -> ir.Model:
     return g.model(g.op("MatMul", r, weight("D"), out="y"))
 
 
-def test_results_of_layers_in_float_are_no_codes(tmp_path: Path) -> None:
-    """Where engines write codes: ``b`` keeps its own, as a layer in codes reads them."""
-    data = source(tmp_path)
+def writing_codes(data: DataSource) -> Context:
+    """An engine whose integer kernels write integers."""
     scheme = QuantScheme(
         activations="int8", scheme="symmetric", outputs=("MatMul",), source="a test"
     )
     target = load_target("onnx")
     target = target.model_copy(update={"quantization": {"w8a8": scheme}, "layers": ()})
+    return Context(data, target, "w8a8")
+
+
+def test_results_of_layers_in_float_are_no_codes(tmp_path: Path) -> None:
+    """Where engines write codes: ``b`` keeps its own, as a layer in codes reads them."""
+    data = source(tmp_path)
+    writing = writing_codes(data)
     model = chain(3000.0)
-    every = Quantize(observer="mse").plan(model, Context(data, target, "w8a8"))
+    every = Quantize(observer="mse").plan(model, writing)
     assert in_codes(every) == {"x", "a", "wide", "b", "c", "r", "y"}
-    edits = Quantize(observer="mse", widen=0.3).plan(model, Context(data, target, "w8a8"))
+    edits = Quantize(observer="mse", widen=0.3).plan(model, writing)
     assert in_codes(edits) == in_codes(every) - {"wide"}
     floats = [e.node for e in edits if isinstance(e, KeepFloat)]
     assert floats == ["wide"]
     model = chain(1.0)  # the fourth layer's input is what nothing else asks for codes of
-    plan = Quantize(observer="mse").plan(model, Context(data, target, "w8a8"))
+    plan = Quantize(observer="mse").plan(model, writing)
     values = {"x": 0.0, "wide": 0.0, "b": 0.0, "r": 9.0}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("edgevit.passes.costly_inputs.divergences", counting(values))
@@ -252,13 +258,8 @@ def counting(values: dict[str, float]) -> Any:
 
 def test_layers_that_are_float_anyway_are_not_in_the_share(tmp_path: Path) -> None:
     data = source(tmp_path)
-    scheme = QuantScheme(
-        activations="int8", scheme="symmetric", outputs=("MatMul",), source="a test"
-    )
-    target = load_target("onnx")
-    target = target.model_copy(update={"quantization": {"w8a8": scheme}, "layers": ()})
     model = chain(1.0)
-    plan = Quantize(observer="mse", exclude="c").plan(model, Context(data, target, "w8a8"))
+    plan = Quantize(observer="mse", exclude="c").plan(model, writing_codes(data))
     assert "b" in in_codes(tuple(plan))  # the second layer writes it
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("edgevit.passes.costly_inputs.divergences", counting({"r": 9.0}))
