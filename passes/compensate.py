@@ -12,7 +12,7 @@ import onnx_ir as ir
 from edgevit.edits import Edit, QuantizeWeight, Remark, ReplaceConstant
 from edgevit.errors import UsageError
 from edgevit.layer_rules import float_reason
-from edgevit.passes.answer_bias import Pair, settled
+from edgevit.passes.answer_bias import Pair, fitted_bias
 from edgevit.passes.apply_quantizers import apply
 from edgevit.passes.channel_layers import ChannelLayer, channel_layers
 from edgevit.passes.exclusion import check_excluded, excluded
@@ -156,7 +156,9 @@ class Compensate(CalibratedPass):
             return layer.from_matrix(weight), _corrected(layer, made)
 
         def settle(layer: ChannelLayer, pairs: Sequence[Pair]) -> None:
-            found[layer.name], bias = settled(layer, found[layer.name], pairs)
+            made = found[layer.name]
+            bias = fitted_bias(layer, made, pairs)
+            found[layer.name] = replace(made, shift=made.shift + bias.shift)
             said.append(bias.remark(layer))
 
         samples = context.data(str(self))
@@ -200,7 +202,7 @@ class CorrectBias(Compensate):
     ``Layer(x, W, b)``  ->  ``Layer(x', Q, b + W E[x] - Q E[x'])``: Nagel, van Baalen,
     Blankevoort and Welling (arXiv 1906.04721), section 4.2, with expectations from data; x'
     is the input behind its quantizer, where it has one. The options mean what they mean in
-    ``compensate``; weights are neither refitted nor compensated.
+    ``compensate`` (case 4's last bias too); weights are neither refitted nor compensated.
     """
 
     name: ClassVar[str] = "correct-bias"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
@@ -20,90 +19,49 @@ __all__ = ["costly", "keep_costly"]
 _FINE = 0.05
 
 
-@dataclass(frozen=True)
-class _Quantizer:
-    """One of a plan, and the layers in codes around it.
-
-    Attributes:
-        edit: What the plan says.
-        macs: Multiplications of the layers that read it as their input.
-        writer: Input of the layer whose result it is; empty: of none.
-    """
-
-    edit: QuantizeActivation
-    macs: int
-    writer: str
-
-    def stays(self, floats: Collection[str]) -> bool:
-        """Whether it is needed when the layers that read ``floats`` compute in float.
-
-        Queries and keys are neither input nor result of a layer: they always stay.
-        """
-        read = self.macs and self.edit.value not in floats
-        written = self.writer and self.writer not in floats
-        return bool(read or written or not (self.macs or self.writer))
-
-
-def _quantizers(model: ir.Model, plan: Sequence[Edit]) -> list[_Quantizer]:
-    left = {e.node for e in plan if isinstance(e, KeepFloat)}
-    layers = [x for x in quantizable(model) if x.key not in left]
-    writers = {str(x.result.name): str(x.x.name) for x in layers}
-
-    def of(edit: QuantizeActivation) -> _Quantizer:
-        readers = [x for x in layers if str(x.x.name) == edit.value]
-        own = [x for x in readers if not edit.consumers or x.key in edit.consumers]
-        macs = sum(node_cost(x.node).macs for x in own)
-        return _Quantizer(edit, macs, "" if edit.consumers else writers.get(edit.value, ""))
-
-    return [of(e) for e in plan if isinstance(e, QuantizeActivation)]
-
-
 def keep_costly(
     model: ir.Model, plan: Sequence[Edit], share: float, samples: DataSource | None
 ) -> tuple[Edit, ...]:
     """A plan without the quantizers that the network bears worst.
 
-    Layers that read such an input compute in float, and their results lose their codes too.
     Nothing changes for a network that is hardly off with all of them.
 
     Args:
         model: Canonical model.
         plan: Of ``quantize``.
-        share: Of all layers' multiplications, at most, that may be in float.
+        share: Of all layers' multiplications, at most, whose inputs may stay float.
         samples: Seen by no quantizer; ``None``: too few to judge by. The first output judges.
     """
     if samples is None:
         return (*plan, Remark("costly inputs: too few samples to keep some out and judge"))
-    every = _quantizers(model, plan)
-
-    def without(floats: Collection[str]) -> list[QuantizeActivation]:
-        return [q.edit for q in every if q.stays(floats)]
-
-    before = divergences(model, {"all": without(())}, samples)["all"]
+    every = [e for e in plan if isinstance(e, QuantizeActivation)]
+    before = divergences(model, {"all": every}, samples)["all"]
     if not before > _FINE:
         return tuple(plan)
-    macs = {q.edit.value: q.macs for q in every if q.macs}
-    alone = divergences(model, {n: without(macs.keys() - {n}) for n in macs}, samples)
-    chosen = costly(alone, macs, share * sum(macs.values()))
+    products = {layer.key: node_cost(layer.node).macs for layer in quantizable(model)}
+    # Results are codes for every reader; queries and keys are read by no layer.
+    own = {i: e for i, e in enumerate(every) if products.keys() & set(e.consumers)}
+    alone = divergences(model, {str(i): [e] for i, e in own.items()}, samples)
+    macs = {str(i): sum(products.get(c, 0) for c in e.consumers) for i, e in own.items()}
+    chosen = costly(alone, macs, share * sum(products.values()))
     if not chosen:
         return (
             *plan,
-            Remark(f"costly inputs: none of {len(macs)} fits a share of {share:g}"),
+            Remark(f"costly inputs: none of {len(own)} fits a share of {share:g}"),
         )
-    kept = without(chosen)
-    after = divergences(model, {"rest": kept}, samples)["rest"]
+    gone = {id(every[int(i)]) for i in chosen}
+    after = divergences(model, {"rest": [e for e in every if id(e) not in gone]}, samples)
     text = (
-        f"costly inputs: {len(chosen)} of {len(macs)} stay float; divergence on "
+        f"costly inputs: {len(chosen)} of {len(own)} stay float; divergence on "
         f"{len(samples)} samples kept out, nats: {before:.3g} with all in codes, "
-        f"{after:.3g} so"
+        f"{after['rest']:.3g} so"
     )
-    if not after < before:
+    if not after["rest"] < before:
         return (*plan, Remark(text + ": no better, all in codes"))
     said = [
-        KeepFloat(name, f"its codes alone cost the output {alone[name]:.3g} nats")
-        for name in chosen
+        KeepFloat(every[int(i)].value, f"its codes alone cost the output {alone[i]:.3g} nats")
+        for i in chosen
     ]
-    gone = {id(q.edit) for q in every} - {id(e) for e in kept}
     return (*(e for e in plan if id(e) not in gone), *said, Remark(text))
 
 
@@ -112,14 +70,17 @@ def costly(
 ) -> tuple[str, ...]:
     """Inputs by what their codes cost for the multiplications they save: greedy.
 
+    It ends where those that are left cost no more together than a network that is left alone.
+
     Args:
         alone: Input -> divergence of the output with this input alone in codes.
         macs: Input -> multiplications of the layers that read it.
         budget: Largest sum of multiplications.
     """
-    chosen, left = [], budget
+    chosen, left, rest = [], budget, sum(alone.values())
     for name in sorted(alone, key=lambda n: (-alone[n] / max(macs[n], 1), n)):
-        if alone[name] > 0 and 0 < macs[name] <= left:
+        if rest > _FINE and 0 < macs[name] <= left:
             chosen.append(name)
             left -= macs[name]
+            rest -= alone[name]
     return tuple(chosen)

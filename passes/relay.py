@@ -3,7 +3,8 @@
 A layer that is rounded changes what all behind it read. Rounded one after the other, each can
 make good for what the ones before it have done: it is given both inputs, the true one and the
 one that is left of it (Li et al., "GPTAQ", arXiv 2504.02692). What lies between two layers is
-run for all samples at a time, so that no part of the network runs more than twice.
+run for all samples at a time, so that no part of the network runs more than twice; once more
+where the last layer wants to know what it reads without any quantizers.
 """
 
 from __future__ import annotations
@@ -77,7 +78,8 @@ def walk(
         replace: Layer and moments (``t``: true, ``x``: with the new weights before it) -> what
             its weight and bias become.
         settle: Called behind ``replace`` for the layer that gives the network's answers, with
-            what it reads (with the new weights before it; without, nor any quantizers).
+            what it reads: with the new weights before it; without them and all quantizers of
+            activations.
 
     Raises:
         InputError: There are no samples, or what a layer reads is not finite on them.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -13,7 +13,7 @@ import onnx_ir as ir
 from edgevit.edits import Edit, KeepFloat, Remark, ReplaceConstant, ShiftWeight
 from edgevit.errors import UsageError
 from edgevit.model import constant
-from edgevit.passes.answer_bias import Pair, settled
+from edgevit.passes.answer_bias import Pair, fitted_bias
 from edgevit.passes.apply_shifts import apply_shifts
 from edgevit.passes.channel_layers import ChannelLayer, channel_layers
 from edgevit.passes.compensate import input_stream
@@ -177,7 +177,7 @@ class ShiftAdd(CalibratedPass):
         rounded: dict[str, Rounded] = {}
         said: list[Remark] = []
 
-        def replace(layer: ChannelLayer, seen: Moments) -> Replaced:
+        def answer(layer: ChannelLayer, seen: Moments) -> Replaced:
             made = round_layer(layer, seen, chosen[layer.name], how)
             rounded[layer.name] = made
             if _overflow(made) is not None:
@@ -186,13 +186,15 @@ class ShiftAdd(CalibratedPass):
             return layer.from_matrix(weight), corrected(layer, made)
 
         def settle(layer: ChannelLayer, pairs: Sequence[Pair]) -> None:
-            if _overflow(rounded[layer.name]) is None:
-                rounded[layer.name], bias = settled(layer, rounded[layer.name], pairs)
+            made = rounded[layer.name]
+            if _overflow(made) is None:
+                bias = fitted_bias(layer, made, pairs)
+                rounded[layer.name] = replace(made, shift=made.shift + bias.shift)
                 said.append(bias.remark(layer))
 
         if layers:
             data = context.data(str(self))
-            walk(model, layers, data, Relay(self.rows, context.seed), replace, settle)
+            walk(model, layers, data, Relay(self.rows, context.seed), answer, settle)
         return rounded, said
 
     def perform(self, model: ir.Model, edits: Sequence[Edit]) -> Outcome:

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgevit.edits import Edit, Remark
-from edgevit.passes.answer_bias import answer_bias, gives_answers, settled
+from edgevit.errors import InputError
+from edgevit.passes.answer_bias import answer_bias, fitted_bias, gives_answers
 from edgevit.passes.channel_layers import ChannelLayer, channel_layers
 from edgevit.passes.compensate import Compensate
 from edgevit.passes.compensated_rounding import Grid
@@ -113,6 +114,50 @@ def test_certain_answers_that_are_wrong_do_not_run_away() -> None:
     assert found.shift == pytest.approx([1.0, -1.0], abs=1e-3)  # q - p + b = 0, p - q = 1
 
 
+def test_a_class_that_cannot_be_stays_so() -> None:
+    true, ours = scores(4, 4, 1.0, 1.0)
+    banned = np.array([0, -np.inf, 0, 0])
+    found = fitted([t + banned for t in true], [z + banned for z in ours])
+    others = [0, 2, 3]
+    expected = fitted([t[:, others] for t in true], [z[:, others] for z in ours])
+    assert np.allclose(found.shift[others], expected.shift, atol=1e-9)
+    assert found.shift[1] == 0
+    assert found.after == pytest.approx(expected.after)
+
+
+def test_scores_far_apart_are_no_overflow() -> None:
+    """All 2,000 positions certain and wrong: half of the margin from each side mends them."""
+    true, ours = [np.tile([900.0, 0.0], (2000, 1))], [np.tile([0.0, 900.0], (2000, 1))]
+    found = fitted(true, ours)
+    assert found.before == pytest.approx(2000 * 900)
+    assert found.shift[0] == pytest.approx(-found.shift[1])
+    # log 2000 and 450 beyond zero: probabilities q of the wrong with 2000 q = 450.
+    assert 450 < found.shift[0] < 460
+    assert 0 <= found.after < 1e-3 * found.before
+
+
+def test_only_so_many_classes_are_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    true, ours = scores(6, 9, 1.0, 1.0)
+    monkeypatch.setattr("edgevit.passes.answer_bias._MOST", 4)
+    found = fitted(true, ours)
+    often = sum(softmax(z).sum(axis=0) for z in (*true, *ours))
+    assert set(np.flatnonzero(found.shift)) == set(np.argsort(-often)[:4])
+    after = divergence(true, ours, found.shift)
+    assert found.after == pytest.approx(after, rel=1e-9)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_what_is_not_finite_is_refused(which: int) -> None:
+    (layer,) = channel_layers(network("y = Softmax<axis=-1>(a)"))
+    made = Rounded(
+        np.ones((1, 6, 4), np.int8), Grid(np.ones((1, 6, 1)), -1, 1), np.zeros(6), 0, 0, 0
+    )
+    pair = [np.zeros((2, 4)), np.zeros((2, 4))]
+    pair[which][1, 2] = np.nan
+    with pytest.raises(InputError, match="not finite"):
+        fitted_bias(layer, made, [(pair[0], pair[1])])
+
+
 def network(end: str, extra: str = "", outputs: str = "float[2,3,6] y") -> ir.Model:
     rng = np.random.default_rng(0)
     return build(
@@ -123,10 +168,14 @@ def network(end: str, extra: str = "", outputs: str = "float[2,3,6] y") -> ir.Mo
             "b": rng.normal(size=6).astype(np.float32),
             "s": np.array(0.1, np.float32),
             "z": np.array(0, np.int8),
+            "l": np.array(-1, np.float32),
+            "h": np.array(1, np.float32),
         },
     )
 
 
+# Codes of fewer than 8 bits.
+CLIPPED = "c = Clip(a, l, h)\nq = QuantizeLinear(c, s, z)\nd = DequantizeLinear(q, s, z)\n"
 CODED = "q = QuantizeLinear(a, s, z)\nd = DequantizeLinear(q, s, z)\n"
 
 
@@ -136,6 +185,9 @@ CODED = "q = QuantizeLinear(a, s, z)\nd = DequantizeLinear(q, s, z)\n"
         ("y = Softmax<axis=-1>(a)", "", "float[2,3,6] y", True),
         ("y = Softmax<axis=2>(a)", "", "float[2,3,6] y", True),
         (CODED + "y = Softmax<axis=-1>(d)", "", "float[2,3,6] y", True),
+        (CLIPPED + "y = Softmax<axis=-1>(d)", "", "float[2,3,6] y", True),
+        ("c = Clip(a, l, h)\ny = Softmax<axis=-1>(c)", "", "float[2,3,6] y", False),
+        ("y = Softmax<axis=-1>(a)", "\nr = Relu(y)", "float[2,3,6] y, float[2,3,6] r", False),
         ("y = Softmax<axis=1>(a)", "", "float[2,3,6] y", False),
         ("y = Identity(a)", "", "float[2,3,6] y", False),
         ("y = Softmax<axis=-1>(a)", "\nr = Relu(a)", "float[2,3,6] y, float[2,3,6] r", False),
@@ -145,7 +197,11 @@ CODED = "q = QuantizeLinear(a, s, z)\nd = DequantizeLinear(q, s, z)\n"
     ],
 )
 def test_which_layers_give_answers(end: str, extra: str, outputs: str, expected: bool) -> None:
-    (layer,) = channel_layers(network(end, extra, outputs))
+    model = network(end, extra, outputs)
+    for node in model.graph if "QuantizeLinear(c" in end else ():
+        if node.op_type == "Clip":
+            node.outputs[0].name = "a.clipped"
+    (layer,) = channel_layers(model)
     assert gives_answers(layer) == expected
 
 
@@ -168,13 +224,13 @@ def test_new_weights_get_the_bias_that_their_answers_want() -> None:
     made = Rounded(codes, grid, shift, 0.0, 0.0, 0.0)
     t = [rng.normal(size=(9, 4)) for _ in range(3)]
     x = [a + 0.1 * rng.normal(size=a.shape) for a in t]
-    new, said = settled(layer, made, list(zip(x, t, strict=True)))
+    said = fitted_bias(layer, made, list(zip(x, t, strict=True)))
     assert layer.bias is not None
     true = [a @ layer.weight.astype(np.float64) + layer.bias for a in t]
     ours = [a @ (0.25 * codes[0].T) + layer.bias + shift for a in x]
     expected = fitted(true, ours)
-    assert np.allclose(new.shift, shift + expected.shift, atol=1e-9)
-    assert new.codes is codes
+    assert np.abs(expected.shift).max() > 0.1
+    assert np.allclose(said.shift, expected.shift, atol=1e-9)
     assert said.before == pytest.approx(expected.before)
 
 
