@@ -1,0 +1,40 @@
+"""A channel whose weights are all but zero keeps its bias, which int32 has to hold."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgevit.passes.quantize import Quantize
+from edgevit.pipeline import Context
+from edgevit.target import load_target
+from tests.passes.harness import build, run
+from tests.passes.test_channel_folds import Samples
+from tests.support.tflite import lower, run_all
+
+CONV = "kernel_shape=[1,1], pads=[0,0,0,0], strides=[1,1], dilations=[1,1], group=1"
+
+
+@pytest.mark.parametrize("precision", ["w8a8", "w6a6", "w4a4"])
+def test_a_dead_channel_is_its_bias(precision: str) -> None:
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=(4, 4, 1, 1)).astype(np.float32)
+    weight[1] *= 1e-16  # what folds leave: its scale would be 1e-18, its bias 1e19 units
+    bias = np.array([0.5, 3.0, -1.0, 0.0], np.float32)
+    model = build(
+        "float[1,4,5,5] x => float[1,4,5,5] y",
+        f"y = Conv<{CONV}>(x, W, b)",
+        {"W": weight, "b": bias},
+    )
+    draws = [rng.normal(size=(1, 4, 5, 5)).astype(np.float32) for _ in range(4)]
+    data = Samples(tuple({"x": x} for x in draws))
+    chosen = Quantize(observer="minmax")
+    chosen.perform(
+        model, chosen.plan(model, Context(data, load_target("linux-x86"), precision))
+    )
+    (result,) = run_all([(lower(model, precision), {"x": draws[0]})])
+    expected = run(model, {"x": draws[0]})[0]
+    step = np.ptp(expected) / (2 ** int(precision[-1]) - 1)
+    (found,) = result.outputs.values()
+    assert np.abs(found - expected).max() <= 1.01 * step  # one code, as XNNPACK may be off
+    assert np.abs(found[:, 1] - 3.0).max() <= 1.01 * step
