@@ -121,7 +121,8 @@ class QuantScheme(_Strict):
         scheme: Of activations.
         block: Weights that share a scale along the contracted axis; 0: per output channel.
         least_scale: The least scale of weights that the artifact can hold: float16 has all its
-            bits from 2**-14 on. Weights that would need a smaller one get this one.
+            bits from 2**-14 on, and an int32 bias counts in units of it. Weights that would
+            need a smaller one get this one.
         operators: Canonical operators with constant weights that are quantized.
         depthwise: Whether convolutions with one input channel a filter are quantized.
         outputs: Those of them whose integer kernel needs an integer result.

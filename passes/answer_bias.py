@@ -23,6 +23,7 @@ from edgevit.model import shape_of
 from edgevit.passes.channel_layers import ChannelLayer
 from edgevit.passes.compensated_rounding import Grid
 from edgevit.passes.facts import Array, attr, single_use
+from edgevit.passes.quantizable import narrows
 
 __all__ = ["AnswerBias", "Made", "Pair", "answer_bias", "fitted_bias", "gives_answers"]
 
@@ -86,8 +87,8 @@ def gives_answers(layer: ChannelLayer) -> bool:
         if node.op_type == "Softmax" and attr(node, "axis", -1) in (-1, last):
             graph = node.graph
             return graph is not None and value is graph.outputs[0] and not value.uses()
-        clips = node.op_type == "Clip" and str(value.name).endswith(".clipped")
-        if use.idx or not (clips or node.op_type in ("QuantizeLinear", "DequantizeLinear")):
+        quantizes = narrows(node) or node.op_type in ("QuantizeLinear", "DequantizeLinear")
+        if use.idx or not quantizes:
             return False
     return False
 

@@ -18,6 +18,7 @@ from edgevit.edits import (
 )
 from edgevit.errors import InternalError
 from edgevit.model import Names, constant, shape_of
+from edgevit.passes.quantizable import NARROWED
 from edgevit.pipeline import Change, Note, Outcome, Refusal
 from edgevit.quantization import QParams, quantize
 
@@ -173,7 +174,7 @@ def _activation(graph: _Graph, edit: QuantizeActivation) -> str:
     if params.narrow:
         low, high = (np.asarray(v, np.float32) for v in params.clip)
         bounds = [graph.constant(f"{name}.low", low), graph.constant(f"{name}.high", high)]
-        nodes.append(graph.node("Clip", [source, *bounds], value, f"{name}.clipped", None))
+        nodes.append(graph.node("Clip", [source, *bounds], value, f"{name}{NARROWED}", None))
         source = nodes[-1].outputs[0]
     given = _parameters(graph, name, params)
     dtype = _dtype(params.dtype)

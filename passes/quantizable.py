@@ -10,10 +10,22 @@ import onnx_ir as ir
 from edgevit.model import constant, shape_of
 from edgevit.passes.facts import attr, operand, single_use
 
-__all__ = ["MOVES", "Quantizable", "dequantized", "drop_unread", "quantizable", "stored"]
+__all__ = [
+    "MOVES",
+    "NARROWED",
+    "Quantizable",
+    "dequantized",
+    "drop_unread",
+    "narrows",
+    "quantizable",
+    "stored",
+]
 
 # What moves elements: quantizers of equal parameters may stand on either side.
 MOVES = frozenset({"Expand", "Reshape", "Slice", "Split", "Tile", "Transpose"})
+
+# Ends the name of what a quantizer of fewer bits than its dtype has clipped.
+NARROWED = ".clipped"
 
 # Activations that integer kernels apply while they clamp their result.
 _CLAMPS = frozenset({"Relu", "Clip"})
@@ -74,6 +86,11 @@ def stored(value: ir.Value) -> bool:
         and node.op_type == "DequantizeLinear"
         and constant(node.inputs[0]) is not None
     )
+
+
+def narrows(node: ir.Node) -> bool:
+    """Whether it is the ``Clip`` of a quantizer of fewer bits than its dtype."""
+    return node.op_type == "Clip" and str(node.outputs[0].name).endswith(NARROWED)
 
 
 def dequantized(value: ir.Value) -> bool:

@@ -16,6 +16,7 @@ from edgevit.errors import InputError
 from edgevit.model import shape_of
 from edgevit.passes.channel_layers import ChannelLayer
 from edgevit.passes.facts import Array, attr
+from edgevit.passes.quantizable import narrows
 
 # Rows for each unknown weight of a filter, and the fewest of a sample: moments of more are the
 # same within a few percent, and take most of the time.
@@ -121,8 +122,7 @@ def float_input(value: ir.Value) -> ir.Value:
         return value
     source = node.inputs[0]
     clip = source.producer()
-    ours = str(source.name).endswith(".clipped")
-    if ours and clip is not None and clip.op_type == "Clip" and clip.inputs[0] is not None:
+    if clip is not None and narrows(clip) and clip.inputs[0] is not None:
         return clip.inputs[0]
     return source
 
