@@ -140,10 +140,10 @@ def replay(subject: Subject, expected: Expected) -> list[Divergence]:
         cut = frozenset(b.name for b in part.lowered.values)
         backend = registry.load("backends", part.backend)()
         arithmetic = backend.arithmetic(subject.precision)
-        known = _narrowed(subject, values, cut, arithmetic)
+        known, fed = _narrowed(subject, values, cut, arithmetic)
         exact = cut if subject.exact is not None else settled(cut, rewritten, arithmetic)
         unit = roundoff(arithmetic.tensors, dynamic=arithmetic.dynamic)
-        limits = bounds(subject.canonical, known, exact, unit)
+        limits = bounds(subject.canonical, known, exact, unit, fed)
         replayed = run_variant(subject, backend.replay(part.lowered), values)
         for name in (b.name for b in part.lowered.values):
             found.append(
@@ -154,14 +154,17 @@ def replay(subject: Subject, expected: Expected) -> list[Divergence]:
 
 def _narrowed(
     subject: Subject, values: Arrays, cut: frozenset[str], arithmetic: Arithmetic
-) -> Arrays:
+) -> tuple[Arrays, Arrays]:
     """The reference of a narrow or quantized replay: what is stored narrow rounded.
 
     What remains between it and the artifact is what the artifact's own arithmetic adds, so
     the tolerance need not hide faults behind the rounding of weights.
+
+    Returns:
+        Every value as it is computed, and the cut ones as their readers are fed them.
     """
     if arithmetic == Arithmetic() and subject.exact is None:
-        return values
+        return values, {}
     rounded = subject.canonical.clone()
     for value in rounded.graph.initializers.values():
         array = constant(value)
@@ -179,7 +182,8 @@ def _narrowed(
     computed = run_reference(
         variant.files[variant.part.artifact], [fed], trace=1, what="canonical"
     ).traces[0]
-    return {**feeds, **computed, **{b.name: computed[b.artifact] for b in variant.values}}
+    made = {b.name: computed[b.artifact] for b in variant.values}
+    return {**feeds, **computed, **made}, {b.name: feeds[b.name] for b in shared}
 
 
 def _stored(array: np.ndarray[Any, Any], dtype: str) -> np.ndarray[Any, Any]:

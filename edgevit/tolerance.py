@@ -59,7 +59,11 @@ _Rule = Callable[[ir.Node, list[_Operand], Array, Roundoff], float]
 
 
 def bounds(
-    model: ir.Model, values: Mapping[str, Array], cut: frozenset[str], unit: Roundoff
+    model: ir.Model,
+    values: Mapping[str, Array],
+    cut: frozenset[str],
+    unit: Roundoff,
+    fed: Mapping[str, Array] | None = None,
 ) -> dict[str, float]:
     """Bound |replayed - reference| for every node output of a canonical model.
 
@@ -70,6 +74,8 @@ def bounds(
             narrow storage dtype the reference itself is computed from rounded feeds and
             weights, see ``edgevit.verify``.)
         unit: Roundoffs of the engine.
+        fed: What the readers of a value get, where the replay feeds them another array than
+            ``values`` has: which elements lie near a tie is a matter of that one.
 
     Returns:
         Value name -> bound on the absolute error of any element; infinite where an operator
@@ -78,8 +84,9 @@ def bounds(
     error: dict[str, float] = {}
     limit: dict[str, float] = {}
     total: dict[str, float] = {}
+    read = {**values, **(fed or {})}
     for node in model.graph:
-        operands = [_operand(v, values, error, total) for v in node.inputs if v is not None]
+        operands = [_operand(v, read, error, total) for v in node.inputs if v is not None]
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             _quantizer(node, operands, values, cut, unit, error, limit, total)
             continue

@@ -42,3 +42,20 @@ def test_the_error_of_an_unshared_product_reaches_the_sum() -> None:
     assert np.isclose(shared["y"], every["y"] + every["p"], rtol=1e-12)
     # Still far from what a dropped bias would do.
     assert shared["y"] < 1e-2 * np.abs(values["y"] - values["p"]).max()
+
+
+def test_ties_are_those_of_what_a_reader_is_fed() -> None:
+    """A cut value is fed from the source, while its reference is computed from codes."""
+    model = build(
+        "float[4] x => int8[4] q",
+        "h = HardSwish(x)\n q = QuantizeLinear(h, s, z)",
+        {"s": np.array(0.5, np.float32), "z": np.array(3, np.int8)},
+    )
+    computed = np.array([1.0, 2.0, 3.0, 4.0], np.float32)  # on the grid: no tie is near
+    tie = np.array([1.0, 2.25, 3.0, 4.0], np.float32)
+    codes = np.round(computed / 0.5).astype(np.int8) + np.int8(3)
+    values = {"x": computed, "h": computed, "q": codes}
+    cut, unit = frozenset({"x", "h", "q"}), roundoff("float32")
+    assert bounds(model, values, cut, unit)["q"] == 0
+    assert bounds(model, values, cut, unit, {"h": tie})["q"] == 1
+    assert bounds(model, {**values, "h": tie}, cut, unit, {"h": computed})["q"] == 0
