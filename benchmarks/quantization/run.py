@@ -21,12 +21,14 @@ from benchmarks.zoo_code import code_digest
 
 __all__ = [
     "PEERS",
+    "TIMEOUT_S",
     "artifact",
     "calibration_file",
     "cell",
     "code_of",
     "compile_command",
     "float_tflite",
+    "message_of",
     "one_sample",
 ]
 
@@ -120,10 +122,13 @@ def _compiled(begun: Cell, case: Case, ours: Ours) -> tuple[Cell, Path]:
     return _with_cost(begun, size, done), bundle
 
 
-def compile_command(case: Case, target: str, precision: str, bundle: Path) -> list[str]:
+def compile_command(
+    case: Case, target: str, precision: str, bundle: Path, verify: bool = False
+) -> list[str]:
     """Our compiler, quantizing and lowering only: the accuracy is what is measured here."""
     command = [sys.executable, "-m", "edgevit", "compile", str(case.find()), "--json", "-q"]
-    command += ["--target", target, "--precision", precision, "--no-verify", "--overwrite"]
+    command += ["--target", target, "--precision", precision, "--overwrite"]
+    command += [] if verify else ["--no-verify"]
     command += ["-o", str(bundle)]
     for name, shape in case.shapes.items():
         command += ["--shape", f"{name}={','.join(map(str, shape))}"]
@@ -174,11 +179,11 @@ def _timed(command: list[str], begun: Cell) -> Timed:
     folder = BUILD / "streams" / file_name(begun.case, begun.label)
     done = timed(command, folder, TIMEOUT_S)
     if done.status:
-        raise RuntimeError(f"fails: {_reason(done.output, done.errors, done.status)}")
+        raise RuntimeError(f"fails: {message_of(done.output, done.errors, done.status)}")
     return done
 
 
-def _reason(output: str, errors: str, status: int) -> str:
+def message_of(output: str, errors: str, status: int) -> str:
     """The message of our JSON, or the last line of a traceback, or the status."""
     try:
         return str(json.loads(output)["error"]["message"])
@@ -227,6 +232,6 @@ def _answered(begun: Cell, command: list[str]) -> Cell:
     out.unlink(missing_ok=True)
     done = timed(command, BUILD / "streams" / f"{out.stem}-worker", TIMEOUT_S)
     if done.status:
-        raise RuntimeError(f"does not run: {_reason('', done.errors, done.status)}")
+        raise RuntimeError(f"does not run: {message_of('', done.errors, done.status)}")
     data = json.loads(out.read_text(encoding="utf-8"))
     return replace(begun, answers=tuple(data["answers"]), run_s=data["seconds"])

@@ -1,0 +1,68 @@
+"""Which default precisions pass verification, model by model.
+
+    python -m benchmarks.quantization.verified [CASE ...] [--only LABEL ...]
+
+Compiles as a user does, verification included (the accuracy table compiles without, so that a
+refused artifact still has its row), and prints a Markdown table: ``passes``, or what refused.
+A gate on the whole network may refuse a low precision by right; a node past its tolerance is
+a fault of ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from benchmarks.peers import machine
+from benchmarks.quantization.cases import CASES, Case, choose
+from benchmarks.quantization.cells import BUILD, file_name
+from benchmarks.quantization.recipes import FORMS, Ours
+from benchmarks.quantization.run import (
+    TIMEOUT_S,
+    calibration_file,
+    compile_command,
+    message_of,
+)
+from benchmarks.quantization.timing import timed
+
+__all__: list[str] = []
+
+
+def main() -> None:
+    """Compile every case in every form, and print."""
+    options = _arguments()
+    begins = tuple(options.only or ("",))
+    forms = [f for f in FORMS if isinstance(f, Ours) and not f.extra and not f.passes]
+    forms = [f for f in forms if f.label.startswith(begins)]
+    cases = choose(options.cases)
+    print(f"{machine()}\n\n| model | target | precision | verification |\n|---|---|---|---|")
+    refused = [_row(case, form) for case in cases for form in forms]
+    sys.exit(1 if any(refused) else 0)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Which defaults pass verification.")
+    known = ", ".join(case.name for case in CASES)
+    parser.add_argument("cases", nargs="*", help=f"beginnings of {known}")
+    parser.add_argument("--only", action="append", help="beginning of a label")
+    return parser.parse_args()
+
+
+def _row(case: Case, form: Ours) -> bool:
+    """Print one row; whether verification refused."""
+    name = file_name(case.name, f"{form.label} verified")
+    bundle = BUILD / "bundles" / f"{name}.edgevit"
+    bundle.parent.mkdir(parents=True, exist_ok=True)
+    command: Sequence[str] = [
+        *compile_command(case, form.target, form.precision, bundle, verify=True),
+        *("--calib", str(calibration_file(case))),
+    ]
+    done = timed(list(command), BUILD / "streams" / name, TIMEOUT_S)
+    said = message_of(done.output, done.errors, done.status) if done.status else "passes"
+    print(f"| {case.name} | {form.target} | {form.precision} | {said} |", flush=True)
+    return bool(done.status)
+
+
+if __name__ == "__main__":
+    main()
