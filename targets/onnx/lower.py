@@ -81,6 +81,9 @@ class OnnxBackend:
             portable = target.options.get("cpu") == "any"
             _integer_forms(model, dynamic=dynamic, portable=portable)
             graph = model.graph
+            # A layer that became another one may have moved the codes that it read.
+            left = {str(out.name) for node in graph for out in node.outputs}
+            values = tuple(b for b in values if b.artifact in left)
         if engine != "ort":
             model = model.clone()
             _plain_forms(model)
@@ -146,6 +149,9 @@ class OnnxBackend:
 def _integer_forms(model: ir.Model, *, dynamic: bool, portable: bool) -> None:
     """What ONNX Runtime runs in integer kernels, in place.
 
+    Attention is in pieces: the engine's ``Attention`` does not use a second thread, its
+    products do (benchmarks/RESULTS-quantization-latency.md).
+
     Args:
         model: The quantized graph.
         dynamic: Activations are quantized as the model runs.
@@ -155,6 +161,7 @@ def _integer_forms(model: ir.Model, *, dynamic: bool, portable: bool) -> None:
         dynamic_products(model)
     integer_products(model)
     integer_convolutions(model)
+    _attention_in_pieces(model)
     if portable:
         unsigned_weights(model)
     RemoveUnusedNodesPass()(model)
@@ -167,6 +174,10 @@ def _plain_forms(model: ir.Model) -> None:
     whose products stay float if they read codes (benchmarks/RESULTS-quantization-latency.md).
     """
     InlinePass()(model)
+    _attention_in_pieces(model)
+
+
+def _attention_in_pieces(model: ir.Model) -> None:
     names = Names(model.graph)
     for node in [n for n in model.graph if is_plain(n)]:
         op = Builder("attention", model.graph, str(node.outputs[0].name), names)

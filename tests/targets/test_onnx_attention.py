@@ -44,11 +44,16 @@ def _by_hand(feeds: dict[str, Array], scale: float, mask: Array | float) -> Arra
 MASK = np.where(np.arange(7) < 4, np.float32(0.5), np.float32(-np.inf))[None, None, None]
 
 
+@pytest.mark.parametrize(
+    ("target", "precision"),
+    [("linux-x86:engine=openvino", "fp32"), ("onnx", "w8a8"), ("onnx", "w8a8-dyn")],
+)
 @pytest.mark.parametrize("mask", [None, MASK], ids=["open", "masked"])
-def test_openvino_reads_pieces_that_compute_the_same(mask: Array | None) -> None:
+def test_pieces_compute_the_same(mask: Array | None, target: str, precision: str) -> None:
+    """OpenVINO reads them always, ONNX Runtime where layers around are integers."""
     model = _network(mask)
-    target = load_target("linux-x86:engine=openvino")
-    lowered = OnnxBackend().lower(model, target, LowerOptions("fp32", "source", "m"))
+    options = LowerOptions(precision, "source", "m")
+    lowered = OnnxBackend().lower(model, load_target(target), options)
     written = ir.from_proto(_proto(lowered.files["m.onnx"]))
     kinds = Counter(node.op_type for node in written.graph)
     extra = {} if mask is None else {"Add": 1}
@@ -62,7 +67,7 @@ def test_openvino_reads_pieces_that_compute_the_same(mask: Array | None) -> None
     assert [n.op_type for n in model.graph] == ["Attention"]  # the caller's stays
 
 
-def test_onnx_runtime_keeps_the_operator() -> None:
+def test_onnx_runtime_keeps_the_operator_of_a_float_graph() -> None:
     model = _network()
     target = load_target("onnx")
     lowered = OnnxBackend().lower(model, target, LowerOptions("fp32", "source", "m"))

@@ -6,7 +6,10 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from edgevit.backend import LowerOptions
+from edgevit.target import load_target
 from edgevit.targets.onnx.groups import feed_codes, inside_integer_group, requantized
+from edgevit.targets.onnx.lower import OnnxBackend
 from tests.support.graphs import run_reference
 from tests.support.quantized import QuantizedBuilder
 
@@ -104,3 +107,17 @@ def test_readers_of_codes_read_the_fed_ones(fed: bool) -> None:
     assert reader.inputs[0].name == expected
     assert border.inputs[0] is not None
     assert border.inputs[0].name == "codes"
+
+
+def test_a_border_whose_codes_a_layer_moved_is_no_mapped_value() -> None:
+    """A pointwise convolution is a product of moved codes: nobody reads the numbers."""
+    g = QuantizedBuilder()
+    data = g.pair(g.input("x", (1, 4, 6, 6)), (0.05, 3), name="data")
+    inner = g.op("Conv", data, g.stored((4, 4, 3, 3), 0), pads=[1, 1, 1, 1], out="inner")
+    behind = g.pair(g.op("Relu", inner, out="clamped"), (0.1, -128), name="result")
+    model = g.model(g.op("Conv", behind, g.stored((5, 4, 1, 1), 0), out="y"))
+    backend, target = OnnxBackend(), load_target("onnx:cpu=vnni")
+    lowered = backend.lower(model, target, LowerOptions("w8a8", "source", "m"))
+    assert [b.name for b in lowered.values] == ["y"]
+    cut = backend.replay(lowered)
+    assert [b.name for b in cut.values] == ["y"]
