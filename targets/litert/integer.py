@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 from ai_edge_litert import schema_py_generated as schema
 
+from edgevit.errors import GateError
 from edgevit.model import constant, shape_of
 from edgevit.quantizers import Quantizer, Stored, stored
 from edgevit.targets.attributes import data_of, optional, whole
@@ -33,6 +34,7 @@ from edgevit.targets.neighbors import is_linear
 
 __all__ = ["INTEGER"]
 
+Array = np.ndarray[Any, Any]
 _NHWC = channels_last(4)
 
 
@@ -61,7 +63,11 @@ def _site(group: Group) -> _Site:
 
 
 def _bias(ctx: Context, group: Group, site: _Site, channels: int) -> int:
-    """The bias in units of the sum: scale ``s_x s_w`` in float32, as kernels multiply."""
+    """The bias in units of the sum: scale ``s_x s_w`` in float32, as kernels multiply.
+
+    Raises:
+        GateError: It does not fit into the integers that kernels sum in.
+    """
     if site.weight is None:
         raise ValueError(f"node {group.head.name!r} has no weight")
     value = group.bias or optional(group.head, 2)
@@ -70,10 +76,24 @@ def _bias(ctx: Context, group: Group, site: _Site, channels: int) -> int:
     scale = np.float32(site.read.scale) * site.weight.quantizer.scale.astype(np.float32)
     wide = site.read.dtype == ir.DataType.INT16
     info = np.iinfo(np.int64 if wide else np.int32)
-    codes = np.clip(np.rint(numbers / scale.astype(np.float64)), info.min, info.max)
+    codes = np.rint(numbers / scale.astype(np.float64))
+    if np.abs(codes).max(initial=0.0) > info.max:
+        raise _too_wide(group, numbers, codes, info)
     params = parameters(scale, np.zeros(scale.shape, np.int64), 0)
     name = f"{group.output.name}/bias"
     return ctx.writer.codes(name, codes, "int64" if wide else "int32", params)
+
+
+def _too_wide(group: Group, bias: Array, codes: Array, info: Any) -> GateError:
+    channel = int(np.abs(codes).argmax())
+    return GateError(
+        f"bias of {group.head.name!r} does not fit into int{info.bits}: channel {channel} has "
+        f"{bias[channel]:.3g}, {abs(codes.flat[channel]):.3g} units of its scale, at most "
+        f"{info.max:.3g}",
+        hint="its weights are all but zero: set them to zero, raise least_scale of "
+        "[quantization.PRECISION] in a device file, or leave the layer float with "
+        "quantize{exclude=NAME}",
+    )
 
 
 def _activation(group: Group, made: Quantizer) -> str | None:
