@@ -37,7 +37,7 @@ __all__ = ["Relay", "Replaced", "walk"]
 
 # What lives between two layers is held for all samples, true and left: how many, how many
 # bytes.
-_MOST, _HELD = 64, 1 << 30
+_MOST, _HELD = 512, 1 << 30
 State = dict[str, Array]
 # What a layer becomes: its weight in the stored layout, and its bias.
 Replaced = tuple[Array, Array | None]
@@ -72,7 +72,7 @@ def walk(
     Args:
         model: Canonical model, activation quantizers in place.
         layers: In the order of the graph; their weights belong to nobody else.
-        samples: Of the model's inputs; the first 64, or as many of them as a gigabyte
+        samples: Of the model's inputs; the first 512, or as many of them as a gigabyte
             holds.
         how: Settings.
         replace: Layer and moments (``t``: true, ``x``: with the new weights before it) -> what

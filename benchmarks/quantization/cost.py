@@ -14,8 +14,6 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from benchmarks.peers import machine
 from benchmarks.quantization.cases import CALIBRATION, Case, choose
 from benchmarks.quantization.cells import BUILD, file_name
@@ -56,26 +54,9 @@ ROWS = (
 )
 
 
-def samples_file(case: Case, count: int) -> Path:
-    """``count`` training samples as ``.npz``, written one at a time."""
-    if count == CALIBRATION:
-        return calibration_file(case)
-    path = BUILD / "calibration" / f"{case.name}-{count}.npz"
-    if not path.is_file():
-        with np.load(calibration_file(case)) as data:
-            ((name, few),) = data.items()
-        many = np.empty((count, *few.shape[1:]), few.dtype)
-        for at, image in enumerate(case.images("train", count)):
-            many[at] = image
-        beside = path.with_suffix(".part.npz")
-        np.savez(beside, allow_pickle=False, **{str(name): many})
-        beside.replace(path)
-    return path
-
-
 def command(case: Case, row: Row, out: Path) -> list[str]:
     """What is timed."""
-    data = samples_file(case, row.samples)
+    data = calibration_file(case, row.samples)
     if not row.precision:
         tool = [str(PEERS / "bin" / "python"), "-m", "benchmarks.quantization.quantizers"]
         return [*tool, "nncf-w8a8-transformer", str(case.find()), str(data), f"{out}.xml"]

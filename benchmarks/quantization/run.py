@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -39,15 +40,21 @@ LEAST = 300  # images that every cell answers
 _QUANTIZERS = Path(__file__).with_name("quantizers.py")
 
 
-def calibration_file(case: Case) -> Path:
-    """The 64 calibration samples of a case as ``.npz``, made once."""
+def calibration_file(case: Case, count: int = CALIBRATION) -> Path:
+    """Calibration samples of a case as ``.npz``, made once; the first are always the same."""
     from edgevit.loading import load
 
-    path = BUILD / "calibration" / f"{case.name}.npz"
+    ending = "" if count == CALIBRATION else f"-{count}"
+    path = BUILD / "calibration" / f"{case.name}{ending}.npz"
     if not path.is_file():
         name = load(case.find(), dict(case.shapes)).model.graph.inputs[0].name
         path.parent.mkdir(parents=True, exist_ok=True)
-        samples = np.stack(list(case.images("train", CALIBRATION)))
+        samples: np.ndarray[Any, Any] | None = None
+        # One at a time into its place: hundreds of images are not held twice.
+        for at, image in enumerate(case.images("train", count)):
+            samples = np.empty((count, *image.shape), image.dtype) if at == 0 else samples
+            assert samples is not None
+            samples[at] = image
         # savez in a file of its own first: a run that was cut short leaves nothing half done.
         beside = path.with_suffix(".part.npz")
         np.savez(beside, **{str(name): samples})  # type: ignore[arg-type]

@@ -1,13 +1,14 @@
 """Measure networks of shifts next to integers rounded by the same method.
 
     python -m benchmarks.shiftadd [CASE ...] [--count N] [--only LABEL ...] [--seconds S]
-                                   [--seed N] [--device] [--development] [--print] [--resume]
+                                   [--seed N] [--samples N] [--device] [--development]
+                                   [--print] [--resume]
 
 Prints Markdown tables. Test images are those of ``benchmarks.quantization``; with
-``--development`` images that no test uses, for choices. What was measured is kept in
-``build/quantization/cells`` and used again if model, form and code are the same, or on
-``--resume``. A row ends at a full hundred of images (300 at least) after ``--seconds`` of
-processor time; the source answers all of them.
+``--development`` images that no test uses, for choices. Calibration is 64 samples unless
+``--samples`` says more. What was measured is kept in ``build/quantization/cells`` and used
+again if model, form and code are the same, or on ``--resume``. A row ends at a full hundred of
+images (300 at least) after ``--seconds`` of processor time; the source answers all of them.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ import numpy as np
 
 from benchmarks.corpus.store import sha256
 from benchmarks.peers import machine
-from benchmarks.quantization.cases import Case, choose
+from benchmarks.quantization.cases import CALIBRATION, Case, choose
 from benchmarks.quantization.cells import Cell, read, write
 from benchmarks.quantization.development import development
+from benchmarks.quantization.run import calibration_file
 from benchmarks.quantization.table import accuracy, paired
 from benchmarks.shiftadd.forms import FORMS, SOURCE, Form
 from benchmarks.shiftadd.subject import Subject, answered
@@ -75,6 +77,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", action="append", help="label of a form")
     parser.add_argument("--seconds", type=float, default=math.inf, help="of a row")
     parser.add_argument("--seed", type=int, default=0, help="of the rows that are looked at")
+    parser.add_argument("--samples", type=int, default=CALIBRATION, help="for calibration")
     parser.add_argument(
         "--device", action="store_true", help="float inputs where the device file says so"
     )
@@ -95,16 +98,23 @@ def _cells(
     for form in forms:
         label = f"shiftadd{'-dev' if options.development else ''} {form.label}"
         label += f" seed {options.seed}" if options.seed and form.spec else ""
+        more = options.samples != CALIBRATION and form is not SOURCE
+        label += f" samples {options.samples}" if more else ""
         label += " device" if options.device and form.activations else ""
         kept, code = read(case.name, label, count), _code(case, form)
         if kept is None or not (options.print or options.resume or kept.code == code):
             if options.print:
                 continue
-            subject = subject or Subject(case, options.seed, not options.device)
+            subject = subject or _subject(case, options)
             kept = _measured(subject, form, label, code, count, options)
             write(kept, count)
             _LOG.info("%s, %s: %d images", case.name, form.label, len(kept.answers))
         yield form, kept
+
+
+def _subject(case: Case, options: argparse.Namespace) -> Subject:
+    samples = calibration_file(case, options.samples)
+    return Subject(case, options.seed, not options.device, samples)
 
 
 def _code(case: Case, form: Form) -> str:
