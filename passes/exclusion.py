@@ -35,8 +35,8 @@ def _names(name: str, pattern: str) -> bool:
     return bool(pattern) and (name == pattern or fnmatch.fnmatchcase(name, pattern))
 
 
-def check_excluded(model: ir.Model, patterns: str, rule: str) -> None:
-    """Refuse a pattern that names nothing: the layer it was meant for would not be left alone.
+def check_excluded(model: ir.Model, patterns: str, rule: str, option: str = "exclude") -> None:
+    """Refuse a pattern that names nothing: what it was meant for would not happen.
 
     Any node counts, not only those that the pass would touch: a list of layers is given to
     several passes, of which one may have replaced a layer already.
@@ -45,6 +45,7 @@ def check_excluded(model: ir.Model, patterns: str, rule: str) -> None:
         model: What the pass is about to work on.
         patterns: As for ``excluded``.
         rule: Name of the pass, for the message.
+        option: Of the pass, likewise.
 
     Raises:
         UsageError: No node or value of the graph has a name that a pattern matches.
@@ -57,7 +58,7 @@ def check_excluded(model: ir.Model, patterns: str, rule: str) -> None:
         if not any(_names(name, pattern) for name in names):
             close = difflib.get_close_matches(pattern, names, n=3, cutoff=0.4)
             raise UsageError(
-                f"pass {rule!r}: exclude is {pattern!r}, and no layer is called that",
+                f"pass {rule!r}: {option} is {pattern!r}, and no layer is called that",
                 hint="nearest names: " + ", ".join(close)
                 if close
                 else "`edgevit inspect` lists the names",

@@ -68,7 +68,8 @@ class ShiftAdd(CalibratedPass):
         terms: Form of linear layers: shift terms ``1`` to ``3``, or ``int2`` to ``int8``,
             plain integers by the same method.
         conv: The same of convolutions; empty: as ``terms`` says.
-        layers: Forms of single layers: ``pattern:form``, separated by ``;``.
+        layers: Forms of single layers: ``pattern:form``, separated by ``;``; a pattern names
+            something in the graph.
         budget: Of case 3; 0 without choices.
         measure: What ``budget`` bounds: the mean number of ``terms`` a weight (layers of
             integers do not count), ``bits`` a weight, ``shifts`` (terms a multiplication), or
@@ -108,6 +109,7 @@ class ShiftAdd(CalibratedPass):
     def plan(self, model: ir.Model, context: Context) -> tuple[Edit, ...]:
         """Choose codes, exponents, biases and numbers of terms."""
         check_excluded(model, self.exclude, self.name)
+        check_excluded(model, "|".join(self._own()), self.name, "layers")
         return self.plan_on(model, context, self.moments(model, context), {})
 
     @property
@@ -243,11 +245,11 @@ class ShiftAdd(CalibratedPass):
         return {pattern: form for pattern, _, form in items}
 
     def _unread(self, layers: Sequence[ChannelLayer]) -> Iterator[Remark]:
-        """Forms of layers that are not there, most likely by a slip of the pen."""
+        """Forms of nodes that get no codes."""
         names = [name for layer in layers for name in _names(layer)]
         for pattern in self._own():
             if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
-                yield Remark(f"no layer of shifts is called {pattern!r}: its form is not used")
+                yield Remark(f"no layer called {pattern!r} gets codes: its form is not used")
 
     def _parsed(self, text: str) -> tuple[Form, ...]:
         free = self.scale == "free"

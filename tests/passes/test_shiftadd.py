@@ -399,11 +399,22 @@ def test_options_that_mean_nothing_are_refused(options: dict[str, object], said:
 
 
 def test_a_form_for_no_layer_is_said() -> None:
-    model = linear(np.random.default_rng(17))
-    p = ShiftRound(terms="1", layers="p*:2;quantized*:3")
+    rng = np.random.default_rng(17)
+    model = build(
+        "float[3,16] x => float[3,8] y",
+        "h = Relu(x)\n y = MatMul(h, W)",
+        {"W": rng.normal(size=(16, 8)).astype(np.float32)},
+    )
+    p = ShiftRound(terms="1", layers="y*:2;h:3")
     outcome = p.perform(model, p.plan(model, NO_CONTEXT))
-    said = [n.text for n in outcome.notes if "is called" in n.text]
-    assert said == ["no layer of shifts is called 'quantized*': its form is not used"]
+    said = [n.text for n in outcome.notes if "called" in n.text]
+    assert said == ["no layer called 'h' gets codes: its form is not used"]
+
+
+def test_a_form_for_a_name_that_is_not_there_is_refused() -> None:
+    model = linear(np.random.default_rng(17))
+    with pytest.raises(UsageError, match="layers is 'quantized\\*', and no layer"):
+        ShiftRound(terms="1", layers="p*:2;quantized*:3").plan(model, NO_CONTEXT)
 
 
 def test_choices_without_data_are_refused() -> None:
