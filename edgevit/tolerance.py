@@ -55,6 +55,8 @@ class _Operand:
         return float(np.max(np.abs(finite))) if finite.size else 0.0
 
 
+# exp(-x) is no float32 any more, not even a denormal one.
+_VANISHES = 104.0
 _Rule = Callable[[ir.Node, list[_Operand], Array, Roundoff], float]
 
 
@@ -214,12 +216,20 @@ def _attention(node: ir.Node, ops: list[_Operand], out: Array, unit: Roundoff) -
     score = abs(scale) * _product(q, k, -1, -1, unit)
     peak = abs(scale) * _rows(q.array, -1) * _rows(k.array, -1)
     if len(ops) > 3:
-        score += ops[3].error + SAFETY * unit.compute * (peak + ops[3].peak)
+        score += ops[3].error + SAFETY * unit.compute * (peak + _mask_peak(ops[3], peak))
     # Each stored intermediate (scores, probabilities) is rounded once in the storage dtype.
     score += 3 * unit.storage * peak
     relative = 2 * score + SAFETY * FUNCTION_ULPS * unit.compute * (1 + peak) + unit.storage
     relative += SAFETY * math.sqrt(k.array.shape[-2]) * unit.compute
     return v.peak * relative + v.error
+
+
+def _mask_peak(mask: _Operand, peak: float) -> float:
+    """Largest magnitude of what counts: behind a softmax a key so far below the best is 0."""
+    with np.errstate(invalid="ignore"):
+        best = mask.array.astype(np.float64).max(axis=-1, keepdims=True, initial=-np.inf)
+        counted = np.maximum(mask.array, best - 2 * peak - _VANISHES)
+    return replace(mask, array=counted).peak
 
 
 def _softmax(node: ir.Node, ops: list[_Operand], out: Array, unit: Roundoff) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -17,7 +16,7 @@ from edgevit.passes.answer_bias import Pair, fitted_bias
 from edgevit.passes.apply_shifts import apply_shifts
 from edgevit.passes.channel_layers import ChannelLayer, channel_layers
 from edgevit.passes.compensate import input_stream
-from edgevit.passes.exclusion import check_excluded, excluded
+from edgevit.passes.exclusion import check_excluded, check_named, excluded, is_named
 from edgevit.passes.facts import given, operand
 from edgevit.passes.quantizable import quantizable
 from edgevit.passes.quantize import scheme_of
@@ -109,7 +108,7 @@ class ShiftAdd(CalibratedPass):
     def plan(self, model: ir.Model, context: Context) -> tuple[Edit, ...]:
         """Choose codes, exponents, biases and numbers of terms."""
         check_excluded(model, self.exclude, self.name)
-        check_excluded(model, "|".join(self._own()), self.name, "layers")
+        check_named(model, self._own(), self.name, "layers")
         return self.plan_on(model, context, self.moments(model, context), {})
 
     @property
@@ -224,7 +223,7 @@ class ShiftAdd(CalibratedPass):
             )
         for text in (self.terms, self.conv or self.terms, *self._own().values()):
             self._parsed(text)
-        choices = "|" in self.terms + self.conv + self.layers
+        choices = "|" in self.terms + self.conv + "".join(self._own().values())
         if choices != (self.budget > 0):
             raise UsageError(
                 f"{self.name}: forms to choose from need a budget, and a budget needs choices",
@@ -235,7 +234,7 @@ class ShiftAdd(CalibratedPass):
         """What a layer's weights may be."""
         text = self.conv or self.terms if layer.is_conv else self.terms
         for pattern, form in self._own().items():
-            if any(fnmatch.fnmatchcase(name, pattern) for name in _names(layer)):
+            if any(is_named(name, pattern) for name in _names(layer)):
                 text = form
         return self._parsed(text)
 
@@ -248,7 +247,7 @@ class ShiftAdd(CalibratedPass):
         """Forms of nodes that get no codes."""
         names = [name for layer in layers for name in _names(layer)]
         for pattern in self._own():
-            if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
+            if not any(is_named(name, pattern) for name in names):
                 yield Remark(f"no layer called {pattern!r} gets codes: its form is not used")
 
     def _parsed(self, text: str) -> tuple[Form, ...]:

@@ -14,8 +14,13 @@ from edgevit.runtimes.engine import Arrays, Closing
 
 __all__ = ["OpenVINOEngine", "OpenVINOExecutor", "compiled_model"]
 
-# On CPUs with bfloat16 units the default would round what the artifact computes in float32.
-_CONFIG = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+# By default CPUs with bfloat16 units round what the artifact computes in float32, and layers
+# whose weights alone are codes round what they read to 8 bits, group by group.
+_CONFIG = {
+    "PERFORMANCE_HINT": "LATENCY",
+    "INFERENCE_PRECISION_HINT": "f32",
+    "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
+}
 
 
 class OpenVINOExecutor(Closing):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import sys
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -49,15 +49,15 @@ def calibration_file(case: Case, count: int = CALIBRATION) -> Path:
     if not path.is_file():
         name = load(case.find(), dict(case.shapes)).model.graph.inputs[0].name
         path.parent.mkdir(parents=True, exist_ok=True)
-        samples: np.ndarray[Any, Any] | None = None
+        images = case.images("train", count)
+        first = next(images)
+        samples = np.empty((count, *first.shape), first.dtype)
         # One at a time into its place: hundreds of images are not held twice.
-        for at, image in enumerate(case.images("train", count)):
-            samples = np.empty((count, *image.shape), image.dtype) if at == 0 else samples
-            assert samples is not None
+        for at, image in zip(range(count), itertools.chain([first], images), strict=True):
             samples[at] = image
         # savez in a file of its own first: a run that was cut short leaves nothing half done.
         beside = path.with_suffix(".part.npz")
-        np.savez(beside, **{str(name): samples})  # type: ignore[arg-type]
+        np.savez(beside, allow_pickle=False, **{str(name): samples})
         beside.replace(path)
     return path
 

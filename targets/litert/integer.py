@@ -77,7 +77,7 @@ def _bias(ctx: Context, group: Group, site: _Site, channels: int) -> int:
     wide = site.read.dtype == ir.DataType.INT16
     info = np.iinfo(np.int64 if wide else np.int32)
     codes = np.rint(numbers / scale.astype(np.float64))
-    if np.abs(codes).max(initial=0.0) > info.max:
+    if not (np.abs(codes) < float(info.max)).all():
         raise _too_wide(group, numbers, codes, info)
     params = parameters(scale, np.zeros(scale.shape, np.int64), 0)
     name = f"{group.output.name}/bias"
@@ -85,10 +85,10 @@ def _bias(ctx: Context, group: Group, site: _Site, channels: int) -> int:
 
 
 def _too_wide(group: Group, bias: Array, codes: Array, info: Any) -> GateError:
-    channel = int(np.abs(codes).argmax())
+    channel = int(np.argmin(np.abs(codes.reshape(-1)) < float(info.max)))
     return GateError(
-        f"bias of {group.head.name!r} does not fit into int{info.bits}: channel {channel} has "
-        f"{bias[channel]:.3g}, {abs(codes.flat[channel]):.3g} units of its scale, at most "
+        f"bias of {group.output.name!r} does not fit into int{info.bits}: channel {channel} "
+        f"has {bias[channel]:.3g}, {abs(codes.flat[channel]):.3g} units of its scale, at most "
         f"{info.max:.3g}",
         hint="its weights are all but zero: set them to zero, raise least_scale of "
         "[quantization.PRECISION] in a device file, or leave the layer float with "

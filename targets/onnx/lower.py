@@ -7,7 +7,7 @@ except what serialization needs to be byte-stable.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,6 +22,7 @@ from edgevit.manifest import DTYPES
 from edgevit.model import Names, constant, dtype_of, shape_of
 from edgevit.rewrite import Builder
 from edgevit.target import Target
+from edgevit.targets.onnx.adjacent_quantizers import adjacent_quantizers
 from edgevit.targets.onnx.groups import feed_codes, inside_integer_group, requantized
 from edgevit.targets.onnx.integer_conv import integer_convolutions
 from edgevit.targets.onnx.integer_linear import dynamic_products, integer_products
@@ -31,6 +32,8 @@ __all__ = ["OnnxBackend"]
 
 REPLAYED = ".replayed"
 STORED = ".stored"
+# What is added to a score so that it does not count is far below this.
+_MASKED = -1e30
 # A Cast for a shorter constant costs more bytes than it saves.
 HALF_FROM = 64
 
@@ -75,19 +78,18 @@ class OnnxBackend:
         grouped = options.precision not in ("fp32", "fp16")
         values = tuple(_binding(v) for v in every if not (grouped and inside_integer_group(v)))
         engine = target.engine if target.backend == self.name else "ort"
-        if grouped and engine == "ort":
+        if engine != "ort":
+            model = model.clone()
+            _plain_forms(model)
+        elif grouped:
             model = model.clone()
             dynamic = options.precision == "w8a8-dyn"
             portable = target.options.get("cpu") == "any"
             _integer_forms(model, dynamic=dynamic, portable=portable)
-            graph = model.graph
-            # A layer that became another one may have moved the codes that it read.
-            left = {str(out.name) for node in graph for out in node.outputs}
-            values = tuple(b for b in values if b.artifact in left)
-        if engine != "ort":
-            model = model.clone()
-            _plain_forms(model)
-            graph = model.graph
+        graph = model.graph
+        # A layer that became another one may have moved the codes that it read.
+        left = {str(out.name) for node in graph for out in node.outputs}
+        values = tuple(b for b in values if b.artifact in left)
         part = Part(
             engine=engine,
             artifact=path,
@@ -150,7 +152,8 @@ def _integer_forms(model: ir.Model, *, dynamic: bool, portable: bool) -> None:
     """What ONNX Runtime runs in integer kernels, in place.
 
     Attention is in pieces: the engine's ``Attention`` does not use a second thread, its
-    products do (benchmarks/RESULTS-quantization-latency.md).
+    products do (benchmarks/RESULTS-quantization-latency.md). Not so where a mask may leave a
+    row no key: the operator gives zeros for it, and a softmax does not.
 
     Args:
         model: The quantized graph.
@@ -161,7 +164,7 @@ def _integer_forms(model: ir.Model, *, dynamic: bool, portable: bool) -> None:
         dynamic_products(model)
     integer_products(model)
     integer_convolutions(model)
-    _attention_in_pieces(model)
+    _attention_in_pieces(model, _leaves_keys)
     if portable:
         unsigned_weights(model)
     RemoveUnusedNodesPass()(model)
@@ -174,12 +177,23 @@ def _plain_forms(model: ir.Model) -> None:
     whose products stay float if they read codes (benchmarks/RESULTS-quantization-latency.md).
     """
     InlinePass()(model)
-    _attention_in_pieces(model)
+    _attention_in_pieces(model, is_plain)
+    adjacent_quantizers(model)
+    RemoveUnusedNodesPass()(model)
 
 
-def _attention_in_pieces(model: ir.Model) -> None:
+def _leaves_keys(node: ir.Node) -> bool:
+    """Whether every query of an attention has a key, whatever its inputs are."""
+    mask = node.inputs[3] if len(node.inputs) > 3 else None
+    if mask is None:
+        return True
+    added = constant(mask)
+    return added is not None and bool((added.max(axis=-1) > _MASKED).all())
+
+
+def _attention_in_pieces(model: ir.Model, wanted: Callable[[ir.Node], bool]) -> None:
     names = Names(model.graph)
-    for node in [n for n in model.graph if is_plain(n)]:
+    for node in [n for n in model.graph if is_plain(n) and wanted(n)]:
         op = Builder("attention", model.graph, str(node.outputs[0].name), names)
         take_apart(model.graph, node, op)
 

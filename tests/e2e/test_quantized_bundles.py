@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 
+from edgevit import api, replay
 from edgevit.target import load_target
 from tests.support.cli import edgevit
 from tests.support.hybrids import WIDTH, Hybrid
@@ -136,7 +137,8 @@ def test_every_declared_operator_runs_on_integers(quantized: Any, tmp_path: Path
     for op in scheme.operators:
         assert sum(found[k] for k in KERNELS[op]) == expected[op], (op, found)
     assert found["Conv"] + found["FusedConv"] == SMALL
-    assert not found.keys() & {"MatMul", "Gemm", "FusedMatMul"}
+    # What is left multiplies two activations: the one attention, in pieces.
+    assert (found["FusedMatMul"], found["MatMul"], found["Gemm"]) == (1, 1, 0)
 
 
 def test_verify_alone_runs_the_self_check(quantized: Any, tmp_path: Path) -> None:
@@ -218,3 +220,34 @@ def test_a_quantized_model_compiles(target: str, tmp_path: Path) -> None:
     figure = ran.result["parity"]["sqnr_db"]
     # Only tipped codes are left, and on LiteRT the quantized logits of the softmax.
     assert figure.get("exact") or figure["value"] > 25
+
+
+def test_ties_are_looked_for_in_what_an_artifact_is_fed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bounds get the arrays that the cut artifact gets, besides those that are computed."""
+    model = _hybrid(tmp_path / "hybrid.onnx")
+    calib = _calibration(tmp_path / "calib.npz", (1, WIDTH, 4, 4))
+    fed: dict[str, Any] = {}
+    given: dict[str, Any] = {}
+    computed: dict[str, Any] = {}
+    bounds, run_variant = replay.bounds, replay.run_variant
+
+    def seen(model: Any, values: Any, cut: Any, unit: Any, read: Any = None) -> Any:
+        fed.update(read or {})
+        computed.update(values if read else {})
+        return bounds(model, values, cut, unit, read)
+
+    def ran(subject: Any, variant: Any, values: Any) -> Any:
+        given.update({b.name: values[b.name] for b in variant.part.inputs})
+        return run_variant(subject, variant, values)
+
+    monkeypatch.setattr(replay, "bounds", seen)
+    monkeypatch.setattr(replay, "run_variant", ran)
+    options = {"target": "linux-x86", "precision": "w8a8", "calibration": str(calib)}
+    api.compile(model, **options, output=tmp_path / "m.edgevit")  # type: ignore[arg-type]
+    read = fed.keys() & given.keys()
+    assert fed.keys() - read <= {"logits"}  # the output, which nobody is fed
+    for name in read:
+        np.testing.assert_array_equal(fed[name], given[name].reshape(fed[name].shape))
+    assert any(not np.array_equal(fed[name], computed[name]) for name in read)

@@ -417,6 +417,23 @@ def test_a_form_for_a_name_that_is_not_there_is_refused() -> None:
         ShiftRound(terms="1", layers="p*:2;quantized*:3").plan(model, NO_CONTEXT)
 
 
+def test_a_name_that_is_written_out_names_its_layer() -> None:
+    """Exporters' names hold what patterns read otherwise."""
+    model = linear(np.random.default_rng(17))
+    (node,) = (n for n in model.graph if n.op_type == "MatMul")
+    node.name = "blocks[0]/a|b"
+    p = ShiftRound(terms="1", layers="blocks[0]/a|b:3")
+    edits = p.plan(model, NO_CONTEXT)
+    (made,) = (e for e in edits if isinstance(e, ShiftWeight))
+    assert made.codes.shape[0] == 3
+
+
+def test_a_form_needs_a_name() -> None:
+    model = linear(np.random.default_rng(17))
+    with pytest.raises(UsageError, match="layers is ''"):
+        ShiftRound(terms="1", layers=":3").plan(model, NO_CONTEXT)
+
+
 def test_choices_without_data_are_refused() -> None:
     model = linear(np.random.default_rng(17))
     with pytest.raises(UsageError, match="measured on calibration data"):

@@ -100,6 +100,33 @@ def test_quantized_layers_run_in_integer_kernels(tmp_path: Path) -> None:
     assert set(precisions.values()) <= {"u8", "i8"}
 
 
+@needs_openvino
+def test_a_layer_behind_moved_codes_is_multiplied_as_integers(tmp_path: Path) -> None:
+    g = QuantizedBuilder()
+    codes = g.quantize(g.input("x", (1, 32, 16)), (0.05, 3), out="codes")
+    moved = g.op("Transpose", codes, perm=[0, 2, 1], out="moved")
+    numbers = g.dequantize(moved, (0.05, 3), out="numbers")
+    model = g.model(g.op("MatMul", numbers, g.stored((32, 24), 1), out="y"))
+    found, layers = _run(model, "w8a8", tmp_path)
+    reference = run_reference(model, feeds_for(model))["y"]
+    # Sums of codes are exact, the reference sums 32 floats; a code at a tie touches one row.
+    limit = 32 * 2.0**-24 * 4 * float(np.abs(reference).max())
+    assert np.mean(np.abs(found["y"] - reference) > limit) <= 1 / 16
+    assert {p for kind, p in layers if kind in ("FullyConnected", "MatMul")} <= {"u8", "i8"}
+
+
+@needs_openvino
+def test_inputs_of_stored_weights_are_not_rounded(tmp_path: Path) -> None:
+    """By default the engine rounds them to 8 bits, group by group: 1e-3 of the result."""
+    g = QuantizedBuilder()
+    x = g.input("x", (1, 64, 256))
+    model = g.model(g.op("MatMul", x, g.stored((256, 128), 1), out="y"))
+    found, _ = _run(model, "w8", tmp_path)
+    reference = run_reference(model, feeds_for(model))["y"]
+    limit = 256 * 2.0**-24 * 4 * float(np.abs(reference).max())
+    assert np.abs(found["y"] - reference).max() <= limit
+
+
 def _attention(dtype: type[np.generic], zero: int) -> ir.Model:
     g = QuantizedBuilder()
     q, k, v = (g.input(name, (1, 2, 32, 16)) for name in "qkv")

@@ -75,6 +75,17 @@ def test_onnx_runtime_keeps_the_operator_of_a_float_graph() -> None:
     assert [n.op_type for n in written.graph] == ["Attention"]
 
 
+@pytest.mark.parametrize("low", [-np.inf, float(np.finfo(np.float32).min)])
+def test_onnx_runtime_keeps_what_may_leave_a_row_no_key(low: float) -> None:
+    """The operator gives zeros for such a row; a softmax of pieces does not."""
+    mask = np.where(np.arange(5)[:, None] < 2, np.float32(low), np.float32(0))
+    model = _network(np.broadcast_to(mask, (1, 1, 5, 7)).astype(np.float32))
+    options = LowerOptions("w8a8", "source", "m")
+    lowered = OnnxBackend().lower(model, load_target("onnx"), options)
+    written = ir.from_proto(_proto(lowered.files["m.onnx"]))
+    assert "Attention" in [n.op_type for n in written.graph]
+
+
 def test_only_the_canonical_form_is_taken_apart() -> None:
     boolean = _network(np.ones((1, 1, 1, 7)), boolean=True)
     others = [_network(is_causal=1), _network(softcap=2.0), boolean]

@@ -49,12 +49,25 @@ def test_a_bias_that_does_not_fit_is_refused() -> None:
     assert "least_scale" in str(found.value.hint)
 
 
-@pytest.mark.parametrize("precision", ["w8a8", "w6a6", "w4a4"])
+def test_a_bias_that_is_no_number_hides_nothing() -> None:
+    model, _ = _quantized("w8a8", least=0.0)
+    bias = model.graph.initializers["b"]
+    numbers = bias.const_value
+    assert numbers is not None
+    array = numbers.numpy().copy()
+    array[0] = np.nan
+    bias.const_value = ir.tensor(array, name="b")
+    with pytest.raises(GateError, match="does not fit into int32: channel 0 has nan"):
+        lower(model, "w8a8")
+
+
+@pytest.mark.parametrize("precision", ["w8a8", "w8a16", "w6a6", "w4a4"])
 def test_a_dead_channel_is_its_bias(precision: str) -> None:
     model, draws = _quantized(precision)
     (result,) = run_all([(lower(model, precision), {"x": draws[0]})])
     expected = run(model, {"x": draws[0]})[0]
-    step = np.ptp(expected) / (2 ** int(precision[-1]) - 1)
+    bits = min(int(b) for b in precision.removeprefix("w").split("a"))
+    step = np.ptp(expected) / (2**bits - 1)
     (found,) = result.outputs.values()
     assert np.abs(found - expected).max() <= 1.01 * step  # one code, as XNNPACK may be off
     assert np.abs(found[:, 1] - 3.0).max() <= 1.01 * step
