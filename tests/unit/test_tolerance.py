@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from edgevit.roundoff import Roundoff, roundoff
 from edgevit.tolerance import bounds
+from tests.passes.harness import build
 from tests.support.float64 import CASES, Array, Case
 from tests.support.graphs import run_reference
 
@@ -146,3 +147,21 @@ def test_float16_results_below_the_normal_range() -> None:
     assert 2 * roundoff("float16").storage * _largest(expected) < _largest(rounded - expected)
     step = float(np.finfo(np.float16).smallest_subnormal)
     assert _largest(rounded + 2 * step - expected) > bound
+
+
+@pytest.mark.parametrize("low", [-np.inf, -3e38, -1e9])
+def test_a_mask_does_not_make_the_bound_void(low: float) -> None:
+    """A key far below the best counts for nothing, however far."""
+    rng = np.random.default_rng(0)
+    q, k, v = (rng.normal(size=(1, 2, 5, 8)).astype(np.float32) for _ in range(3))
+    mask = np.where(rng.random((1, 1, 5, 5)) < 0.4, np.float32(low), np.float32(0.5))
+    mask[..., 0] = 0
+    scores = 0.3 * q.astype(np.float64) @ k.astype(np.float64).swapaxes(2, 3) + mask
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    y = (weights / weights.sum(-1, keepdims=True)) @ v
+    shapes = "float[1,2,5,8] q, float[1,2,5,8] k, float[1,2,5,8] v"
+    model = build(
+        f"{shapes} => float[1,2,5,8] y", "y = Attention<scale=0.3>(q, k, v, m)", {"m": mask}
+    )
+    values = {"q": q, "k": k, "v": v, "y": y.astype(np.float32)}
+    assert 0 < bounds(model, values, ALL, FLOAT32)["y"] < 2e-3
