@@ -13,6 +13,7 @@ import pytest
 
 from edgevit import api, replay
 from edgevit.target import load_target
+from edgevit.tolerance import bounds
 from tests.support.cli import edgevit
 from tests.support.hybrids import WIDTH, Hybrid
 from tests.support.optimized import optimized
@@ -231,7 +232,7 @@ def test_ties_are_looked_for_in_what_an_artifact_is_fed(
     fed: dict[str, Any] = {}
     given: dict[str, Any] = {}
     computed: dict[str, Any] = {}
-    bounds, run_variant = replay.bounds, replay.run_variant
+    run_variant = replay.run_variant
 
     def seen(model: Any, values: Any, cut: Any, unit: Any, read: Any = None) -> Any:
         fed.update(read or {})
