@@ -132,7 +132,7 @@ def _compiled(begun: Cell, case: Case, ours: Ours) -> tuple[Cell, Path]:
 def compile_command(
     case: Case, target: str, precision: str, bundle: Path, verify: bool = False
 ) -> list[str]:
-    """Our compiler, quantizing and lowering only: the accuracy is what is measured here."""
+    """Our compiler; without ``verify`` it quantizes and lowers only."""
     command = [sys.executable, "-m", "edgevit", "compile", str(case.find()), "--json", "-q"]
     command += ["--target", target, "--precision", precision, "--overwrite"]
     command += [] if verify else ["--no-verify"]

@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Which defaults pass verification.")
+    parser = argparse.ArgumentParser(description="Which precisions pass verification.")
     known = ", ".join(case.name for case in CASES)
     parser.add_argument("cases", nargs="*", help=f"beginnings of {known}")
     parser.add_argument(
@@ -83,9 +83,10 @@ def _row(case: Case, target: str, precision: str) -> bool:
     except TimeoutError as e:
         print(f"{head} {e} |", flush=True)
         return True
-    said = message_of(done.output, done.errors, done.status) if done.status else "passes"
+    refused = done.status != 0
+    said = message_of(done.output, done.errors, done.status) if refused else "passes"
     print(f"{head} {said} |", flush=True)
-    return bool(done.status)
+    return refused
 
 
 if __name__ == "__main__":

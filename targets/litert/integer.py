@@ -34,7 +34,6 @@ from edgevit.targets.neighbors import is_linear
 
 __all__ = ["INTEGER"]
 
-Array = np.ndarray[Any, Any]
 _NHWC = channels_last(4)
 
 
@@ -77,19 +76,19 @@ def _bias(ctx: Context, group: Group, site: _Site, channels: int) -> int:
     wide = site.read.dtype == ir.DataType.INT16
     info = np.iinfo(np.int64 if wide else np.int32)
     codes = np.rint(numbers / scale.astype(np.float64))
-    if not (np.abs(codes) < float(info.max)).all():
-        raise _too_wide(group, numbers, codes, info)
+    fits = np.abs(codes) < float(info.max)  # NaN does not
+    if not fits.all():
+        channel = int(np.argmin(fits))
+        raise _too_wide(group, channel, numbers[channel], codes[channel], info)
     params = parameters(scale, np.zeros(scale.shape, np.int64), 0)
     name = f"{group.output.name}/bias"
     return ctx.writer.codes(name, codes, "int64" if wide else "int32", params)
 
 
-def _too_wide(group: Group, bias: Array, codes: Array, info: Any) -> GateError:
-    channel = int(np.argmin(np.abs(codes.reshape(-1)) < float(info.max)))
+def _too_wide(group: Group, channel: int, bias: float, code: float, info: Any) -> GateError:
     return GateError(
         f"bias of {group.output.name!r} does not fit into int{info.bits}: channel {channel} "
-        f"has {bias[channel]:.3g}, {abs(codes.flat[channel]):.3g} units of its scale, at most "
-        f"{info.max:.3g}",
+        f"has {bias:.3g}, {abs(code):.3g} units of its scale, at most {info.max:.3g}",
         hint="its weights are all but zero: set them to zero, raise least_scale of "
         "[quantization.PRECISION] in a device file, or leave the layer float with "
         "quantize{exclude=NAME}",

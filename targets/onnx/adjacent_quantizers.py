@@ -12,7 +12,9 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from edgevit.model import Names, constant
-from edgevit.quantizers import stored
+from edgevit.quantizers import quantizer_of, stored
+from edgevit.targets.attributes import data_of
+from edgevit.targets.neighbors import only_consumer
 
 __all__ = ["adjacent_quantizers"]
 
@@ -26,44 +28,45 @@ def adjacent_quantizers(model: ir.Model) -> None:
     2. The quantizer is per tensor.
     3. What dequantizes the codes is read by linear layers with stored weights alone.
     """
-    graph, names = model.graph, Names(model.graph)
-    for node in list(graph):
-        if node.op_type in _MOVES and not node.domain and _applies(node):
-            _swap(graph, node, names)
+    names = Names(model.graph)
+    for node in list(model.graph):
+        if node.op_type in _MOVES and not node.domain:
+            quantizer = _quantizer(node)
+            if quantizer is not None and _multiplied(node.outputs[0]):
+                _swap(model.graph, quantizer, node, names)
 
 
-def _applies(node: ir.Node) -> bool:
-    codes = _given(node, 0)
-    quantizer = codes.producer()
-    if quantizer is None or quantizer.op_type != "QuantizeLinear" or not _single(codes):
-        return False
-    scale = constant(_given(quantizer, 1))
-    fixed = all(v is None or constant(v) is not None for v in node.inputs[1:])
-    return scale is not None and scale.ndim == 0 and fixed and _multiplied(node.outputs[0])
+def _quantizer(move: ir.Node) -> ir.Node | None:
+    """What makes the codes that are moved, in cases 1 and 2."""
+    codes = data_of(move)
+    made = codes.producer()
+    if made is None or made.op_type != "QuantizeLinear" or only_consumer(codes) is None:
+        return None
+    found = quantizer_of(made)
+    fixed = all(v is None or constant(v) is not None for v in move.inputs[1:])
+    return made if found is not None and found.axis is None and fixed else None
 
 
 def _multiplied(codes: ir.Value) -> bool:
-    """Whether linear layers read the numbers of the codes, moved once more or not."""
-    if not _single(codes):
+    """Whether linear layers alone read the numbers of codes, moved once more or not."""
+    reader = only_consumer(codes)
+    if reader is None:
         return False
-    ((reader, _),) = codes.uses()
+    out = reader.outputs[0]
     if reader.op_type in _MOVES:
-        return _multiplied(reader.outputs[0])
-    if reader.op_type != "DequantizeLinear" or reader.outputs[0].is_graph_output():
+        return _multiplied(out)
+    if reader.op_type != "DequantizeLinear" or out.is_graph_output() or not out.uses():
         return False
-    uses = reader.outputs[0].uses()
-    return bool(uses) and all(
+    return all(
         u.node.op_type == "MatMul" and u.idx == 0 and stored(u.node.inputs[1]) is not None
-        for u in uses
+        for u in out.uses()
     )
 
 
-def _swap(graph: ir.Graph, node: ir.Node, names: Names) -> None:
-    quantizer = _given(node, 0).producer()
-    assert quantizer is not None
-    source, moved = _given(quantizer, 0), node.outputs[0]
+def _swap(graph: ir.Graph, quantizer: ir.Node, move: ir.Node, names: Names) -> None:
+    source, moved = data_of(quantizer), move.outputs[0]
     base = str(moved.name)
-    before = ir.Node("", node.op_type, [source, *node.inputs[1:]], node.attributes.values())
+    before = ir.Node("", move.op_type, [source, *move.inputs[1:]], move.attributes.values())
     behind = ir.Node(
         "",
         "QuantizeLinear",
@@ -74,17 +77,7 @@ def _swap(graph: ir.Graph, node: ir.Node, names: Names) -> None:
         out = made.outputs[0]
         out.shape, out.type = moved.shape, like.type
     before.name = before.outputs[0].name = names.fresh(f"{base}.moved")
-    graph.insert_before(node, [before, behind])
+    graph.insert_before(move, [before, behind])
     moved.replace_all_uses_with(behind.outputs[0])
-    graph.remove([node, quantizer], safe=True)
+    graph.remove([move, quantizer], safe=True)
     behind.name = behind.outputs[0].name = base
-
-
-def _single(value: ir.Value) -> bool:
-    return len(value.uses()) == 1 and not value.is_graph_output()
-
-
-def _given(node: ir.Node, index: int) -> ir.Value:
-    value = node.inputs[index]
-    assert value is not None
-    return value

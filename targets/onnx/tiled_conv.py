@@ -19,6 +19,7 @@ import onnx_ir as ir
 from edgevit.layer_rules import kind_of
 from edgevit.model import Names, shape_of
 from edgevit.quantizers import Stored, dequantizer, quantizer_of, stored
+from edgevit.targets.attributes import data_of
 
 __all__ = ["per_channel", "tile_convolutions"]
 
@@ -55,16 +56,10 @@ def per_channel(node: ir.Node, axis: int) -> Stored | None:
 
 def _tiles(node: ir.Node) -> bool:
     """Case 2."""
-    shape, windows = shape_of(_input(node, 0)), shape_of(_input(node, 1))
+    shape, windows = shape_of(data_of(node, 0)), shape_of(data_of(node, 1))
     if len(shape) != 4 or kind_of(node, windows) not in ("pointwise", "patches"):
         return False
     return all(a % b == 0 for a, b in zip(shape[2:], windows[2:], strict=True))
-
-
-def _input(node: ir.Node, index: int) -> ir.Value:
-    value = node.inputs[index]
-    assert value is not None
-    return value
 
 
 class _Tiled:
@@ -95,13 +90,13 @@ class _Tiled:
         data = dequantizer(self._node.inputs[0])
         q = None if data is None else quantizer_of(data)
         if data is None or q is None or q.axis is not None:
-            return self._windows(_input(self._node, 0))
-        codes = self._windows(_input(data, 0))
+            return self._windows(data_of(self._node, 0))
+        codes = self._windows(data_of(data, 0))
         return self._new("DequantizeLinear", [codes, *data.inputs[1:]], shape_of(codes))
 
     def _windows(self, x: ir.Value) -> ir.Value:
         n, c, h, w = shape_of(x)
-        high, wide = shape_of(_input(self._node, 1))[2:]
+        high, wide = shape_of(data_of(self._node, 1))[2:]
         if (high, wide) == (1, 1):
             return self._new("Transpose", [x], (n, h, w, c), x.dtype, perm=_LAST)
         split = (n, c, h // high, high, w // wide, wide)
