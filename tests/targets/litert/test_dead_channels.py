@@ -49,8 +49,9 @@ def test_a_bias_that_does_not_fit_is_refused() -> None:
     assert "least_scale" in str(found.value.hint)
 
 
-def test_a_bias_that_is_no_number_hides_nothing() -> None:
-    model, _ = _quantized("w8a8", least=0.0)
+@pytest.mark.parametrize("least", [None, 0.0], ids=["alone", "beside a wide one"])
+def test_a_bias_that_is_no_number_hides_nothing(least: float | None) -> None:
+    model, _ = _quantized("w8a8", least)
     bias = model.graph.initializers["b"]
     numbers = bias.const_value
     assert numbers is not None
