@@ -25,6 +25,7 @@ __all__ = [
     "KeepFloat",
     "MixExperts",
     "QuantizeActivation",
+    "QuantizeAsRun",
     "QuantizeLog",
     "QuantizeWeight",
     "Remark",
@@ -163,6 +164,17 @@ class FreezeThresholds:
 
 
 @dataclass(frozen=True)
+class QuantizeAsRun:
+    """Let a layer's kernel quantize the rows that it reads as it runs; its result is float.
+
+    Attributes:
+        value: The layer, by the name of its node's first output.
+    """
+
+    value: str
+
+
+@dataclass(frozen=True)
 class KeepFloat:
     """A layer that stays float, and why; it becomes a refusal in the report.
 
@@ -227,6 +239,7 @@ class MixExperts:
 
 Edit = (
     QuantizeActivation
+    | QuantizeAsRun
     | QuantizeLog
     | QuantizeWeight
     | ReplaceConstant
@@ -243,6 +256,7 @@ _KINDS: dict[str, type[Any]] = {
     kind.__name__: kind
     for kind in (
         QuantizeActivation,
+        QuantizeAsRun,
         QuantizeLog,
         QuantizeWeight,
         ReplaceConstant,

@@ -14,9 +14,18 @@ import onnx_ir as ir
 
 from edgevit.model import constant, shape_of
 
-__all__ = ["Quantizer", "Stored", "dequantizer", "quantizer_of", "stored"]
+__all__ = [
+    "Quantizer",
+    "Stored",
+    "dequantizer",
+    "mark_as_run",
+    "quantized_as_run",
+    "quantizer_of",
+    "stored",
+]
 
 Array = np.ndarray[Any, Any]
+_AS_RUN = ("edgevit.activations", "as-run")  # metadata of a node
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,3 +127,15 @@ def stored(value: ir.Value | None) -> Stored | None:
     if node is None or codes is None or found is None or node.inputs[0] is None:
         return None
     return Stored(codes.astype(np.int32), found, str(node.inputs[0].name))
+
+
+def mark_as_run(node: ir.Node) -> None:
+    """Let the kernel of a layer with stored weights quantize the rows it reads as it runs."""
+    key, text = _AS_RUN
+    node.metadata_props[key] = text
+
+
+def quantized_as_run(node: ir.Node) -> bool:
+    """Whether the graph asks for that; other engines than the one it is made for do not."""
+    key, text = _AS_RUN
+    return node.metadata_props.get(key) == text

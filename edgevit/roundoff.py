@@ -41,7 +41,7 @@ class Roundoff:
 
     ``underflow``: half the smallest subnormal of stored tensors, what rounding is off by below
     the normal range (Higham, section 2.2).
-    ``dynamic``: layers with stored weights round their activations to 8 bits as they run.
+    ``dynamic``: all layers with stored weights round their activations to 8 bits as they run.
     """
 
     storage: float

@@ -126,6 +126,9 @@ class QuantScheme(_Strict):
         operators: Canonical operators with constant weights that are quantized.
         depthwise: Whether convolutions with one input channel a filter are quantized.
         outputs: Those of them whose integer kernel needs an integer result.
+        answers: ``as-run``: linear layers that read floats and whose results the network gives
+            out have kernels that quantize rows as they run and write floats; empty: they are
+            like any other layer.
         attention: Stored dtype of the codes of queries and keys, symmetric; empty: products of
             attention stay float.
         layers: Exceptions from ``operators``, ``depthwise`` and ``outputs``: those of the
@@ -144,6 +147,7 @@ class QuantScheme(_Strict):
     operators: tuple[str, ...] = ("Conv", "MatMul")
     depthwise: bool = True
     outputs: tuple[str, ...] = ()
+    answers: Literal["", "as-run"] = ""
     attention: Literal["", "int8"] = ""
     layers: tuple[LayerRule, ...] = ()
     source: str

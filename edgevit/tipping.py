@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgevit.model import constant
-from edgevit.quantizers import stored
+from edgevit.quantizers import quantized_as_run, stored
 
 __all__ = ["bias_step", "factor_roundoff", "half_step", "rounds_activations", "tipped"]
 
@@ -74,10 +74,16 @@ def factor_roundoff(bits: int) -> float:
     return 2.0**-16 if bits == 16 else 0.0
 
 
-def rounds_activations(node: ir.Node) -> bool:
-    """Whether a layer's weight is stored and its data are numbers: a hybrid kernel's case."""
+def rounds_activations(node: ir.Node, everywhere: bool) -> bool:
+    """Whether a layer's kernel rounds what it reads to 8 bits as it runs.
+
+    Args:
+        node: A layer whose weight is stored: a hybrid kernel's case. Other nodes do not.
+        everywhere: Whether the engine does so with all of them, or only where the graph asks.
+    """
     layer = node.domain == "" and node.op_type in ("Conv", "MatMul")
-    return layer and stored(node.inputs[1]) is not None
+    asked = everywhere or quantized_as_run(node)
+    return layer and asked and stored(node.inputs[1]) is not None
 
 
 def half_step(peak: float) -> float:

@@ -91,7 +91,7 @@ def bounds(
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             _quantizer(node, operands, values, cut, unit, error, limit, total)
             continue
-        if unit.dynamic and rounds_activations(node):
+        if rounds_activations(node, unit.dynamic):
             rounded = operands[0].error + half_step(operands[0].peak)
             operands[0] = replace(operands[0], error=rounded, total=None)
         rule = _RULES.get(node.op_type, _unknown)

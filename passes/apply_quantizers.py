@@ -12,6 +12,7 @@ from edgevit.edits import (
     Edit,
     KeepFloat,
     QuantizeActivation,
+    QuantizeAsRun,
     QuantizeWeight,
     Remark,
     ReplaceConstant,
@@ -21,6 +22,7 @@ from edgevit.model import Names, constant, shape_of
 from edgevit.passes.quantizable import NARROWED
 from edgevit.pipeline import Change, Note, Outcome, Refusal
 from edgevit.quantization import QParams, quantize
+from edgevit.quantizers import mark_as_run
 
 __all__ = ["apply"]
 
@@ -228,6 +230,14 @@ def _weight(graph: _Graph, edit: QuantizeWeight) -> str:
     return f"{params.dtype} {params.low}..{params.high}, one scale {where}"
 
 
+def _as_run(graph: _Graph, edit: QuantizeAsRun) -> str:
+    node = graph.value(edit.value).producer()
+    if node is None:
+        raise InternalError(f"{edit.value!r} is planned as a layer, but nothing makes it")
+    mark_as_run(node)
+    return "int8 rows, each of its own scale, as the model runs; the result stays float"
+
+
 def _first(graph: ir.Graph, readers: Sequence[ir.Node]) -> ir.Node:
     wanted = set(readers)
     return next(node for node in graph if node in wanted)
@@ -247,6 +257,7 @@ def _replacement(graph: _Graph, edit: ReplaceConstant) -> str:
 
 _EDITORS: dict[type[Any], Callable[[_Graph, Any], str]] = {
     QuantizeActivation: _activation,
+    QuantizeAsRun: _as_run,
     QuantizeWeight: _weight,
     ReplaceConstant: _replacement,
 }

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from edgevit.edits import Edit, FoldChannels
+from edgevit.edits import Edit, FoldChannels, Remark
 from edgevit.errors import InternalError
 from edgevit.passes.channel_folds import FoldSite, apply_fold, find_site
 from edgevit.passes.channel_layers import ChannelLayer, channel_layers, layer_of
@@ -56,10 +56,12 @@ class FoldPass(CalibratedPass):
             InternalError: The plan was made for another model, or holds other edits.
         """
         folds = [edit for edit in edits if isinstance(edit, FoldChannels)]
-        if len(folds) != len(edits):
+        said = tuple(Note("", edit.text) for edit in edits if isinstance(edit, Remark))
+        if len(folds) + len(said) != len(edits):
             raise InternalError(f"{self.name}: the plan holds other edits than folds")
         changes = fold_all(model, folds, self.name)
-        return Outcome(model, bool(changes), changes, self.refusals(model), notes_of(folds))
+        notes = (*said, *notes_of(folds))
+        return Outcome(model, bool(changes), changes, self.refusals(model), notes)
 
     def refusals(self, model: ir.Model) -> tuple[Refusal, ...]:
         """What the pass leaves alone, and why. Default: nothing to say."""

@@ -10,10 +10,18 @@ import numpy as np
 import onnx_ir as ir
 
 from edgevit.calibration import DataSource
-from edgevit.edits import Edit, KeepFloat, QuantizeActivation, QuantizeWeight, Remark
+from edgevit.edits import (
+    Edit,
+    KeepFloat,
+    QuantizeActivation,
+    QuantizeAsRun,
+    QuantizeWeight,
+    Remark,
+)
 from edgevit.errors import UsageError
 from edgevit.layer_rules import float_reason, writes_codes
 from edgevit.model import constant, shape_of
+from edgevit.passes.answering import answering
 from edgevit.passes.apply_quantizers import apply
 from edgevit.passes.attention_products import scored
 from edgevit.passes.choose_layers import cheaper, doubted, undoubting
@@ -41,7 +49,7 @@ class _Draft:
 
     Attributes:
         scheme: What it follows.
-        edits: Weights, and layers that stay float.
+        edits: Weights, layers that stay float, layers that quantize as they run.
         wanted: Activations that need ranges: value -> the layers that read it quantized.
         scored: Queries and keys that do: value -> the attentions that read it quantized.
     """
@@ -72,7 +80,9 @@ class Quantize(CalibratedPass):
        them, and below 8 bits, ``mse``; above, ``percentile``.
     6. Layers that a rule of the device leaves float because they are "less exact" become
        integers where this network's output is hardly further off for it, on the same samples.
-    7. With ``widen``, inputs that the network bears worst in codes stay float after all, for
+    7. Linear layers whose results the network gives out have kernels that quantize rows as
+       they run, where the device's scheme says so (``answering``).
+    8. With ``widen``, inputs that the network bears worst in codes stay float after all, for
        at most this share of the layers' multiplications: only of a network that is far off
        (``costly_inputs``), judged on the same samples.
 
@@ -91,7 +101,7 @@ class Quantize(CalibratedPass):
             run them as integers throughout, separated by ``|``; empty: the device's.
         attention: Codes of queries and keys, ``int8`` or ``float``; empty: the device's.
         rules: Whether the device's rules of where integers pay are followed.
-        widen: Case 7, 0 to 1.
+        widen: Case 8, 0 to 1.
     """
 
     name: ClassVar[str] = "quantize"
@@ -140,9 +150,12 @@ class Quantize(CalibratedPass):
     def _draft(self, model: ir.Model, scheme: QuantScheme) -> _Draft:
         chosen, kept = self._split(list(quantizable(model)), scheme)
         weights = self._weights(chosen, scheme) if self.weights >= 0 else ()
-        wanted = _wanted(chosen, scheme) if scheme.activations else {}
+        as_run = answering(chosen, scheme)
+        static = [layer for layer in chosen if layer.key not in as_run]
+        wanted = _wanted(static, scheme) if scheme.activations else {}
         products = scored(model, self.exclude) if scheme.attention else {}
-        return _Draft(scheme, (*kept, *weights), wanted, products)
+        edits: tuple[Edit, ...] = (*kept, *weights, *map(QuantizeAsRun, as_run))
+        return _Draft(scheme, edits, wanted, products)
 
     def perform(self, model: ir.Model, edits: Sequence[Edit]) -> Outcome:
         """Put the quantizers in."""

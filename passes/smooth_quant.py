@@ -8,12 +8,13 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from edgevit.edits import Edit, FoldChannels
+from edgevit.edits import Edit, FoldChannels, Remark
 from edgevit.errors import UsageError
 from edgevit.passes.channel_folds import FoldSite
 from edgevit.passes.channel_ranges import ChannelRange
+from edgevit.passes.codes_loss import codes_loss
 from edgevit.passes.facts import Array
-from edgevit.passes.fold_channels import FoldPass, Place, gain_db, places
+from edgevit.passes.fold_channels import FoldPass, Place, fold_all, gain_db, places
 from edgevit.passes.fold_gains import look, with_gains
 from edgevit.pipeline import Context
 
@@ -35,12 +36,16 @@ class SmoothQuant(FoldPass):
        one ``Mul`` (and one ``Add``) of its own.
     3. Depthwise readers have a scale for every channel anyway: they take all of it (a = 1).
     4. No offset where a reader pads.
+    5. With ``far``, nothing is changed unless the device's codes of activations put the
+       output of this network further off than that on samples that are kept out, and are less
+       far off for the change: operators of its own cost time.
 
     Attributes:
         alpha: Share of the activation; 0.5 splits evenly.
         bias: Whether channels are centered.
         explicit: Case 2.
         least: Smallest predicted gain in decibels for which an explicit change is made.
+        far: Case 5, nats a sample; 0: the change is made in any case.
     """
 
     name: ClassVar[str] = "smooth-quant"
@@ -49,11 +54,36 @@ class SmoothQuant(FoldPass):
     bias: bool = True
     explicit: bool = False
     least: float = 1.0
+    far: float = 0.0
 
     def plan(self, model: ir.Model, context: Context) -> tuple[Edit, ...]:
         """Choose scale and offset of every site from the ranges of its channels."""
         if not 0.0 <= self.alpha <= 1.0:
             raise UsageError(f"{self.name}: alpha expects 0 to 1, found {self.alpha}")
+        if self.far < 0:
+            raise UsageError(f"{self.name}: far expects nats, 0 and more, found {self.far}")
+        if self.far:
+            return self._where_far(model, context)
+        return self._changes(model, context)
+
+    def _where_far(self, model: ir.Model, context: Context) -> tuple[Edit, ...]:
+        """Case 5, and what it found."""
+        before = codes_loss(model, context, str(self))
+        if before is None:
+            return (Remark("channels as they are: too few samples to judge by"),)
+        off = f"activations in codes are {before:.3g} nats off on samples kept out"
+        if before <= self.far:
+            return (Remark(f"channels as they are: {off}"),)
+        folds = self._changes(model, context)
+        changed = model.clone()
+        fold_all(changed, folds, self.name)
+        after = codes_loss(changed, context, str(self))
+        said = f"{off}, {after:.3g} with channels smoothed"
+        if after is None or not after < before:
+            return (Remark(f"channels as they are: {said}"),)
+        return (*folds, Remark(said))
+
+    def _changes(self, model: ir.Model, context: Context) -> tuple[FoldChannels, ...]:
         found = [p for p in places(model, self.explicit) if isinstance(p, Place)]
         if not found:
             return ()

@@ -117,9 +117,7 @@ def _conv(ctx: Context, group: Group) -> None:
     common["fusedActivationFunction"] = fused(group.activation)
     bias = _bias(ctx, node, weights[0])
     if depthwise:
-        weight = kernel(
-            ctx, data_of(node, 1), lambda a: a.transpose(1, 2, 3, 0), 3, hybrid=False
-        )
+        weight = kernel(ctx, node, lambda a: a.transpose(1, 2, 3, 0), 3, hybrid=False)
         options = schema.DepthwiseConv2DOptionsT(
             depthMultiplier=weights[0] // channels, **common
         )
@@ -134,7 +132,7 @@ def _conv(ctx: Context, group: Group) -> None:
         return
     held = stored(data_of(node, 1))
     dense = held is not None and held.quantizer.dtype == ir.DataType.INT8
-    weight = kernel(ctx, data_of(node, 1), lambda a: a.transpose(0, 2, 3, 1), 0, hybrid=dense)
+    weight = kernel(ctx, node, lambda a: a.transpose(0, 2, 3, 1), 0, hybrid=dense)
     plain = 1 if ctx.writer.dtype(weight) == "float32" else 5
     version = plain if weights[1] == channels else 6
     ctx.result(

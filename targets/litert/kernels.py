@@ -8,7 +8,8 @@ import numpy as np
 import onnx_ir as ir
 
 from edgevit.model import constant
-from edgevit.quantizers import Stored, stored
+from edgevit.quantizers import Stored, quantized_as_run, stored
+from edgevit.targets.attributes import data_of
 from edgevit.targets.litert.context import Array, Context
 from edgevit.targets.litert.writer import parameters
 
@@ -19,28 +20,30 @@ _DEQUANTIZE = 5  # the version that knows scales of channels
 
 
 def kernel(
-    ctx: Context, value: ir.Value, arrange: Arrange, axis: int, *, hybrid: bool = True
+    ctx: Context, node: ir.Node, arrange: Arrange, axis: int, *, hybrid: bool = True
 ) -> int:
     """The weight of an operator on floats.
 
     Args:
         ctx: Of the emission.
-        value: A constant, stored as numbers or as codes.
+        node: The operator; its second operand is constant, stored as numbers or as codes.
         arrange: Brings it into the operator's form.
         axis: Where the output channels are after that.
         hybrid: Whether XNNPACK has a kernel of this operator that quantizes activations as
             it runs.
 
     Returns:
-        A float tensor; codes themselves where the engine quantizes activations as it runs.
+        A float tensor; codes themselves where the kernel quantizes activations as it runs.
     """
+    value = data_of(node, 1)
     found, array = stored(value), constant(value)
     if found is None:
         if array is None:
             raise ValueError(f"the weight {value.name!r} is not constant")
         return ctx.weight(f"{value.name}", arrange(array))
     tensor = codes_kernel(ctx, found, arrange, axis)
-    if hybrid and ctx.dynamic and found.quantizer.symmetric:
+    as_run = ctx.dynamic or quantized_as_run(node)
+    if hybrid and as_run and found.quantizer.symmetric:
         return tensor
     return widened(ctx, value, tensor)
 

@@ -36,7 +36,7 @@ def _linear(ctx: Context, group: Group) -> None:
     k, n = shape_of(w)
     shape = permuted(shape_of(x), ctx.perm)
     tensor = ctx.read(x, ctx.perm, shape if len(shape) > 1 else (1, k))
-    weight = kernel(ctx, w, lambda a: np.ascontiguousarray(a.T), 0)
+    weight = kernel(ctx, group.head, lambda a: np.ascontiguousarray(a.T), 0)
     inputs = [tensor, weight]
     bias = constant(group.bias)
     if bias is not None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgevit.quantizers import mark_as_run
 from edgevit.tipping import (
     bias_step,
     factor_roundoff,
@@ -124,10 +125,16 @@ def test_the_bias_of_an_integer_kernel_is_rounded_to_its_accumulator() -> None:
 
 
 def test_hybrid_kernels_round_data_that_are_numbers() -> None:
-    assert rounds_activations(_layer(False, [0.25]))
+    layer = _layer(False, [0.25])
+    assert rounds_activations(layer, True)
+    assert not rounds_activations(layer, False)
+    mark_as_run(layer)
+    assert rounds_activations(layer, False)
     g = GraphBuilder()
     model = g.model(g.op("MatMul", g.input("x", (1, 4)), g.const(np.ones((4, 2)))))
-    assert not rounds_activations(next(iter(model.graph)))
+    plain = next(iter(model.graph))
+    mark_as_run(plain)
+    assert not rounds_activations(plain, True)
 
 
 @pytest.mark.parametrize("peak", [0.0, 1.0, 254.0])

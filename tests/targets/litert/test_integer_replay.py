@@ -12,6 +12,7 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from edgevit.backend import Lowered
+from edgevit.quantizers import mark_as_run
 from edgevit.roundoff import roundoff
 from edgevit.targets.litert.lower import LiteRTBackend
 from edgevit.targets.litert.writer import pack
@@ -110,3 +111,14 @@ def test_activations_quantized_at_run_time_are_bounded_by_half_a_step() -> None:
     ran = run_all([(dynamic, feeds_for(model)), (plain, feeds_for(model))])
     assert "DEQUANTIZE" not in ran[0].operators
     assert ran[1].operators.count("DEQUANTIZE") == 2
+
+
+def test_a_layer_of_an_integer_network_quantizes_as_it_runs_where_the_graph_asks() -> None:
+    model, plain = _stored_layers(), _stored_layers()
+    mark_as_run(next(n for n in model.graph if n.op_type == "MatMul"))
+    lowered = lower(model, "w8a8")
+    assert _past(lowered, model) == {}
+    # The same artifact where the graph does not ask: that layer alone computes on integers.
+    assert _past(lowered, plain).keys() == {"linear"}
+    ran = run_all([(lowered, feeds_for(model)), (lower(plain, "w8a8"), feeds_for(model))])
+    assert [r.operators.count("DEQUANTIZE") for r in ran] == [1, 2]
