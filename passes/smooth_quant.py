@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -36,9 +37,9 @@ class SmoothQuant(FoldPass):
        one ``Mul`` (and one ``Add``) of its own.
     3. Depthwise readers have a scale for every channel anyway: they take all of it (a = 1).
     4. No offset where a reader pads.
-    5. With ``far``, nothing is changed unless the device's codes of activations put the
-       output of this network further off than that on samples that are kept out, and are less
-       far off for the change: operators of its own cost time.
+    5. With ``far``, case 2 is for networks whose output the device's codes of activations put
+       further off than that, on samples that are kept out, and less far for it: operators of
+       their own cost time.
 
     Attributes:
         alpha: Share of the activation; 0.5 splits evenly.
@@ -68,20 +69,26 @@ class SmoothQuant(FoldPass):
 
     def _where_far(self, model: ir.Model, context: Context) -> tuple[Edit, ...]:
         """Case 5, and what it found."""
-        before = codes_loss(model, context, str(self))
+        free = replace(self, explicit=False)._changes(model, context)
+        before = self._loss(model, free, context)
         if before is None:
-            return (Remark("channels as they are: too few samples to judge by"),)
+            return (*free, Remark("no operators of their own: too few samples to judge by"))
         off = f"activations in codes are {before:.3g} nats off on samples kept out"
         if before <= self.far:
-            return (Remark(f"channels as they are: {off}"),)
+            return (*free, Remark(f"no operators of their own: {off}"))
         folds = self._changes(model, context)
+        after = self._loss(model, folds, context)
+        said = f"{off}, {after:.3g} with operators of their own"
+        if after is None or not after < before:
+            return (*free, Remark(f"no operators of their own: {said}"))
+        return (*folds, Remark(said))
+
+    def _loss(
+        self, model: ir.Model, folds: Sequence[FoldChannels], context: Context
+    ) -> float | None:
         changed = model.clone()
         fold_all(changed, folds, self.name)
-        after = codes_loss(changed, context, str(self))
-        said = f"{off}, {after:.3g} with channels smoothed"
-        if after is None or not after < before:
-            return (Remark(f"channels as they are: {said}"),)
-        return (*folds, Remark(said))
+        return codes_loss(changed, context, str(self))
 
     def _changes(self, model: ir.Model, context: Context) -> tuple[FoldChannels, ...]:
         found = [p for p in places(model, self.explicit) if isinstance(p, Place)]

@@ -77,7 +77,7 @@ def _softmax(x: Array) -> Array:
 def test_a_network_that_is_hardly_off_stays(tmp_path: Path) -> None:
     model = network(1.0)
     edits = SMOOTH.plan(model, context(tmp_path))
-    assert said(edits).startswith("channels as they are: activations in codes are ")
+    assert said(edits).startswith("no operators of their own: activations in codes are ")
     assert not SMOOTH.perform(model, edits).modified
     assert SmoothQuant(alpha=1.0, explicit=True, least=0.0).plan(model, context(tmp_path))
 
@@ -98,8 +98,8 @@ def test_a_change_that_helps_nothing_is_not_made(
     monkeypatch.setattr(smooth_quant, "codes_loss", lambda *_: next(found))
     edits = SMOOTH.plan(network(1000.0), context(tmp_path))
     assert said(edits) == (
-        "channels as they are: activations in codes are 1 nats off on samples kept out, "
-        "1 with channels smoothed"
+        "no operators of their own: activations in codes are 1 nats off on samples kept out, "
+        "1 with operators of their own"
     )
     assert len(edits) == 1
 
