@@ -43,8 +43,7 @@ def answering(layers: Sequence[Quantizable], scheme: QuantScheme) -> tuple[str, 
     return tuple(
         layer.key
         for layer in layers
-        if layer.node.op_type == "MatMul"
-        and layer.rank == 2
+        if layer.rank == 2  # no filters, no stack of products
         and not dequantized(layer.x)
         and _before_moves(layer.x) not in codes
         and _given_out(layer.result)
