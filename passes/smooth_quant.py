@@ -47,6 +47,7 @@ class SmoothQuant(FoldPass):
         explicit: Case 2.
         least: Smallest predicted gain in decibels for which an explicit change is made.
         far: Case 5, nats a sample; 0: the change is made in any case.
+        powers: Whether scales are powers of two, whose multiplications are shifts.
     """
 
     name: ClassVar[str] = "smooth-quant"
@@ -56,6 +57,7 @@ class SmoothQuant(FoldPass):
     explicit: bool = False
     least: float = 1.0
     far: float = 0.0
+    powers: bool = False
 
     def plan(self, model: ir.Model, context: Context) -> tuple[Edit, ...]:
         """Choose scale and offset of every site from the ranges of its channels."""
@@ -101,6 +103,7 @@ class SmoothQuant(FoldPass):
     def _edit(self, place: Place, seen: ChannelRange) -> FoldChannels | None:
         site = place.site
         scale, offset = smoothing(site, seen, self.alpha, self.bias and site.shifts)
+        scale = np.exp2(np.rint(np.log2(scale))) if self.powers else scale
         gain = _gain(site, seen, scale, offset)
         own = site.norm is None and site.layer is None
         if own and gain < self.least:

@@ -1,8 +1,8 @@
 """Measure networks of shifts next to integers rounded by the same method.
 
     python -m benchmarks.shiftadd [CASE ...] [--count N] [--only LABEL ...] [--seconds S]
-                                   [--seed N] [--samples N] [--device] [--development]
-                                   [--print] [--resume]
+                                   [--seed N] [--samples N] [--device] [--smooth]
+                                   [--development] [--print] [--resume]
 
 Prints Markdown tables. Test images are those of ``benchmarks.quantization``; with
 ``--development`` images that no test uses, for choices. Calibration is 64 samples unless
@@ -81,6 +81,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--device", action="store_true", help="float inputs where the device file says so"
     )
+    parser.add_argument(
+        "--smooth", action="store_true", help="channels smoothed first, as the recipes do"
+    )
     parser.add_argument("--development", action="store_true", help="images for choices")
     parser.add_argument("--resume", action="store_true", help="keep cells of other code")
     parser.add_argument("--print", action="store_true", help="print what is kept")
@@ -100,6 +103,7 @@ def _cells(
         label += f" seed {options.seed}" if options.seed and form.spec else ""
         more = options.samples != CALIBRATION and form is not SOURCE
         label += f" samples {options.samples}" if more else ""
+        label += " smooth" if options.smooth and form.activations else ""
         label += " device" if options.device and form.activations else ""
         kept, code = read(case.name, label, count), _code(case, form)
         if kept is None or not (options.print or options.resume or kept.code == code):
@@ -114,7 +118,7 @@ def _cells(
 
 def _subject(case: Case, options: argparse.Namespace) -> Subject:
     samples = calibration_file(case, options.samples)
-    return Subject(case, options.seed, not options.device, samples)
+    return Subject(case, options.seed, not options.device, samples, options.smooth)
 
 
 def _code(case: Case, form: Form) -> str:

@@ -31,6 +31,7 @@ TARGET, PRECISION = "onnx:cpu=vnni", "w8a8"
 # Every layer's input in 8 bits, also where the engine is faster with floats; or as in w8a8.
 EVERY, DEVICE = "quantize{weights=-1,rules=false}", "quantize{weights=-1}"
 BEHIND = "sink-quantizers"
+SMOOTH = "smooth-quant{alpha=0.4,explicit=true,far=0.05,powers=true}"
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,12 @@ class Subject:
     """The canonical model with quantized activations; moments and roundings are kept."""
 
     def __init__(
-        self, case: Case, seed: int = 0, every: bool = True, samples: Path | None = None
+        self,
+        case: Case,
+        seed: int = 0,
+        every: bool = True,
+        samples: Path | None = None,
+        smooth: bool = False,
     ) -> None:
         self.case = case
         model = load(case.find(), dict(case.shapes)).model
@@ -64,7 +70,8 @@ class Subject:
         data = open_source(str(samples or calibration_file(case)), (info,), None, 0)
         self._target = load_target(TARGET)
         self._context = Context(data, self._target, PRECISION, seed)
-        self._run(model, EVERY if every else DEVICE)
+        ranges = EVERY if every else DEVICE
+        self._run(model, f"{SMOOTH},{ranges}" if smooth else ranges)
         self._model = model
         self._seen: dict[str, Any] = {}
         self._known: dict[Any, Any] = {}

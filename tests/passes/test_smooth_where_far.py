@@ -137,3 +137,18 @@ def test_what_a_norm_can_take_is_folded_in_any_case(tmp_path: Path) -> None:
         assert len(list(changed.graph)) == len(list(model.graph))
         x = {"x": rng.normal(0, 1, SHAPE).astype(np.float32)}
         assert np.allclose(run(model, x)[0], run(changed, x)[0], atol=1e-4)
+
+
+def test_scales_may_be_shifts(tmp_path: Path) -> None:
+    given = context(tmp_path)
+    plain, shifts = (
+        SmoothQuant(alpha=1.0, explicit=True, powers=powers).plan(network(1000.0), given)
+        for powers in (False, True)
+    )
+    (free,), (power,) = (
+        [e for e in p if isinstance(e, FoldChannels)] for p in (plain, shifts)
+    )
+    logs = np.log2(power.scale)
+    assert np.array_equal(logs, np.rint(logs))
+    assert np.abs(logs - np.log2(free.scale)).max() <= 0.5
+    assert len(set(logs)) > 1
