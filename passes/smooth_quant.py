@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -37,9 +36,10 @@ class SmoothQuant(FoldPass):
        one ``Mul`` (and one ``Add``) of its own.
     3. Depthwise readers have a scale for every channel anyway: they take all of it (a = 1).
     4. No offset where a reader pads.
-    5. With ``far``, case 2 is for networks whose output the device's codes of activations put
-       further off than that, on samples that are kept out, and less far for it: operators of
-       their own cost time.
+    5. With ``far``, only a network is changed whose output the device's codes of activations
+       put further off than that, on samples that are kept out, and less far for the change:
+       operators of their own cost time, and what is good for most layers need not be for the
+       network (ViT-S/14 on LiteRT: .08 nats, .11 with folds into norms).
 
     Attributes:
         alpha: Share of the activation; 0.5 splits evenly.
@@ -71,26 +71,20 @@ class SmoothQuant(FoldPass):
 
     def _where_far(self, model: ir.Model, context: Context) -> tuple[Edit, ...]:
         """Case 5, and what it found."""
-        free = replace(self, explicit=False)._changes(model, context)
-        before = self._loss(model, free, context)
+        before = codes_loss(model, context, str(self))
         if before is None:
-            return (*free, Remark("no operators of their own: too few samples to judge by"))
+            return (Remark("channels as they are: too few samples to judge by"),)
         off = f"activations in codes are {before:.3g} nats off on samples kept out"
         if before <= self.far:
-            return (*free, Remark(f"no operators of their own: {off}"))
+            return (Remark(f"channels as they are: {off}"),)
         folds = self._changes(model, context)
-        after = self._loss(model, folds, context)
-        said = f"{off}, {after:.3g} with operators of their own"
-        if after is None or not after < before:
-            return (*free, Remark(f"no operators of their own: {said}"))
-        return (*folds, Remark(said))
-
-    def _loss(
-        self, model: ir.Model, folds: Sequence[FoldChannels], context: Context
-    ) -> float | None:
         changed = model.clone()
         fold_all(changed, folds, self.name)
-        return codes_loss(changed, context, str(self))
+        after = codes_loss(changed, context, str(self))
+        said = f"{off}, {after:.3g} with channels smoothed"
+        if after is None or not after < before:
+            return (Remark(f"channels as they are: {said}"),)
+        return (*folds, Remark(said))
 
     def _changes(self, model: ir.Model, context: Context) -> tuple[FoldChannels, ...]:
         found = [p for p in places(model, self.explicit) if isinstance(p, Place)]
