@@ -18,6 +18,7 @@ from edgevit.model import fresh_name
 from edgevit.opcheck import check_nodes
 from edgevit.opset import raise_opset, settle_axes
 from edgevit.protocheck import check_structure
+from edgevit.quantizers import forget_marks
 from edgevit.schemas import UnknownOperator, check_operators, opset_version, unknown_operators
 from edgevit.shapes import bind_shapes, infer_shapes
 from edgevit.tensorcheck import external_location, tensor_nbytes
@@ -128,6 +129,7 @@ def load(
     operators = _histogram(proto)
     model = _deserialize(proto, path.parent)
     _normalize(model, file)
+    forget_marks(model)
     bind_shapes(model, shapes or {}, file)
     _check_finite(model, file)
     _produce_outputs(model)

@@ -18,6 +18,8 @@ __all__ = [
     "Quantizer",
     "Stored",
     "dequantizer",
+    "forget_marks",
+    "keep_mark",
     "mark_as_run",
     "quantized_as_run",
     "quantizer_of",
@@ -139,3 +141,16 @@ def quantized_as_run(node: ir.Node) -> bool:
     """Whether the graph asks for that; other engines than the one it is made for do not."""
     key, text = _AS_RUN
     return node.metadata_props.get(key) == text
+
+
+def keep_mark(old: ir.Node, new: ir.Value) -> None:
+    """Let the node that takes a layer's place, by what it makes, ask for it too."""
+    node = new.producer()
+    if quantized_as_run(old) and node is not None:
+        mark_as_run(node)
+
+
+def forget_marks(model: ir.Model) -> None:
+    """What a file says of itself does not count: only passes of ours ask."""
+    for node in model.graph:
+        node.metadata_props.pop(_AS_RUN[0], None)

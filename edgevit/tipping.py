@@ -83,7 +83,8 @@ def rounds_activations(node: ir.Node, everywhere: bool) -> bool:
     """
     layer = node.domain == "" and node.op_type in ("Conv", "MatMul")
     asked = everywhere or quantized_as_run(node)
-    return layer and asked and stored(node.inputs[1]) is not None
+    found = stored(node.inputs[1]) if layer and asked else None
+    return found is not None and found.quantizer.symmetric
 
 
 def half_step(peak: float) -> float:

@@ -8,32 +8,37 @@ multiplies the same integers and writes floats.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import onnx_ir as ir
 
 from edgevit.layer_rules import writes_codes
 from edgevit.model import shape_of
-from edgevit.passes.facts import operand
 from edgevit.passes.quantizable import MOVES, Quantizable, dequantized
+from edgevit.quantizers import quantized_as_run
 from edgevit.target import QuantScheme
 
 __all__ = ["answering"]
 
-_PASSES_ON = MOVES | {"Softmax", "LogSoftmax", "Sigmoid"}
+_PASSES_ON = MOVES | {"ArgMax", "LogSoftmax", "Sigmoid", "Softmax"}
+# Through these codes may come too, once their quantizers are moved down.
+_CARRIES = MOVES | {"Concat", "Gather", "MaxPool", "Pad"}
 
 
 def answering(layers: Sequence[Quantizable], scheme: QuantScheme) -> tuple[str, ...]:
     """Keys of the layers that quantize what they read as they run.
 
     They are linear, read floats that no integer kernel writes, and only operators that pass
-    scores on stand between their results and the network's outputs.
+    scores on, or choose among them, stand between their results and the network's outputs.
+    Those kernels have codes of 8 bits.
 
     Args:
         layers: All that are quantized.
         scheme: Of the device; without ``answers`` there are none.
     """
-    if scheme.answers != "as-run" or not scheme.activations:
+    if scheme.answers != "as-run" or scheme.activations not in ("int8", "uint8"):
+        return ()
+    if scheme.activation_bits not in (0, 8):
         return ()
     codes = {
         str(layer.result.name)
@@ -44,19 +49,23 @@ def answering(layers: Sequence[Quantizable], scheme: QuantScheme) -> tuple[str, 
         layer.key
         for layer in layers
         if layer.rank == 2  # no filters, no stack of products
+        and not quantized_as_run(layer.node)
         and not dequantized(layer.x)
-        and _before_moves(layer.x) not in codes
+        and not _carried(layer.x, codes)
         and _given_out(layer.result)
     )
 
 
-def _before_moves(value: ir.Value) -> str:
-    """The name of what operators that move elements were given."""
+def _carried(value: ir.Value, codes: Set[str]) -> bool:
+    """Whether a value is what one of the named ones was, moved, gathered or joined."""
+    if str(value.name) in codes:
+        return True
     node = value.producer()
-    while node is not None and node.op_type in MOVES:
-        value = operand(node, 0)
-        node = value.producer()
-    return str(value.name)
+    return (
+        node is not None
+        and node.op_type in _CARRIES
+        and any(v is not None and _carried(v, codes) for v in node.inputs)
+    )
 
 
 def _given_out(value: ir.Value) -> bool:

@@ -235,7 +235,7 @@ def _as_run(graph: _Graph, edit: QuantizeAsRun) -> str:
     if node is None:
         raise InternalError(f"{edit.value!r} is planned as a layer, but nothing makes it")
     mark_as_run(node)
-    return "int8 rows, each of its own scale, as the model runs; the result stays float"
+    return "reads int8 rows, each of its own scale, if its weight is codes; writes floats"
 
 
 def _first(graph: ir.Graph, readers: Sequence[ir.Node]) -> ir.Node:

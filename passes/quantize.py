@@ -33,6 +33,7 @@ from edgevit.passes.quantizable import Quantizable, dequantized, quantizable
 from edgevit.passes.weight_parameters import weight_parameters
 from edgevit.pipeline import CalibratedPass, Context, Outcome
 from edgevit.quantization import Scheme
+from edgevit.quantizers import quantized_as_run
 from edgevit.ranges import METHODS, activation_parameters
 from edgevit.statistics import Statistics, collect
 from edgevit.target import QuantScheme
@@ -151,7 +152,11 @@ class Quantize(CalibratedPass):
         chosen, kept = self._split(list(quantizable(model)), scheme)
         weights = self._weights(chosen, scheme) if self.weights >= 0 else ()
         as_run = answering(chosen, scheme)
-        static = [layer for layer in chosen if layer.key not in as_run]
+        static = [
+            layer
+            for layer in chosen
+            if layer.key not in as_run and not quantized_as_run(layer.node)
+        ]
         wanted = _wanted(static, scheme) if scheme.activations else {}
         products = scored(model, self.exclude) if scheme.attention else {}
         edits: tuple[Edit, ...] = (*kept, *weights, *map(QuantizeAsRun, as_run))

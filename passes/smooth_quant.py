@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -12,6 +12,7 @@ from edgevit.edits import Edit, FoldChannels, Remark
 from edgevit.errors import UsageError
 from edgevit.passes.channel_folds import FoldSite
 from edgevit.passes.channel_ranges import ChannelRange
+from edgevit.passes.choose_ranges import split
 from edgevit.passes.codes_loss import codes_loss
 from edgevit.passes.facts import Array
 from edgevit.passes.fold_channels import FoldPass, Place, fold_all, gain_db, places
@@ -77,14 +78,14 @@ class SmoothQuant(FoldPass):
         off = f"activations in codes are {before:.3g} nats off on samples kept out"
         if before <= self.far:
             return (Remark(f"channels as they are: {off}"),)
-        folds = self._changes(model, context)
         changed = model.clone()
-        fold_all(changed, folds, self.name)
+        seen, _ = split(context.data(str(self)))
+        fold_all(changed, self._changes(model, replace(context, samples=seen)), self.name)
         after = codes_loss(changed, context, str(self))
         said = f"{off}, {after:.3g} with channels smoothed"
         if after is None or not after < before:
             return (Remark(f"channels as they are: {said}"),)
-        return (*folds, Remark(said))
+        return (*self._changes(model, context), Remark(said))
 
     def _changes(self, model: ir.Model, context: Context) -> tuple[FoldChannels, ...]:
         found = [p for p in places(model, self.explicit) if isinstance(p, Place)]

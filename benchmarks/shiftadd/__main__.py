@@ -87,7 +87,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--development", action="store_true", help="images for choices")
     parser.add_argument("--resume", action="store_true", help="keep cells of other code")
     parser.add_argument("--print", action="store_true", help="print what is kept")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.smooth and not options.device:
+        parser.error("--smooth judges by the device's rules: give --device too")
+    return options
 
 
 def _wanted(form: Form, only: Sequence[str] | None) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,13 @@ from edgevit.edits import (
     parse,
 )
 from edgevit.errors import InternalError
+from edgevit.loading import load
 from edgevit.passes.apply_quantizers import apply
 from edgevit.passes.quantize import Quantize
+from edgevit.passes.shiftadd import ShiftRound
+from edgevit.passes.unpack_shifts import UnpackShifts
 from edgevit.pipeline import Context
-from edgevit.quantizers import quantized_as_run
+from edgevit.quantizers import mark_as_run, quantized_as_run, stored
 from edgevit.target import QuantScheme, load_target
 from tests.passes.test_channel_folds import context
 from tests.support.graphs import GraphBuilder
@@ -44,6 +48,8 @@ def network(between: str = "Gelu", behind: tuple[str, ...] = ("Softmax",)) -> ir
     y = linear(g.input("x", (1, 6, 4)), 4, 8, "first")
     if between == "Reshape":
         y = g.op("Reshape", y, g.ints([2, 3, 8]))
+    elif between == "Gather":
+        y = g.op("Gather", y, g.ints([0]), axis=1)
     elif between != "none":
         y = g.op(between, y)
     y = linear(y, 8, 5, "last")
@@ -77,7 +83,8 @@ def in_codes(edits: tuple[Edit, ...]) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "behind", [(), ("Softmax",), ("Transpose", "LogSoftmax"), ("Sigmoid",), ("itself",)]
+    "behind",
+    [(), ("Softmax",), ("Transpose", "LogSoftmax"), ("Sigmoid",), ("ArgMax",), ("itself",)],
 )
 def test_the_layer_that_gives_the_answers_has_no_static_codes(behind: tuple[str, ...]) -> None:
     edits = planned(network(behind=behind))
@@ -95,7 +102,7 @@ def test_other_layers_are_static(behind: tuple[str, ...]) -> None:
     assert "last" in in_codes(edits)
 
 
-@pytest.mark.parametrize("between", ["none", "Reshape"])
+@pytest.mark.parametrize("between", ["none", "Reshape", "Gather"])
 def test_codes_are_read_as_they_are(between: str) -> None:
     """The layer in front writes codes: they need no other ones."""
     edits = planned(network(between))
@@ -110,8 +117,11 @@ def test_what_is_dequantized_already_is_read_as_codes() -> None:
     assert as_run(planned(model)) == []
 
 
-@pytest.mark.parametrize("change", [{"answers": ""}, {"activations": ""}])
-def test_only_where_the_scheme_has_such_kernels(change: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [{"answers": ""}, {"activations": ""}, {"activations": "int16"}, {"activation_bits": 6}],
+)
+def test_only_where_the_scheme_has_such_kernels(change: dict[str, Any]) -> None:
     edits = planned(network(), SCHEME.model_copy(update=change))
     assert as_run(edits) == []
     assert ("last" in in_codes(edits)) == bool(SCHEME.model_copy(update=change).activations)
@@ -144,7 +154,7 @@ def test_the_plan_is_kept_and_marks_the_layer() -> None:
     marked = [str(n.outputs[0].name) for n in model.graph if quantized_as_run(n)]
     assert marked == ["last.product"]
     (change,) = (c for c in outcome.changes if c.node == "last.product")
-    assert change.detail.startswith("int8 rows")
+    assert change.detail.startswith("reads int8 rows")
     # Verification takes a copy, and a file.
     again = ir.from_proto(ir.to_proto(model.clone()))
     assert [n.name for n in again.graph if quantized_as_run(n)] == [
@@ -161,3 +171,35 @@ def _npz(arrays: dict[str, Any]) -> bytes:
 def test_what_no_layer_makes_cannot_be_marked() -> None:
     with pytest.raises(InternalError, match="nothing makes it"):
         apply(network(), [QuantizeAsRun("x")], "quantize")
+
+
+def test_a_marked_layer_is_not_planned_again() -> None:
+    model = network()
+    assert as_run(planned(model, weights=-1))
+    apply(model, planned(model, weights=-1), "quantize")
+    assert as_run(planned(model)) == []
+    assert "last" not in in_codes(planned(model))
+
+
+def test_shifts_take_the_mark_over() -> None:
+    """``shiftadd`` and ``unpack-shifts`` put other nodes in the layer's place."""
+    model = network()
+    apply(model, planned(model, weights=-1), "quantize")
+    data = context(model, np.random.default_rng(1)).samples
+    given = Context(data, load_target("linux-x86"), "w8a8")
+    shift = ShiftRound(terms="1")
+    shift.perform(model, shift.plan(model, given))
+    assert {n.op_type for n in model.graph if quantized_as_run(n)} == {"ShiftLinear"}
+    UnpackShifts().call(model)
+    (marked,) = (n for n in model.graph if quantized_as_run(n))
+    assert marked.op_type == "MatMul"
+    assert stored(marked.inputs[1]) is not None
+
+
+def test_a_file_cannot_ask(tmp_path: Path) -> None:
+    model = network()
+    for node in model.graph:
+        mark_as_run(node)
+    ir.save(model, tmp_path / "model.onnx")
+    read = load(tmp_path / "model.onnx", {}).model
+    assert not any(quantized_as_run(n) for n in read.graph)

@@ -89,3 +89,16 @@ def test_samples_choose_8_bit_weights_together(name: str) -> None:
         assert any(isinstance(p, Compensate) for p in with_samples.passes)
         without = pipeline(target, Recipe(precision=precision), precision)
         assert not any(isinstance(p, Compensate) for p in without.passes)
+
+
+@pytest.mark.parametrize("name", ["linux-x86", "raspberry-pi-5", "android-cpu"])
+def test_litert_gives_answers_as_it_runs_and_smooths_what_is_far_off(name: str) -> None:
+    target = load_target(name)
+    assert target.quantization["w8a8"].answers == "as-run"
+    specs = [str(p) for p in pipeline(target, Recipe(), "w8a8").passes]
+    (smooth,) = (i for i, spec in enumerate(specs) if spec.startswith("smooth-quant{"))
+    assert "far=0.05" in specs[smooth]
+    assert smooth < specs.index("quantize{weights=-1}")
+    # Kernels of other precisions either quantize everything as they run, or nothing.
+    others = (p for p in target.quantization if p != "w8a8")
+    assert {target.quantization[p].answers for p in others} == {""}
