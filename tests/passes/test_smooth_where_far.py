@@ -128,3 +128,19 @@ def test_scales_may_be_shifts(tmp_path: Path) -> None:
     assert np.array_equal(logs, np.rint(logs))
     assert np.abs(logs - np.log2(free.scale)).max() <= 0.5
     assert len(set(logs)) > 1
+
+
+def test_scales_are_judged_on_samples_that_they_have_not_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that are kept have seen all."""
+    seen, real = [], SmoothQuant._changes
+
+    def spy(self: SmoothQuant, model: ir.Model, given: Context) -> tuple[FoldChannels, ...]:
+        assert given.samples is not None
+        seen.append(len(given.samples))
+        return real(self, model, given)
+
+    monkeypatch.setattr(SmoothQuant, "_changes", spy)
+    SMOOTH.plan(network(1000.0), context(tmp_path))
+    assert seen == [56, 64]
