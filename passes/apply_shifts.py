@@ -19,7 +19,6 @@ from edgevit.passes.nodewise import substitute
 from edgevit.passes.quantizable import drop_unread, stored
 from edgevit.passes.shift_functions import CONV_KEYS
 from edgevit.pipeline import Change, Note, Outcome
-from edgevit.quantizers import keep_mark
 from edgevit.rewrite import Builder
 from edgevit.shift_codes import Packed, decode
 
@@ -111,7 +110,6 @@ def _replace(
     y = op.op(name, inputs, attributes, domain=DOMAIN, shape=out.shape, dtype=out.dtype)
     ensure_function(model, name)
     old = [v for v in node.inputs[1:] if v is not None]
-    keep_mark(node, y)
     substitute(graph, node, (y,), op.nodes)
     for value in old:
         drop_unread(graph, value)

@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from edgevit.model import Names
 from edgevit.pipeline import Change, Effect, Outcome, Pass, Refusal
+from edgevit.quantizers import keep_mark
 from edgevit.rewrite import Builder, Refused
 
 __all__ = ["NodePass", "Result", "substitute"]
@@ -83,13 +84,15 @@ def substitute(
     """Put ``made`` in the place of ``node``; ``new`` replaces its outputs one for one.
 
     A new value takes the name of the one it replaces, because it holds the same tensor. An
-    existing value keeps its own name, unless the replaced one is a graph output.
+    existing value keeps its own name, unless the replaced one is a graph output. What
+    ``mark_as_run`` asked of ``node`` is asked of the one that makes its result now.
     """
     made = list(made)
     graph.insert_before(node, made)
     for old, value in zip(node.outputs, new, strict=True):
         if value.producer() in made:
             _inherit(old, value)
+            keep_mark(node, value)
         else:
             value = _alias(graph, node, old, value)
         old.replace_all_uses_with(value, replace_graph_outputs=True)

@@ -16,7 +16,7 @@ from edgevit.passes.nodewise import substitute
 from edgevit.passes.quantizable import MOVES, drop_unread
 from edgevit.passes.shift_functions import CONV_KEYS, SHIFT_FUNCTIONS
 from edgevit.pipeline import Change, Effect, Note, Outcome, Pass, Refusal
-from edgevit.quantizers import dequantizer, keep_mark
+from edgevit.quantizers import dequantizer
 from edgevit.rewrite import Builder
 from edgevit.shift_codes import Packed, decode
 
@@ -112,7 +112,6 @@ def _unpack(graph: ir.Graph, node: ir.Node, packed: Packed, total: Array, names:
     kind = "Conv" if conv else "MatMul"
     y = op.op(kind, inputs, attributes, shape=out.shape, dtype=out.dtype)
     old = [v for v in node.inputs[1:] if v is not None]
-    keep_mark(node, y)
     substitute(graph, node, (y,), op.nodes)
     for value in old:
         drop_unread(graph, value)

@@ -22,6 +22,7 @@ from edgevit.edits import ShiftWeight
 from edgevit.loading import load
 from edgevit.model import shape_of
 from edgevit.pipeline import Context, PassRecord, Pipeline, split_specs
+from edgevit.recipe import load_recipe
 from edgevit.target import load_target
 
 __all__ = ["Made", "Subject", "answered"]
@@ -31,7 +32,7 @@ TARGET, PRECISION = "onnx:cpu=vnni", "w8a8"
 # Every layer's input in 8 bits, also where the engine is faster with floats; or as in w8a8.
 EVERY, DEVICE = "quantize{weights=-1,rules=false}", "quantize{weights=-1}"
 BEHIND = "sink-quantizers"
-SMOOTH = "smooth-quant{alpha=0.4,explicit=true,far=0.05,powers=true}"
+SMOOTH = load_recipe("shift-1").passes[0]
 
 
 @dataclass(frozen=True)
