@@ -32,12 +32,14 @@ from edgevit.passes.output_weights import (
 from edgevit.passes.output_weights import output_loss as at_output
 from edgevit.passes.subgraphs import between
 from edgevit.statistics import stream
-from edgevit.torchgraph.curvature import Draws, Exit
+from edgevit.torchgraph.curvature import Draws, Exit, between_channels
 from edgevit.torchgraph.curvature import curvatures as by_gradients
 
-__all__ = ["WAYS", "curvatures", "gradient_curvatures", "importance"]
+__all__ = ["WAYS", "curvatures", "gradient_curvatures", "gradient_products", "importance"]
 
 WAYS = ("forward", "gradient")
+# Backward passes a sample for whole matrices: many samples say more than many draws.
+_DRAWS = 2
 _Values = Sequence[ir.Value]
 
 
@@ -98,6 +100,22 @@ def gradient_curvatures(
     return ruler.at_output([layer.out for layer in layers])
 
 
+def gradient_products(
+    model: ir.Model, layers: Sequence[ChannelLayer], samples: DataSource, probe: Probe
+) -> dict[str, Array]:
+    """Layer name -> mean ``E[g g^T]`` of gradients at its output, float32 ``[C_out, C_out]``.
+
+    Raises:
+        BackendMissingError: torch is not installed.
+        UnsupportedModelError: An operator has no gradient way.
+    """
+    _require_canonical(model)
+    axes = {str(layer.out.name): _axis(layer.out) for layer in layers}
+    draws = Draws(_DRAWS, probe.seed)
+    found = between_channels(model, axes, _First(samples, probe.samples), draws)
+    return {layer.name: found[str(layer.out.name)] for layer in layers}
+
+
 def _ruler(model: ir.Model, samples: DataSource, probe: Probe, way: str) -> _Ruler:
     chosen = _First(samples, probe.samples)
     if way == "forward":
@@ -112,7 +130,7 @@ def _require_canonical(model: ir.Model) -> None:
     if problems:
         raise UnsupportedModelError(
             f"gradients go through canonical graphs only: {problems[0]}",
-            hint="use curvature=forward, which needs forward passes only",
+            hint="use another curvature: only gradient needs that",
         )
 
 

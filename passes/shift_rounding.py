@@ -28,6 +28,7 @@ from edgevit.passes.coordinate_descent import descend
 from edgevit.passes.facts import Array
 from edgevit.passes.reconstruct_weights import normal_equations, refitted, ridge_of
 from edgevit.passes.second_moments import Moments
+from edgevit.passes.two_sided_rounding import damped, rounded_together
 from edgevit.quantization import SMALLEST_SCALE
 from edgevit.shift_codes import MOST_TERMS, levels
 
@@ -98,6 +99,8 @@ class How:
         compensate: Whether errors are made good for at all; else every code is the nearest.
         least: Smallest scale that the artifact can hold: see ``QuantScheme.least_scale``.
         aim: Whether the bias makes up for the input's error on average, besides the codes'.
+        together: Ridge of output channels that make good for each other, as a share of the
+            mean of G's diagonal.
     """
 
     damping: float = 0.01
@@ -106,6 +109,7 @@ class How:
     compensate: bool = True
     least: float = 0.0
     aim: bool = False
+    together: float = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,7 +191,13 @@ def _weighted(target: Array, grid: Grid, importance: Array) -> Array:
     return np.asarray((off * off * importance[:, None]).sum(axis=2, keepdims=True))
 
 
-def round_layer(layer: ChannelLayer, seen: Moments | None, form: Form, how: How) -> Rounded:
+def round_layer(
+    layer: ChannelLayer,
+    seen: Moments | None,
+    form: Form,
+    how: How,
+    worth: Array | None = None,
+) -> Rounded:
     """Codes, scales and bias shift of one layer.
 
     Args:
@@ -195,6 +205,9 @@ def round_layer(layer: ChannelLayer, seen: Moments | None, form: Form, how: How)
         seen: Moments of its input; ``None``: nothing is known, and every code is the nearest.
         form: What weights may be.
         how: Settings.
+        worth: ``E[g g^T]`` of gradients at its outputs, ``[o, o]``: channels make good for
+            each other's errors (``two_sided_rounding``); ``None``, or a layer of several
+            groups: each for itself.
     """
     weight = layer.matrix().astype(np.float64)
     groups, outputs, inputs = weight.shape
@@ -213,7 +226,8 @@ def round_layer(layer: ChannelLayer, seen: Moments | None, form: Form, how: How)
     codes, grid = plain, plain_grid
     if how.compensate:
         damping = ridge_of(how.damping, inputs, seen.rows)
-        codes, grid = _chosen(target, hessian, form, replace(how, damping=damping))
+        how = replace(how, damping=damping)
+        codes, grid = _chosen(target, hessian, form, how, worth if groups == 1 else None)
     made = codes * grid.columns(inputs)
     mean = seen.mean / seen.rows
     aim = seen.target / seen.rows if how.aim else mean
@@ -233,17 +247,20 @@ def _nearest(weight: Array, form: Form, importance: Array, least: float) -> tupl
     return nearest(weight, grid), grid
 
 
-def _chosen(target: Array, hessian: Array, form: Form, how: How) -> tuple[Array, Grid]:
-    """The best candidate of every output channel, then coordinate descent."""
-    diagonal = np.einsum("gii->gi", hessian)
+def _chosen(
+    target: Array, hessian: Array, form: Form, how: How, worth: Array | None
+) -> tuple[Array, Grid]:
+    """The best candidate of every output channel, then coordinate descent or all together."""
     codes, grid = compensated_grid(target, hessian, form, how)
-    mean = diagonal.mean(axis=1)
-    ridge = np.where(mean > 0, how.damping * mean, 1.0)
-    damped = hessian + ridge[:, None, None] * np.eye(hessian.shape[-1])
-    codes = descend(target, codes, grid, damped, how.sweeps)
+    ridged = np.stack([damped(h, how.damping) for h in hessian])
+    if worth is not None:
+        inputs = Order.of(hessian, how.damping), ridged[0]
+        weighed = damped(worth, how.together)
+        return rounded_together(target, codes, grid, inputs, weighed), grid
+    codes = descend(target, codes, grid, ridged, how.sweeps)
     if form.free:
         grid = _held(refit(target, codes, grid, hessian), how.least)
-        codes = descend(target, codes, grid, damped, 1)
+        codes = descend(target, codes, grid, ridged, 1)
     return codes.astype(grid.dtype), grid
 
 

@@ -14,10 +14,12 @@ from edgevit.errors import UsageError
 from edgevit.model import constant
 from edgevit.passes.answer_bias import Pair, fitted_bias
 from edgevit.passes.apply_shifts import apply_shifts
+from edgevit.passes.bridge_weights import gradient_products
 from edgevit.passes.channel_layers import ChannelLayer, channel_layers
 from edgevit.passes.compensate import input_stream
 from edgevit.passes.exclusion import check_excluded, check_named, excluded, is_named
-from edgevit.passes.facts import given, operand
+from edgevit.passes.facts import Array, given, operand
+from edgevit.passes.output_weights import Probe
 from edgevit.passes.quantizable import quantizable
 from edgevit.passes.quantize import scheme_of
 from edgevit.passes.relay import Relay, Replaced, walk
@@ -60,7 +62,10 @@ class ShiftAdd(CalibratedPass):
        likely as it is without any rounding (``answer_bias``).
     3. Forms separated by ``|`` are choices: each layer's are measured alone, by the divergence
        of the network's output, and allocated under ``budget``.
-    4. A layer stays as it is where its weight is computed, shared with another layer or not
+    4. With ``curvature=gradient`` outputs of a layer make good for each other's errors as far
+       as the network's answers do not depend on them (``two_sided_rounding``): backward passes
+       through torch, extra ``[torch]``. Layers of several groups round each output by itself.
+    5. A layer stays as it is where its weight is computed, shared with another layer or not
        finite, or where a sum of products could leave int32.
 
     Attributes:
@@ -83,6 +88,9 @@ class ShiftAdd(CalibratedPass):
             it has today, and only its own codes go into the bias. Half the time.
         sweeps: Rounds of coordinate descent.
         rows: Output positions of a sample that are looked at.
+        curvature: ``none``, or ``gradient`` as in case 4.
+        probes: Samples for the gradients.
+        together: Ridge of case 4, as a share of the mean of ``E[g g^T]``'s diagonal.
         exclude: Patterns of layer names that are left alone, separated by ``|``.
     """
 
@@ -103,6 +111,9 @@ class ShiftAdd(CalibratedPass):
     order: str = "sequential"
     sweeps: int = 3
     rows: int = 512
+    curvature: str = "none"
+    probes: int = 256
+    together: float = 0.1
     exclude: str = ""
 
     def plan(self, model: ir.Model, context: Context) -> tuple[Edit, ...]:
@@ -132,6 +143,7 @@ class ShiftAdd(CalibratedPass):
         context: Context,
         seen: Mapping[str, Moments],
         known: dict[tuple[str, Form, How], Rounded],
+        worth: Mapping[str, Array] | None = None,
     ) -> tuple[Edit, ...]:
         """``plan`` where moments are known.
 
@@ -140,30 +152,52 @@ class ShiftAdd(CalibratedPass):
             context: As in ``plan``.
             seen: What ``moments`` gives.
             known: Layers that were rounded before, for plans of other options on the same
-                moments; what is rounded now is added.
+                moments and ``worth``; what is rounded now is added.
+            worth: What ``worth`` gives; ``None``: it is measured.
         """
         self._check()
         layers, edits = self._split(model)
+        worth = self.worth(model, context) if worth is None else worth
         forms = {layer.name: self._forms(layer) for layer in layers}
         least = scheme_of(context).least_scale if context.target is not None else 0.0
-        how = How(self.damping, -1.0, self.sweeps, self.compensates, least)
+        how = self._how(least)
         made: dict[str, dict[Form, Rounded]] = {}
         for layer in layers if self.alone or not self.compensates else ():
             made[layer.name] = {}
             for form in forms[layer.name]:
                 key = (layer.name, form, how)
                 if key not in known:
-                    known[key] = round_layer(layer, seen.get(layer.name), form, how)
+                    mine = seen.get(layer.name), form, how, worth.get(layer.name)
+                    known[key] = round_layer(layer, *mine)
                 made[layer.name][form] = known[key]
         chosen = self._chosen(model, layers, forms, made, context)
         said: list[Remark] = []
         if self.order == "parallel" or not self.compensates:
             rounded = {name: made[name][form] for name, form in chosen.items()}
         else:
-            rounded, said = self._in_order(model, layers, chosen, context, least)
+            rounded, said = self._in_order(model, layers, chosen, context, least, worth)
         for layer in layers:
             edits += _edits(layer, chosen[layer.name], rounded[layer.name])
+        if worth:
+            said.append(Remark(
+                f"outputs of {len(worth)} layers make good for each other's errors: gradients "
+                f"through torch, {min(self.probes, len(context.data(str(self))))} samples"
+            ))  # fmt: skip
         return (*self._unread(layers), *edits, *said)
+
+    def worth(self, model: ir.Model, context: Context) -> Mapping[str, Array]:
+        """What errors of a layer's outputs are worth together, ``[o, o]``; empty without."""
+        self._check()
+        layers = [x for x in self._split(model)[0] if x.group == 1]
+        if self.curvature == "none" or not layers:
+            return {}
+        probe = Probe(self.probes, seed=context.seed)
+        return gradient_products(model, layers, context.data(str(self)), probe)
+
+    def _how(self, least: float) -> How:
+        """Of layers that are looked at by themselves."""
+        how = How(self.damping, -1.0, self.sweeps, self.compensates, least)
+        return replace(how, together=self.together)
 
     def _in_order(
         self,
@@ -172,14 +206,16 @@ class ShiftAdd(CalibratedPass):
         chosen: Mapping[str, Form],
         context: Context,
         least: float,
+        worth: Mapping[str, Array],
     ) -> tuple[dict[str, Rounded], list[Remark]]:
         """Case 2, and what it says of the answers."""
-        how = How(self.damping, self.ridge, self.sweeps, True, least, aim=True)
+        how = replace(self._how(least), ridge=self.ridge, aim=True)
         rounded: dict[str, Rounded] = {}
         said: list[Remark] = []
 
         def answer(layer: ChannelLayer, seen: Moments) -> Replaced:
-            made = round_layer(layer, seen, chosen[layer.name], how)
+            mine = chosen[layer.name], how, worth.get(layer.name)
+            made = round_layer(layer, seen, *mine)
             rounded[layer.name] = made
             if _overflow(made) is not None:
                 return layer.weight, layer.bias
@@ -207,19 +243,21 @@ class ShiftAdd(CalibratedPass):
             ("measure", MEASURES),
             ("order", ("sequential", "parallel")),
             ("scale", ("power", "free")),
+            ("curvature", ("none", "gradient")),
         ):
             if getattr(self, field) not in known:
                 raise UsageError(
                     f"{self.name}: {field} is {getattr(self, field)!r}",
                     hint="it can be: " + ", ".join(known),
                 )
-        if not 0 < self.damping < np.inf or not self.ridge < np.inf:
+        ridges = self.damping, self.together
+        if not all(0 < share < np.inf for share in ridges) or not self.ridge < np.inf:
             raise UsageError(
-                f"{self.name}: damping and ridge are numbers, damping a positive one"
+                f"{self.name}: damping, together and ridge are numbers, the first two positive"
             )
-        if self.sweeps < 0 or self.samples < 1 or self.rows < 1:
+        if self.sweeps < 0 or min(self.samples, self.rows, self.probes) < 1:
             raise UsageError(
-                f"{self.name}: samples and rows are positive, sweeps is not negative"
+                f"{self.name}: samples, rows and probes are positive, sweeps is not negative"
             )
         for text in (self.terms, self.conv or self.terms, *self._own().values()):
             self._parsed(text)
@@ -312,6 +350,10 @@ class ShiftRound(ShiftAdd):
         if self.budget:
             raise UsageError(
                 f"{self.name}: choices are measured on calibration data", hint="use shiftadd"
+            )
+        if self.curvature != "none":
+            raise UsageError(
+                f"{self.name}: gradients need calibration data", hint="use shiftadd"
             )
 
 

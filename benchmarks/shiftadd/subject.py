@@ -75,7 +75,8 @@ class Subject:
         self._run(model, f"{SMOOTH},{ranges}" if smooth else ranges)
         self._model = model
         self._seen: dict[str, Any] = {}
-        self._known: dict[Any, Any] = {}
+        self._known: dict[str, dict[Any, Any]] = {}
+        self._worth: dict[str, Any] = {}
 
     def _run(self, model: ir.Model, specs: str) -> tuple[PassRecord, ...]:
         def find(name: str) -> Any:
@@ -107,7 +108,11 @@ class Subject:
         if shift.alone and not self._seen:
             self._seen = dict(shift.moments(model, self._context))
         seen = self._seen if shift.alone else {}
-        edits = shift.plan_on(model, self._context, seen, self._known)
+        if shift.curvature not in self._worth:
+            self._worth[shift.curvature] = shift.worth(model, self._context)
+        worth = self._worth[shift.curvature]
+        known = self._known.setdefault(shift.curvature, {})
+        edits = shift.plan_on(model, self._context, seen, known, worth)
         shift.perform(model, edits)
         found = [e for e in edits if isinstance(e, ShiftWeight)]
         size = [e.inputs * len(e.scale) for e in found]

@@ -18,11 +18,16 @@ ways, both with one backward pass for every value of the network at once:
 An output with several distributions (a text line) is their product: divergences add, and so
 do their Hessians. The same with ``sqrt(w_c) O_c`` for the squared error at a bridge's exit,
 ``sum_c w_c dO_c^2 / 2``, whose Hessian is ``J^T diag(w) J``.
+
+``between_channels`` keeps the whole matrix ``E[g g^T]`` of a value's channels, the second
+factor of the Hessian along a linear layer's weights where its inputs and gradients are
+independent: ``E[g g^T] (x) E[x x^T]`` (Martens and Grosse, "K-FAC", arXiv 1503.05671,
+section 3).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,9 +38,11 @@ from edgevit.errors import InputError
 from edgevit.torchgraph.interpret import interpreter
 from edgevit.torchgraph.site import Tensor
 
-__all__ = ["Draws", "Exit", "curvatures"]
+__all__ = ["Draws", "Exit", "between_channels", "curvatures"]
 
 Array = np.ndarray[Any, Any]
+# Gradients along a value and its channel axis -> what is summed over backward passes.
+_Square = Callable[[Tensor, int], Array]
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,40 @@ def curvatures(
         BackendMissingError: torch is not installed.
         UnsupportedModelError: An operator has no gradient way.
     """
+    return _measured(model, axes, samples, draws, end, _by_channel)
+
+
+def between_channels(
+    model: ir.Model,
+    axes: Mapping[str, int],
+    samples: Iterable[Mapping[str, Array]],
+    draws: Draws,
+) -> dict[str, Array]:
+    """Mean ``E[g g^T]`` over positions, float32 ``[C, C]``: ``curvatures`` on its diagonal.
+
+    Args:
+        model: As in ``curvatures``.
+        axes: As in ``curvatures``.
+        samples: Of the model's inputs.
+        draws: How.
+
+    Raises:
+        InputError: As ``curvatures``.
+        BackendMissingError: torch is not installed.
+        UnsupportedModelError: An operator has no gradient way.
+    """
+    return _measured(model, axes, samples, draws, None, _products)
+
+
+def _measured(
+    model: ir.Model,
+    axes: Mapping[str, int],
+    samples: Iterable[Mapping[str, Array]],
+    draws: Draws,
+    end: Exit | None,
+    square: _Square,
+) -> dict[str, Array]:
+    """Mean over samples of what ``square`` makes of gradients."""
     machine = interpreter(model, draws.dtype)
     rng = np.random.default_rng(draws.seed)
     sums: dict[str, Array] = {}
@@ -101,15 +142,16 @@ def curvatures(
             if end is None
             else _weighted(machine.t, values[end.value], end)
         )
-        for name, squares in _squares(machine.t, scores, values, axes, draws, rng).items():
-            sums[name] = sums.get(name, 0.0) + squares
+        found = _squares(machine.t, scores, values, axes, draws, rng, square)
+        for name, squares in found.items():
+            sums[name] = sums.get(name, 0) + squares
     if not count:
         raise InputError("no calibration samples", hint="give at least one with --calib")
     for name, total in sums.items():
         if not np.isfinite(total).all():
             raise InputError(
                 f"the curvature along {name!r} is not finite on calibration data",
-                hint="check the preprocessing and the samples, or use curvature=forward",
+                hint="check the preprocessing and the samples, or use another curvature",
             )
     return {name: total / count for name, total in sums.items()}
 
@@ -149,12 +191,14 @@ def _squares(
     axes: Mapping[str, int],
     draws: Draws,
     rng: np.random.Generator,
+    square: _Square,
 ) -> dict[str, Array]:
     """Squared gradients of one sample: summed over backward passes, mean over positions."""
     targets = [values[name] for name in axes]
     # A constant has no gradient: nothing on calibration data moves it.
     live = [i for i, target in enumerate(targets) if target.requires_grad]
-    found = [np.zeros(values[name].shape[axis]) for name, axis in axes.items()]
+    ways = list(axes.values())
+    found = [square(t.zeros_like(v), axis) for v, axis in zip(targets, ways, strict=True)]
     vectors, share = _vectors(t, scores, draws, rng)
     for vector in vectors:
         gradients = t.autograd.grad(
@@ -162,7 +206,7 @@ def _squares(
         )
         for i, gradient in zip(live, gradients, strict=True):
             if gradient is not None:
-                found[i] += share * _by_channel(gradient, [*axes.values()][i])
+                found[i] += share * square(gradient, ways[i])
     return dict(zip(axes, found, strict=True))
 
 
@@ -170,6 +214,11 @@ def _by_channel(gradient: Tensor, axis: int) -> Array:
     others = [i for i in range(gradient.ndim) if i != axis]
     wide = gradient.detach().double() ** 2
     return np.asarray((wide.mean(dim=others) if others else wide).numpy())
+
+
+def _products(gradient: Tensor, axis: int) -> Array:
+    rows = gradient.detach().movedim(axis, -1).reshape(-1, gradient.shape[axis])
+    return np.asarray((rows.T @ rows / len(rows)).numpy())
 
 
 def _vectors(

@@ -64,6 +64,22 @@ def curvature(
     return module.curvatures(_model(model), axes, samples, module.Draws(**draws), exit_)
 
 
+def products(
+    model: bytes,
+    axes: Mapping[str, int],
+    samples: Sequence[Mapping[str, Array]],
+    draws: Mapping[str, Any],
+    mutant: str = "",
+) -> dict[str, Array]:
+    """``edgevit.torchgraph.curvature.between_channels``, or a mutant of it."""
+    from edgevit.torchgraph import curvature as module
+
+    if mutant:
+        name, made = {**MUTANTS, **_OF_PRODUCTS}[mutant]
+        setattr(module, name, made)
+    return module.between_channels(_model(model), axes, samples, module.Draws(**draws))
+
+
 def importances(model: bytes, samples: Sequence[Mapping[str, Array]], mode: str) -> Any:
     """``bridge_weights.importance`` in both ways: layer name -> (forward, gradient)."""
     from edgevit.passes.bridge_weights import WAYS, importance
@@ -231,6 +247,24 @@ MUTANTS: dict[str, tuple[str, Callable[..., Any]]] = {
     "summed": ("_by_channel", _summed),
     "magnitudes": ("_by_channel", _magnitudes),
 }
+
+
+def _between_rows(gradient: Any, axis: int) -> Array:
+    """Mutant: products of positions in the place of channels."""
+    rows = gradient.movedim(axis, -1).reshape(-1, gradient.shape[axis])
+    return np.asarray((rows @ rows.T / len(rows)).numpy())
+
+
+def _products_summed(gradient: Any, axis: int) -> Array:
+    """Mutant: a sum over positions in the place of the mean."""
+    rows = gradient.movedim(axis, -1).reshape(-1, gradient.shape[axis])
+    return np.asarray((rows.T @ rows).numpy())
+
+
+_OF_PRODUCTS: dict[str, tuple[str, Callable[..., Any]]] = {
+    "rows": ("_products", _between_rows),
+    "products summed": ("_products", _products_summed),
+}
 # Operator -> a mutant of it, made from the right one.
 BROKEN: dict[str, Callable[[Any], Callable[..., Any]]] = {
     "LayerNormalization": lambda right: lambda t, at, x: right(t, at, x) * (1 + 1e-4),
@@ -245,7 +279,9 @@ BROKEN: dict[str, Callable[[Any], Callable[..., Any]]] = {
 def main() -> None:
     """Do the job of a file."""
     job, arguments = pickle.loads(Path(sys.argv[1]).read_bytes())
-    made = {f.__name__: f for f in (curvature, importances, replay, cases)}[job](**arguments)
+    made = {f.__name__: f for f in (curvature, products, importances, replay, cases)}[job](
+        **arguments
+    )
     Path(sys.argv[2]).write_bytes(pickle.dumps(made))
 
 
