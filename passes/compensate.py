@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -17,6 +18,7 @@ from edgevit.passes.apply_quantizers import apply
 from edgevit.passes.channel_layers import ChannelLayer, channel_layers
 from edgevit.passes.exclusion import check_excluded, excluded
 from edgevit.passes.facts import Array, operand
+from edgevit.passes.output_worth import OutputWorth, Worth
 from edgevit.passes.quantizable import quantizable
 from edgevit.passes.quantize import scheme_of
 from edgevit.passes.reconstruct_weights import Reconstruction, Settings, held, reconstruct
@@ -51,7 +53,10 @@ class Compensate(CalibratedPass):
        before them, none for what another one has made good for. Where a softmax of the last
        layer ends the network, its bias makes every answer as likely as it was
        (``answer_bias``).
-    5. With ``widen``, layers whose outputs suffer most for the bytes they save get 8 bits
+    5. With ``curvature=gradient`` outputs of a layer make good for each other's errors as far
+       as the network's answers do not depend on them (``two_sided_rounding``): backward passes
+       through torch, extra ``[torch]``. Layers of several groups round each output by itself.
+    6. With ``widen``, layers whose outputs suffer most for the bytes they save get 8 bits
        after all: greedy by error over bytes, as MPTQ-ViT (arXiv 2401.14895) weighs accuracy
        against compressibility.
 
@@ -66,7 +71,10 @@ class Compensate(CalibratedPass):
         ridge: Ridge of case 2, likewise; negative: no refitting.
         rows: Output positions of a sample that are looked at.
         order: ``parallel`` or ``sequential`` (case 4).
-        widen: Bytes that case 5 may add, as a share of the weights' bytes without it.
+        widen: Bytes that case 6 may add, as a share of the weights' bytes without it.
+        curvature: ``none``, or ``gradient`` as in case 5.
+        probes: Samples for the gradients.
+        together: Ridge of case 5, as a share of the mean of ``E[g g^T]``'s diagonal.
         exclude: Patterns of layer names that are left alone, separated by ``|``.
     """
 
@@ -80,6 +88,9 @@ class Compensate(CalibratedPass):
     rows: int = 512
     order: str = "parallel"
     widen: float = 0.0
+    curvature: str = "none"
+    probes: int = 256
+    together: float = 0.1
     exclude: str = ""
 
     def plan(self, model: ir.Model, context: Context) -> tuple[Edit, ...]:
@@ -90,20 +101,25 @@ class Compensate(CalibratedPass):
         layers = list(self._layers(model, scheme))
         if not layers:
             return ()
+        samples = context.data(str(self))
+        worth = self._together.measured(model, layers, samples, context.seed)
+        build = partial(self._rebuilt, settings=settings, scheme=scheme, worth=worth)
+        widened = partial(_widened, settings=settings, scheme=scheme, worth=worth)
         found: dict[str, Reconstruction] = {}
         wide: set[str] = set()
-        said: list[Remark] = []
+        said = self._together.remarks(worth, samples)
         if self.order == "parallel" or self.widen:
             source = input_stream(model, layers, context, str(self))
-            count = len(context.data(str(self)))
-            seen = moments(layers, source, self.rows, count, context.seed)
-            found = {x.name: self._rebuilt(x, seen[x.name], settings, scheme) for x in layers}
+            seen = moments(layers, source, self.rows, len(samples), context.seed)
+            found = {x.name: build(x, seen[x.name]) for x in layers}
             wide = _worst(layers, found, settings.bits, self.widen)
         if self.order == "sequential":
-            found, said = self._in_order(model, layers, wide, context, settings)
+            ways = {x.name: widened if x.name in wide else build for x in layers}
+            found, answers = self._in_order(model, layers, ways, context)
+            said += answers
         else:
             for layer in (x for x in layers if x.name in wide):
-                found[layer.name] = _widened(layer, seen[layer.name], settings, scheme)
+                found[layer.name] = widened(layer, seen[layer.name])
         return (*self._edits(layers, found, scheme), *said)
 
     def perform(self, model: ir.Model, edits: Sequence[Edit]) -> Outcome:
@@ -123,8 +139,15 @@ class Compensate(CalibratedPass):
             )
         if self.damping <= 0:
             raise UsageError(f"{self.name}: damping expects a positive share")
+        self._together.check()
+        if not self.rounds and self.curvature != "none":
+            raise UsageError(
+                f"{self.name}: nearest codes take no gradients", hint="use compensate"
+            )
         block = self.block or scheme.block
-        return Settings(bits, block, self.rounds, self.damping, self.ridge)
+        return Settings(
+            bits, block, self.rounds, self.damping, self.ridge, together=self.together
+        )
 
     def _layers(self, model: ir.Model, scheme: QuantScheme) -> Iterator[ChannelLayer]:
         keys = {q.key: q for q in quantizable(model)}
@@ -140,18 +163,15 @@ class Compensate(CalibratedPass):
         self,
         model: ir.Model,
         layers: Sequence[ChannelLayer],
-        wide: Collection[str],
+        ways: Mapping[str, Callable[[ChannelLayer, Moments], Reconstruction]],
         context: Context,
-        settings: Settings,
     ) -> tuple[dict[str, Reconstruction], list[Remark]]:
         """Case 4, and what it says of the answers."""
-        scheme = scheme_of(context)
         found: dict[str, Reconstruction] = {}
         said: list[Remark] = []
 
         def answer(layer: ChannelLayer, seen: Moments) -> Replaced:
-            build = _widened if layer.name in wide else self._rebuilt
-            made = found[layer.name] = build(layer, seen, settings, scheme)
+            made = found[layer.name] = ways[layer.name](layer, seen)
             weight = made.codes * made.grid.columns(made.codes.shape[2])
             return layer.from_matrix(weight), _corrected(layer, made)
 
@@ -185,14 +205,24 @@ class Compensate(CalibratedPass):
             name = str(operand(holder, 2 if layer.is_conv else 1).name)
             yield ReplaceConstant(name, bias, (str(holder.outputs[0].name),))
 
+    @property
+    def _together(self) -> OutputWorth:
+        return OutputWorth(self.curvature, self.probes, self.together, self.name)
+
     def _rebuilt(
-        self, layer: ChannelLayer, seen: Moments, settings: Settings, scheme: QuantScheme
+        self,
+        layer: ChannelLayer,
+        seen: Moments,
+        settings: Settings,
+        scheme: QuantScheme,
+        worth: Worth,
     ) -> Reconstruction:
         """Blocks are for linear layers: a filter's inputs are few."""
         if layer.is_conv:
             bits = self.weights or scheme.bits_of("Conv")
             settings = replace(settings, bits=bits, blocks=0)
-        return held(reconstruct(layer, seen, settings), scheme.least_scale)
+        made = reconstruct(layer, seen, settings, worth.get(layer.name))
+        return held(made, scheme.least_scale)
 
 
 @dataclass(frozen=True)
@@ -223,10 +253,11 @@ def in_scheme(layer: ChannelLayer, scheme: QuantScheme) -> bool:
 
 
 def _widened(
-    layer: ChannelLayer, seen: Moments, settings: Settings, scheme: QuantScheme
+    layer: ChannelLayer, seen: Moments, settings: Settings, scheme: QuantScheme, worth: Worth
 ) -> Reconstruction:
     """8 bits, one scale a channel."""
-    made = reconstruct(layer, seen, replace(settings, bits=8, blocks=0))
+    wide = replace(settings, bits=8, blocks=0)
+    made = reconstruct(layer, seen, wide, worth.get(layer.name))
     return held(made, scheme.least_scale)
 
 

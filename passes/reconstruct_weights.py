@@ -25,6 +25,7 @@ from edgevit.passes.compensated_rounding import (
 )
 from edgevit.passes.facts import Array
 from edgevit.passes.second_moments import Moments
+from edgevit.passes.two_sided_rounding import damped, rounded_together
 
 # Sums are float32: a variance below this share of the power says little beside their roundoff,
 # and weights refitted to it are at times 50 times as far off as those that are not.
@@ -53,6 +54,7 @@ class Settings:
         compensate: Whether later columns make good for earlier ones; else the nearest code.
         damping: Ridge of the rounding, as a share of the mean of H's diagonal.
         ridge: Ridge of the least squares, likewise; negative: weights are not refitted.
+        together: Ridge of outputs that make good for each other, likewise of G's.
     """
 
     bits: int
@@ -60,6 +62,7 @@ class Settings:
     compensate: bool
     damping: float
     ridge: float
+    together: float = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,13 +84,18 @@ class Reconstruction:
     after: float
 
 
-def reconstruct(layer: ChannelLayer, seen: Moments, settings: Settings) -> Reconstruction:
+def reconstruct(
+    layer: ChannelLayer, seen: Moments, settings: Settings, worth: Array | None = None
+) -> Reconstruction:
     """Codes, scales and bias shift of one layer.
 
     Args:
         layer: Its weights.
         seen: Moments of its input; at least one row.
         settings: How.
+        worth: ``E[g g^T]`` of gradients at its outputs, ``[o, o]``: outputs make good for each
+            other's errors (``two_sided_rounding``); ``None``, or a layer of several groups:
+            each for itself.
     """
     weight = layer.matrix().astype(np.float64)
     hessian, cross = normal_equations(seen, centered=layer.bias is not None)
@@ -98,6 +106,11 @@ def reconstruct(layer: ChannelLayer, seen: Moments, settings: Settings) -> Recon
     if seen.cross is not None and settings.ridge >= 0:
         target = refitted(weight, hessian, cross, settings.ridge, seen.rows)
     codes, grid = _rounded(target, hessian, seen.rows, count, settings)
+    if worth is not None and settings.compensate and len(target) == 1:
+        ridge = ridge_of(settings.damping, target.shape[2], seen.rows)
+        inputs = Order.of(hessian, ridge), damped(hessian[0], ridge)
+        weighed = damped(worth, settings.together)
+        codes = rounded_together(target, codes, grid, inputs, weighed)
     made = codes * grid.columns(weight.shape[2])
     mean, aim = seen.mean / seen.rows, seen.target / seen.rows
     shift = np.einsum("goi,gi->go", weight, aim) - np.einsum("goi,gi->go", made, mean)

@@ -14,12 +14,11 @@ from edgevit.errors import UsageError
 from edgevit.model import constant
 from edgevit.passes.answer_bias import Pair, fitted_bias
 from edgevit.passes.apply_shifts import apply_shifts
-from edgevit.passes.bridge_weights import gradient_products
 from edgevit.passes.channel_layers import ChannelLayer, channel_layers
 from edgevit.passes.compensate import input_stream
 from edgevit.passes.exclusion import check_excluded, check_named, excluded, is_named
-from edgevit.passes.facts import Array, given, operand
-from edgevit.passes.output_weights import Probe
+from edgevit.passes.facts import given, operand
+from edgevit.passes.output_worth import OutputWorth, Worth
 from edgevit.passes.quantizable import quantizable
 from edgevit.passes.quantize import scheme_of
 from edgevit.passes.relay import Relay, Replaced, walk
@@ -143,7 +142,7 @@ class ShiftAdd(CalibratedPass):
         context: Context,
         seen: Mapping[str, Moments],
         known: dict[tuple[str, Form, How], Rounded],
-        worth: Mapping[str, Array] | None = None,
+        worth: Worth | None = None,
     ) -> tuple[Edit, ...]:
         """``plan`` where moments are known.
 
@@ -179,20 +178,20 @@ class ShiftAdd(CalibratedPass):
         for layer in layers:
             edits += _edits(layer, chosen[layer.name], rounded[layer.name])
         if worth:
-            said.append(Remark(
-                f"outputs of {len(worth)} layers make good for each other's errors: gradients "
-                f"through torch, {min(self.probes, len(context.data(str(self))))} samples"
-            ))  # fmt: skip
+            said += self._together.remarks(worth, context.data(str(self)))
         return (*self._unread(layers), *edits, *said)
 
-    def worth(self, model: ir.Model, context: Context) -> Mapping[str, Array]:
-        """What errors of a layer's outputs are worth together, ``[o, o]``; empty without."""
+    def worth(self, model: ir.Model, context: Context) -> Worth:
+        """What errors of a layer's outputs are worth together (case 4)."""
         self._check()
-        layers = [x for x in self._split(model)[0] if x.group == 1]
-        if self.curvature == "none" or not layers:
+        if self.curvature == "none":
             return {}
-        probe = Probe(self.probes, seed=context.seed)
-        return gradient_products(model, layers, context.data(str(self)), probe)
+        layers, _ = self._split(model)
+        return self._together.measured(model, layers, context.data(str(self)), context.seed)
+
+    @property
+    def _together(self) -> OutputWorth:
+        return OutputWorth(self.curvature, self.probes, self.together, self.name)
 
     def _how(self, least: float) -> How:
         """Of layers that are looked at by themselves."""
@@ -206,7 +205,7 @@ class ShiftAdd(CalibratedPass):
         chosen: Mapping[str, Form],
         context: Context,
         least: float,
-        worth: Mapping[str, Array],
+        worth: Worth,
     ) -> tuple[dict[str, Rounded], list[Remark]]:
         """Case 2, and what it says of the answers."""
         how = replace(self._how(least), ridge=self.ridge, aim=True)
@@ -243,21 +242,20 @@ class ShiftAdd(CalibratedPass):
             ("measure", MEASURES),
             ("order", ("sequential", "parallel")),
             ("scale", ("power", "free")),
-            ("curvature", ("none", "gradient")),
         ):
             if getattr(self, field) not in known:
                 raise UsageError(
                     f"{self.name}: {field} is {getattr(self, field)!r}",
                     hint="it can be: " + ", ".join(known),
                 )
-        ridges = self.damping, self.together
-        if not all(0 < share < np.inf for share in ridges) or not self.ridge < np.inf:
+        if not 0 < self.damping < np.inf or not self.ridge < np.inf:
             raise UsageError(
-                f"{self.name}: damping, together and ridge are numbers, the first two positive"
+                f"{self.name}: damping and ridge are numbers, damping a positive one"
             )
-        if self.sweeps < 0 or min(self.samples, self.rows, self.probes) < 1:
+        self._together.check()
+        if self.sweeps < 0 or self.samples < 1 or self.rows < 1:
             raise UsageError(
-                f"{self.name}: samples, rows and probes are positive, sweeps is not negative"
+                f"{self.name}: samples and rows are positive, sweeps is not negative"
             )
         for text in (self.terms, self.conv or self.terms, *self._own().values()):
             self._parsed(text)

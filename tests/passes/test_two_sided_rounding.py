@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgevit.edits import Remark, ShiftWeight
+from edgevit.edits import QuantizeWeight, Remark, ShiftWeight
 from edgevit.errors import Availability, BackendMissingError, UsageError
 from edgevit.passes.channel_layers import channel_layers
+from edgevit.passes.compensate import Compensate, CorrectBias
 from edgevit.passes.compensated_rounding import Grid, Order, compensated
 from edgevit.passes.coordinate_descent import descend
 from edgevit.passes.output_weights import probabilities
@@ -168,7 +169,7 @@ def test_the_plan_hands_every_layer_its_own(
     samples = context([{"x": correlated(rng, 40, 48)[None].astype(np.float32)}] * 3)
     worth = few_directions(rng, 32, 3).astype(np.float32)
     monkeypatch.setattr(
-        "edgevit.passes.shiftadd.gradient_products",
+        "edgevit.passes.output_worth.gradient_products",
         lambda model, layers, samples, probe: {layer.name: worth for layer in layers},
     )
     (x,) = {float(f["x"].sum()): f["x"][0] for f in samples.data("test")}.values()
@@ -205,7 +206,7 @@ def test_convolutions_of_several_groups_have_no_part_in_it(
         asked.extend(names)
         return {name: np.eye(8, dtype=np.float32) for name in names}
 
-    monkeypatch.setattr("edgevit.passes.shiftadd.gradient_products", products)
+    monkeypatch.setattr("edgevit.passes.output_worth.gradient_products", products)
     samples = context([{"x": rng.normal(size=(1, 8, 6, 6)).astype(np.float32)}])
     edits = ShiftAdd(terms="1", curvature="gradient").plan(model, samples)
     assert asked == ["y"]
@@ -245,6 +246,37 @@ def test_nearest_codes_take_no_gradients() -> None:
     samples = context([{"x": np.ones((1, 40, 24), np.float32)}])
     with pytest.raises(UsageError, match="gradients need calibration data"):
         ShiftRound(curvature="gradient").plan(linear(rng), samples)
+    with pytest.raises(UsageError, match="nearest codes take no gradients"):
+        CorrectBias(curvature="gradient").plan(linear(rng), samples)
+
+
+@pytest.mark.parametrize("order", ["sequential", "parallel"])
+@pytest.mark.parametrize("widen", [0.0, 2.0])
+def test_plain_integers_are_rounded_together_too(
+    monkeypatch: pytest.MonkeyPatch, order: str, widen: float
+) -> None:
+    rng = np.random.default_rng(12)
+    model = linear(rng, 48, 32)
+    samples = context([{"x": correlated(rng, 40, 48)[None].astype(np.float32)}])
+    worth = few_directions(rng, 32, 3).astype(np.float32)
+    monkeypatch.setattr(
+        "edgevit.passes.output_worth.gradient_products",
+        lambda model, layers, samples, probe: {layer.name: worth for layer in layers},
+    )
+    x = next(iter(samples.data("test")))["x"][0]
+    off = {}
+    for curvature in ("none", "gradient"):
+        p = Compensate(weights=4, order=order, widen=widen, curvature=curvature, together=0.01)
+        edits = p.plan(model, samples)
+        (made,) = [e for e in edits if isinstance(e, QuantizeWeight)]
+        assert made.params.high == (127 if widen else 7)
+        assert made.codes is not None
+        off[curvature] = answers_off(model, made.codes * made.params.scale, worth, x)
+        said = [e.text for e in edits if isinstance(e, Remark)]
+        assert any("gradients through torch, 1 samples" in text for text in said) == (
+            curvature == "gradient"
+        )
+    assert off["gradient"] < 0.4 * off["none"]
 
 
 # --- gradients, where torch is ---------------------------------------------------------------

@@ -1,0 +1,75 @@
+"""Whether and how outputs of a layer make good for each other: options that passes share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from edgevit.calibration import DataSource
+from edgevit.edits import Remark
+from edgevit.errors import UsageError
+from edgevit.passes.bridge_weights import gradient_products
+from edgevit.passes.channel_layers import ChannelLayer
+from edgevit.passes.facts import Array
+from edgevit.passes.output_weights import Probe
+
+__all__ = ["OutputWorth", "Worth"]
+
+# Layer name -> mean ``E[g g^T]`` of gradients at its outputs, ``[o, o]``.
+Worth = Mapping[str, Array]
+_WAYS = ("none", "gradient")
+
+
+@dataclass(frozen=True)
+class OutputWorth:
+    """How errors of outputs are weighed together, for ``two_sided_rounding``.
+
+    Attributes:
+        curvature: ``none``: every output by itself; ``gradient``: by backward passes through
+            torch.
+        probes: Samples for them.
+        ridge: Share of the diagonal's mean that is added to it.
+        where: The pass, for errors.
+    """
+
+    curvature: str
+    probes: int
+    ridge: float
+    where: str
+
+    def check(self) -> None:
+        """Raises: UsageError: options that mean nothing."""
+        if self.curvature not in _WAYS:
+            raise UsageError(
+                f"{self.where}: curvature is {self.curvature!r}",
+                hint="it can be: " + ", ".join(_WAYS),
+            )
+        if self.probes < 1 or not 0 < self.ridge < np.inf:
+            raise UsageError(f"{self.where}: probes and together are positive numbers")
+
+    def measured(
+        self, model: ir.Model, layers: Sequence[ChannelLayer], samples: DataSource, seed: int
+    ) -> Worth:
+        """Of the layers that have one group; empty without curvature.
+
+        Raises:
+            BackendMissingError: torch is not installed.
+            UnsupportedModelError: An operator has no gradient way.
+        """
+        whole = [layer for layer in layers if layer.group == 1]
+        if self.curvature == "none" or not whole:
+            return {}
+        return gradient_products(model, whole, samples, Probe(self.probes, seed=seed))
+
+    def remarks(self, worth: Worth, samples: DataSource) -> list[Remark]:
+        """For the report."""
+        if not worth:
+            return []
+        count = min(self.probes, len(samples))
+        return [Remark(
+            f"outputs of {len(worth)} layers make good for each other's errors: gradients "
+            f"through torch, {count} samples"
+        )]  # fmt: skip
