@@ -187,9 +187,10 @@ bench-quantization: $(STAMP) $(QPEERS_STAMP) models
 	@$(BIN)/python -m benchmarks.corpus.probe
 	@$(BIN)/python -m benchmarks.quantization $(QUANTIZATION_OPTIONS)
 
-bench-shiftadd: $(STAMP) models
+bench-shiftadd: $(STAMP) $(TORCH_STAMP) models
 	@$(BIN)/python -m benchmarks.corpus.packages ppocrv6_rec_small vit_s_focus
 	@$(BIN)/python -m benchmarks.corpus.probe
+	@.venv-torch/bin/python -m benchmarks.shiftadd $(SHIFTADD_OPTIONS) --only fp32 --only g >/dev/null
 	@$(BIN)/python -m benchmarks.shiftadd $(SHIFTADD_OPTIONS)
 
 bench-integer-kernels: $(STAMP) $(QPEERS_STAMP)

@@ -55,7 +55,8 @@ class Compensate(CalibratedPass):
        (``answer_bias``).
     5. With ``curvature=gradient`` outputs of a layer make good for each other's errors as far
        as the network's answers do not depend on them (``two_sided_rounding``): backward passes
-       through torch, extra ``[torch]``. Layers of several groups round each output by itself.
+       through torch, extra ``[torch]``. Layers of several groups, or more than 4,096 outputs,
+       round each output by itself.
     6. With ``widen``, layers whose outputs suffer most for the bytes they save get 8 bits
        after all: greedy by error over bytes, as MPTQ-ViT (arXiv 2401.14895) weighs accuracy
        against compressibility.

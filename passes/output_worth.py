@@ -21,6 +21,9 @@ __all__ = ["OutputWorth", "Worth"]
 # Layer name -> mean ``E[g g^T]`` of gradients at its outputs, ``[o, o]``.
 Worth = Mapping[str, Array]
 _WAYS = ("none", "gradient")
+# Outputs of a layer whose products are held and inverted: half a gigabyte in float64. A word
+# list at the end of a recognizer is beyond it.
+_WIDEST = 4096
 
 
 @dataclass(frozen=True)
@@ -53,13 +56,13 @@ class OutputWorth:
     def measured(
         self, model: ir.Model, layers: Sequence[ChannelLayer], samples: DataSource, seed: int
     ) -> Worth:
-        """Of the layers that have one group; empty without curvature.
+        """Of layers of one group and at most 4,096 outputs; empty without curvature.
 
         Raises:
             BackendMissingError: torch is not installed.
             UnsupportedModelError: An operator has no gradient way.
         """
-        whole = [layer for layer in layers if layer.group == 1]
+        whole = [x for x in layers if x.group == 1 and x.outputs <= _WIDEST]
         if self.curvature == "none" or not whole:
             return {}
         return gradient_products(model, whole, samples, Probe(self.probes, seed=seed))

@@ -63,7 +63,8 @@ class ShiftAdd(CalibratedPass):
        of the network's output, and allocated under ``budget``.
     4. With ``curvature=gradient`` outputs of a layer make good for each other's errors as far
        as the network's answers do not depend on them (``two_sided_rounding``): backward passes
-       through torch, extra ``[torch]``. Layers of several groups round each output by itself.
+       through torch, extra ``[torch]``. Layers of several groups, or more than 4,096 outputs,
+       round each output by itself.
     5. A layer stays as it is where its weight is computed, shared with another layer or not
        finite, or where a sum of products could leave int32.
 

@@ -9,6 +9,8 @@ Prints Markdown tables. Test images are those of ``benchmarks.quantization``; wi
 ``--samples`` says more. What was measured is kept in ``build/quantization/cells`` and used
 again if model, form and code are the same, or on ``--resume``. A row ends at a full hundred of
 images (300 at least) after ``--seconds`` of processor time; the source answers all of them.
+Forms with gradients (``--only g``) are measured in an environment with torch; in another one
+they are shown if they were.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from benchmarks.quantization.table import accuracy, paired
 from benchmarks.shiftadd.forms import FORMS, SOURCE, Form
 from benchmarks.shiftadd.subject import Subject, answered
 from benchmarks.zoo_code import code_digest
+from edgevit.torchgraph.interpret import probe
 
 __all__: list[str] = []
 
@@ -110,7 +113,7 @@ def _cells(
         label += " device" if options.device and form.activations else ""
         kept, code = read(case.name, label, count), _code(case, form)
         if kept is None or not (options.print or options.resume or kept.code == code):
-            if options.print:
+            if options.print or (options.only is None and form.part == "g" and not probe().ok):
                 continue
             subject = subject or _subject(case, options)
             kept = _measured(subject, form, label, code, count, options)

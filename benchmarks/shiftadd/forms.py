@@ -15,7 +15,8 @@ class Form:
         label: Row of the table.
         spec: The pass that makes it; empty: weights stay float.
         activations: Whether activations are 8-bit integers.
-        part: Letter of the acceptance item it belongs to.
+        part: Letter of the acceptance item it belongs to; ``g``: with gradients, which need
+            torch.
     """
 
     label: str
@@ -24,6 +25,8 @@ class Form:
     part: str = ""
 
 
+# Outputs that make good for each other; the ridge for refitting is that of development images.
+_TOGETHER = "curvature=gradient,ridge=0.1"
 SOURCE = Form("fp32", "", activations=False)
 ACTIVATIONS = Form("activations int8 alone", "")
 FORMS = (
@@ -32,6 +35,12 @@ FORMS = (
     Form("1 term, conv int8", "shiftadd{terms=1,conv=int8}", part="a"),
     Form("int4, conv int8", "shiftadd{terms=int4,conv=int8}", part="a"),
     Form("nearest 1 term, conv int8", "shift-round{terms=1,conv=int8}", part="a"),
+    Form(
+        "1 term, conv int8, together", f"shiftadd{{terms=1,conv=int8,{_TOGETHER}}}", part="g"
+    ),
+    Form(
+        "int4, conv int8, together", f"shiftadd{{terms=int4,conv=int8,{_TOGETHER}}}", part="g"
+    ),
     Form("2 terms", "shiftadd{terms=2}", part="b"),
     Form("int8", "shiftadd{terms=int8}", part="b"),
     Form("nearest 2 terms", "shift-round{terms=2}", part="b"),
