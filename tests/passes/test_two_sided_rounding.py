@@ -20,6 +20,7 @@ from edgevit.passes.compensate import Compensate, CorrectBias
 from edgevit.passes.compensated_rounding import Grid, Order, compensated
 from edgevit.passes.coordinate_descent import descend
 from edgevit.passes.output_weights import probabilities
+from edgevit.passes.second_moments import Moments
 from edgevit.passes.shift_rounding import How, form_of, round_layer
 from edgevit.passes.shiftadd import ShiftAdd, ShiftRound
 from edgevit.passes.two_sided_rounding import damped, joint_error, rounded_together
@@ -75,7 +76,7 @@ def test_what_follows_answers_a_block_as_well_as_it_can(outputs: int) -> None:
     worth = few_directions(rng, outputs, outputs) / outputs + np.eye(outputs)
     # the largest on the diagonal come first: any rows, not the first ones
     first = rng.permutation(outputs)[:block]
-    worth[np.ix_(first, first)] += 50 * np.eye(block)
+    worth[np.ix_(first, first)] += 50 * (0.2 * np.eye(block) + 0.8)
     scale = np.full((1, outputs, 1), 1e-6)
     scale[0, first] = 1.0
     grid = Grid(scale, -(2**27), 2**27)
@@ -167,6 +168,7 @@ def test_the_plan_hands_every_layer_its_own(
     rng = np.random.default_rng(6)
     model = linear(rng, 48, 32)
     samples = context([{"x": correlated(rng, 40, 48)[None].astype(np.float32)}] * 3)
+    used = 2 if order == "sequential" else 3
     worth = few_directions(rng, 32, 3).astype(np.float32)
     monkeypatch.setattr(
         "edgevit.passes.output_worth.gradient_products",
@@ -175,13 +177,14 @@ def test_the_plan_hands_every_layer_its_own(
     (x,) = {float(f["x"].sum()): f["x"][0] for f in samples.data("test")}.values()
     off = {}
     for curvature in ("none", "gradient"):
-        p = ShiftAdd(terms="1", order=order, curvature=curvature, together=0.01)
+        probes = 2 if order == "sequential" else 256
+        p = ShiftAdd(terms="1", order=order, curvature=curvature, together=0.01, probes=probes)
         edits = p.plan(model, samples)
         (made,) = [e for e in edits if isinstance(e, ShiftWeight)]
         packed = Packed(made.codes, made.signs, made.inputs)
         off[curvature] = answers_off(model, decode(packed) * made.scale, worth, x)
         said = [e.text for e in edits if isinstance(e, Remark)]
-        assert any("gradients through torch, 3 samples" in text for text in said) == (
+        assert any(f"gradients through torch, {used} samples" in text for text in said) == (
             curvature == "gradient"
         )
     assert off["gradient"] < 0.4 * off["none"]
@@ -211,6 +214,30 @@ def test_convolutions_of_several_groups_have_no_part_in_it(
     edits = ShiftAdd(terms="1", curvature="gradient").plan(model, samples)
     assert asked == ["y"]
     assert sum(isinstance(e, ShiftWeight) for e in edits) == 2
+    monkeypatch.setattr("edgevit.passes.output_worth._WIDEST", 7)
+    assert (
+        len(ShiftAdd(terms="1", curvature="gradient").plan(model, samples)) == len(edits) - 1
+    )
+    assert asked == ["y"]
+
+
+def test_groups_that_are_given_products_all_the_same_round_by_themselves() -> None:
+    rng = np.random.default_rng(13)
+    weight = rng.normal(size=(8, 1, 3, 3)).astype(np.float32)
+    model = build(
+        "float[1,8,6,6] x => float[1,8,6,6] y",
+        "y = Conv<group=8,pads=[1,1,1,1]>(x, D)",
+        {"D": weight},
+    )
+    (layer,) = channel_layers(model)
+    seen = Moments.empty(8, 9, True)
+    x = rng.normal(size=(8, 50, 9)).astype(np.float32)
+    seen.add(x, x)
+    shape = form_of("1", False, False, "")
+    alone, given_all = (
+        round_layer(layer, seen, shape, How(), w) for w in (None, np.ones((8, 8)))
+    )
+    assert np.array_equal(alone.codes, given_all.codes)
 
 
 def test_without_torch_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
