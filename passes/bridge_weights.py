@@ -130,7 +130,7 @@ def _require_canonical(model: ir.Model) -> None:
     if problems:
         raise UnsupportedModelError(
             f"gradients go through canonical graphs only: {problems[0]}",
-            hint="use another curvature: only gradient needs that",
+            hint="measure without gradients: only those need that",
         )
 
 
@@ -192,9 +192,18 @@ def _normalized(weights: Array) -> Array:
 
 
 def _axis(value: ir.Value) -> int:
-    """Channels are the axis 1 of an image, and the last of tokens."""
+    """Channels are the axis 1 of an image, and the last of tokens and of linear layers."""
     rank = len(shape_of(value))
-    return 1 if rank == 4 else rank - 1
+    return 1 if rank == 4 and not _is_linear(value) else rank - 1
+
+
+def _is_linear(value: ir.Value) -> bool:
+    """Whether it is what a linear layer gives, its bias included."""
+    node = value.producer()
+    if node is not None and node.op_type == "Add":
+        makers = (v.producer() for v in node.inputs if v is not None)
+        return any(maker is not None and maker.op_type == "MatMul" for maker in makers)
+    return node is not None and node.op_type == "MatMul"
 
 
 def curvatures(

@@ -108,7 +108,7 @@ class Compensate(CalibratedPass):
         widened = partial(_widened, settings=settings, scheme=scheme, worth=worth)
         found: dict[str, Reconstruction] = {}
         wide: set[str] = set()
-        said = self._together.remarks(worth, samples)
+        said = self._together.remarks(worth, len(layers), samples)
         if self.order == "parallel" or self.widen:
             source = input_stream(model, layers, context, str(self))
             seen = moments(layers, source, self.rows, len(samples), context.seed)

@@ -21,8 +21,8 @@ __all__ = ["OutputWorth", "Worth"]
 # Layer name -> mean ``E[g g^T]`` of gradients at its outputs, ``[o, o]``.
 Worth = Mapping[str, Array]
 _WAYS = ("none", "gradient")
-# Outputs of a layer whose products are held and inverted: half a gigabyte in float64. A word
-# list at the end of a recognizer is beyond it.
+# Outputs of a layer whose products are held and inverted: half a gigabyte in float64, with the
+# copies that inverting takes. A word list at the end of a recognizer is beyond it.
 _WIDEST = 4096
 
 
@@ -56,7 +56,9 @@ class OutputWorth:
     def measured(
         self, model: ir.Model, layers: Sequence[ChannelLayer], samples: DataSource, seed: int
     ) -> Worth:
-        """Of layers of one group and at most 4,096 outputs; empty without curvature.
+        """Of layers of one group and at most 4,096 outputs that answers depend on.
+
+        Empty without curvature.
 
         Raises:
             BackendMissingError: torch is not installed.
@@ -65,14 +67,15 @@ class OutputWorth:
         whole = [x for x in layers if x.group == 1 and x.outputs <= _WIDEST]
         if self.curvature == "none" or not whole:
             return {}
-        return gradient_products(model, whole, samples, Probe(self.probes, seed=seed))
+        found = gradient_products(model, whole, samples, Probe(self.probes, seed=seed))
+        return {name: products for name, products in found.items() if products.any()}
 
-    def remarks(self, worth: Worth, samples: DataSource) -> list[Remark]:
-        """For the report."""
-        if not worth:
+    def remarks(self, worth: Worth, layers: int, samples: DataSource) -> list[Remark]:
+        """For the report: of how many of the pass's layers."""
+        if self.curvature == "none":
             return []
         count = min(self.probes, len(samples))
         return [Remark(
-            f"outputs of {len(worth)} layers make good for each other's errors: gradients "
-            f"through torch, {count} samples"
+            f"outputs of {len(worth)} of {layers} layers make good for each other's errors: "
+            f"gradients through torch, {count} samples"
         )]  # fmt: skip

@@ -95,7 +95,7 @@ class How:
     Attributes:
         damping: Ridge of the rounding, as a share of the mean of H's diagonal.
         ridge: Ridge of refitting weights to rounded inputs; negative: they are not refitted.
-        sweeps: Rounds of coordinate descent.
+        sweeps: Rounds of coordinate descent; one where outputs are rounded together.
         compensate: Whether errors are made good for at all; else every code is the nearest.
         least: Smallest scale that the artifact can hold: see ``QuantScheme.least_scale``.
         aim: Whether the bias makes up for the input's error on average, besides the codes'.
@@ -250,17 +250,16 @@ def _nearest(weight: Array, form: Form, importance: Array, least: float) -> tupl
 def _chosen(
     target: Array, hessian: Array, form: Form, how: How, worth: Array | None
 ) -> tuple[Array, Grid]:
-    """The best candidate of every output channel, then coordinate descent or all together."""
+    """The best candidate of every output channel, coordinate descent, then all together."""
     codes, grid = compensated_grid(target, hessian, form, how)
     ridged = np.stack([damped(h, how.damping) for h in hessian])
-    if worth is not None:
-        inputs = Order.of(hessian, how.damping), ridged[0]
-        weighed = damped(worth, how.together)
-        return rounded_together(target, codes, grid, inputs, weighed), grid
     codes = descend(target, codes, grid, ridged, how.sweeps)
     if form.free:
         grid = _held(refit(target, codes, grid, hessian), how.least)
         codes = descend(target, codes, grid, ridged, 1)
+    if worth is not None:
+        inputs = Order.of(hessian, how.damping), ridged[0]
+        codes = rounded_together(target, codes, grid, inputs, damped(worth, how.together))
     return codes.astype(grid.dtype), grid
 
 

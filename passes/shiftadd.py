@@ -86,7 +86,7 @@ class ShiftAdd(CalibratedPass):
         ridge: Ridge of refitting, likewise; negative: no refitting.
         order: ``sequential`` as in case 2, or ``parallel``: every layer reads the input that
             it has today, and only its own codes go into the bias. Half the time.
-        sweeps: Rounds of coordinate descent.
+        sweeps: Rounds of coordinate descent; one where case 4 rounds.
         rows: Output positions of a sample that are looked at.
         curvature: ``none``, or ``gradient`` as in case 4.
         probes: Samples for the gradients.
@@ -120,7 +120,8 @@ class ShiftAdd(CalibratedPass):
         """Choose codes, exponents, biases and numbers of terms."""
         check_excluded(model, self.exclude, self.name)
         check_named(model, self._own(), self.name, "layers")
-        return self.plan_on(model, context, self.moments(model, context), {})
+        worth = self.worth(model, context)  # first: it may need what is not installed
+        return self.plan_on(model, context, self.moments(model, context), {}, worth)
 
     @property
     def alone(self) -> bool:
@@ -178,8 +179,8 @@ class ShiftAdd(CalibratedPass):
             rounded, said = self._in_order(model, layers, chosen, context, least, worth)
         for layer in layers:
             edits += _edits(layer, chosen[layer.name], rounded[layer.name])
-        if worth:
-            said += self._together.remarks(worth, context.data(str(self)))
+        if self.curvature != "none":
+            said += self._together.remarks(worth, len(layers), context.data(str(self)))
         return (*self._unread(layers), *edits, *said)
 
     def worth(self, model: ir.Model, context: Context) -> Worth:

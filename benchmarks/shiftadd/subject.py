@@ -75,8 +75,8 @@ class Subject:
         self._run(model, f"{SMOOTH},{ranges}" if smooth else ranges)
         self._model = model
         self._seen: dict[str, Any] = {}
-        self._known: dict[str, dict[Any, Any]] = {}
-        self._worth: dict[str, Any] = {}
+        self._known: dict[Any, dict[Any, Any]] = {}
+        self._worth: dict[Any, Any] = {}
 
     def _run(self, model: ir.Model, specs: str) -> tuple[PassRecord, ...]:
         def find(name: str) -> Any:
@@ -108,10 +108,10 @@ class Subject:
         if shift.alone and not self._seen:
             self._seen = dict(shift.moments(model, self._context))
         seen = self._seen if shift.alone else {}
-        if shift.curvature not in self._worth:
-            self._worth[shift.curvature] = shift.worth(model, self._context)
-        worth = self._worth[shift.curvature]
-        known = self._known.setdefault(shift.curvature, {})
+        key = shift.curvature, shift.probes, shift.exclude
+        if key not in self._worth:
+            self._worth[key] = shift.worth(model, self._context)
+        worth, known = self._worth[key], self._known.setdefault(key, {})
         edits = shift.plan_on(model, self._context, seen, known, worth)
         shift.perform(model, edits)
         found = [e for e in edits if isinstance(e, ShiftWeight)]

@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from edgevit.errors import InputError
+from edgevit.errors import InputError, UnsupportedModelError
 from edgevit.torchgraph.interpret import interpreter
 from edgevit.torchgraph.site import Tensor
 
@@ -105,7 +105,9 @@ def between_channels(
     samples: Iterable[Mapping[str, Array]],
     draws: Draws,
 ) -> dict[str, Array]:
-    """Mean ``E[g g^T]`` over positions, float32 ``[C, C]``: ``curvatures`` on its diagonal.
+    """Mean ``E[g g^T]`` over positions, ``[C, C]`` of ``draws.dtype``.
+
+    On its diagonal are ``curvatures``.
 
     Args:
         model: As in ``curvatures``.
@@ -144,7 +146,10 @@ def _measured(
         )
         found = _squares(machine.t, scores, values, axes, draws, rng, square)
         for name, squares in found.items():
-            sums[name] = sums.get(name, 0) + squares
+            if name in sums:
+                sums[name] += squares
+            else:
+                sums[name] = squares
     if not count:
         raise InputError("no calibration samples", hint="give at least one with --calib")
     for name, total in sums.items():
@@ -153,7 +158,9 @@ def _measured(
                 f"the curvature along {name!r} is not finite on calibration data",
                 hint="check the preprocessing and the samples, or use another curvature",
             )
-    return {name: total / count for name, total in sums.items()}
+    for total in sums.values():
+        total /= count
+    return sums
 
 
 def _log_likelihood(t: Any, model: ir.Model, values: Mapping[str, Tensor]) -> Tensor:
@@ -165,6 +172,12 @@ def _log_likelihood(t: Any, model: ir.Model, values: Mapping[str, Tensor]) -> Te
 def _logs(t: Any, end: ir.Value, values: Mapping[str, Tensor]) -> Tensor:
     """Logarithms of the distribution over the last axis that an output stands for."""
     y, node = values[str(end.name)], end.producer()
+    if not y.is_floating_point():
+        raise UnsupportedModelError(
+            f"curvature is that of answers' likelihoods, and output {str(end.name)!r} holds "
+            f"{str(y.dtype).removeprefix('torch.')}",
+            hint="give the scores as the first output, or measure without gradients",
+        )
     last = y.ndim - 1
     if node is not None and node.op_type == "Softmax" and node.inputs[0] is not None:
         axis = int(node.attributes["axis"].as_int())
@@ -198,7 +211,9 @@ def _squares(
     # A constant has no gradient: nothing on calibration data moves it.
     live = [i for i, target in enumerate(targets) if target.requires_grad]
     ways = list(axes.values())
-    found = [square(t.zeros_like(v), axis) for v, axis in zip(targets, ways, strict=True)]
+    found = [square(_nothing(t, v, axis), axis) for v, axis in zip(targets, ways, strict=True)]
+    if not live or not scores.requires_grad:  # the output is a constant
+        return dict(zip(axes, found, strict=True))
     vectors, share = _vectors(t, scores, draws, rng)
     for vector in vectors:
         gradients = t.autograd.grad(
@@ -208,6 +223,13 @@ def _squares(
             if gradient is not None:
                 found[i] += share * square(gradient, ways[i])
     return dict(zip(axes, found, strict=True))
+
+
+def _nothing(t: Any, value: Tensor, axis: int) -> Tensor:
+    """Gradients of zero, at a single position."""
+    shape = [1] * value.ndim
+    shape[axis] = value.shape[axis]
+    return t.zeros(shape, dtype=value.dtype)
 
 
 def _by_channel(gradient: Tensor, axis: int) -> Array:

@@ -79,6 +79,8 @@ class Interpreter:
                 made = self._call(function, inputs, attributes)
             else:
                 made = self._node(node, attributes, inputs)
+            if any(v is not None and v.const_value is None for v in node.inputs):
+                made = [_followed(tensor) for tensor in made]
             values.update(zip(node.outputs, made, strict=True))
 
     def _call(
@@ -115,6 +117,12 @@ class Interpreter:
         if array.dtype.kind == "f" or name == "bfloat16":
             return self.t.tensor(array.astype(self.dtype))
         return self.t.tensor(array.astype(_WHOLE.get(name, array.dtype)))
+
+
+def _followed(tensor: Tensor) -> Tensor:
+    """A float that comes of integers alone (an image of bytes, tokens) has gradients too."""
+    follows = tensor.is_floating_point() and not tensor.requires_grad
+    return tensor.requires_grad_() if follows else tensor
 
 
 def interpreter(model: ir.Model, dtype: str = "float32") -> Interpreter:

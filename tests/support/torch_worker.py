@@ -249,10 +249,10 @@ MUTANTS: dict[str, tuple[str, Callable[..., Any]]] = {
 }
 
 
-def _between_rows(gradient: Any, axis: int) -> Array:
-    """Mutant: products of positions in the place of channels."""
-    rows = gradient.movedim(axis, -1).reshape(-1, gradient.shape[axis])
-    return np.asarray((rows @ rows.T / len(rows)).numpy())
+def _unsigned(gradient: Any, axis: int) -> Array:
+    """Mutant: products of magnitudes."""
+    rows = gradient.abs().movedim(axis, -1).reshape(-1, gradient.shape[axis])
+    return np.asarray((rows.T @ rows / len(rows)).numpy())
 
 
 def _products_summed(gradient: Any, axis: int) -> Array:
@@ -262,7 +262,7 @@ def _products_summed(gradient: Any, axis: int) -> Array:
 
 
 _OF_PRODUCTS: dict[str, tuple[str, Callable[..., Any]]] = {
-    "rows": ("_products", _between_rows),
+    "unsigned": ("_products", _unsigned),
     "products summed": ("_products", _products_summed),
 }
 # Operator -> a mutant of it, made from the right one.
