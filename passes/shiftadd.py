@@ -294,7 +294,7 @@ class ShiftAdd(CalibratedPass):
         return tuple(form_of(f.strip(), self.wide, free, where) for f in text.split("|"))
 
     def _split(self, model: ir.Model) -> tuple[list[ChannelLayer], list[Edit]]:
-        """Layers that get codes, and refusals for the others (case 4)."""
+        """Layers that get codes, and refusals for the others (case 5)."""
         found = {str(x.node.outputs[0].name): x for x in channel_layers(model)}
         known = {q.key: q for q in quantizable(model)}
         chosen: list[ChannelLayer] = []
@@ -363,7 +363,7 @@ def _names(layer: ChannelLayer) -> tuple[str, ...]:
 
 
 def _reason(node: ir.Node, layer: ChannelLayer | None) -> str | None:
-    """Case 4: why a layer is left as it is."""
+    """Case 5: why a layer is left as it is."""
     if node.op_type == "ConvTranspose":
         return "a transposed convolution has no form of shifts"
     if layer is None:
