@@ -103,12 +103,12 @@ class Compensate(CalibratedPass):
         if not layers:
             return ()
         samples = context.data(str(self))
-        worth = self._together.measured(model, layers, samples, context.seed)
+        worth = self._together.measured(model, layers, context)
         build = partial(self._rebuilt, settings=settings, scheme=scheme, worth=worth)
         widened = partial(_widened, settings=settings, scheme=scheme, worth=worth)
         found: dict[str, Reconstruction] = {}
         wide: set[str] = set()
-        said = self._together.remarks(worth, len(layers), samples)
+        said = self._together.remarks(worth, len(layers), context)
         if self.order == "parallel" or self.widen:
             source = input_stream(model, layers, context, str(self))
             seen = moments(layers, source, self.rows, len(samples), context.seed)
@@ -140,7 +140,7 @@ class Compensate(CalibratedPass):
             )
         if self.damping <= 0:
             raise UsageError(f"{self.name}: damping expects a positive share")
-        self._together.check()
+        self._together.check(self.name)
         if not self.rounds and self.curvature != "none":
             raise UsageError(
                 f"{self.name}: nearest codes take no gradients", hint="use compensate"
@@ -208,7 +208,7 @@ class Compensate(CalibratedPass):
 
     @property
     def _together(self) -> OutputWorth:
-        return OutputWorth(self.curvature, self.probes, self.together, self.name)
+        return OutputWorth(self.curvature, self.probes, self.together, str(self))
 
     def _rebuilt(
         self,

@@ -22,6 +22,8 @@ __all__ = [
     "Grid",
     "Order",
     "compensated",
+    "damped",
+    "diagonal_ridge",
     "expected_error",
     "nearest",
     "refit",
@@ -190,30 +192,40 @@ def _ordered(hessian: Array, order: Array) -> Array:
     return np.take_along_axis(rows, order[:, None], axis=2)
 
 
+def diagonal_ridge(hessian: Array, share: float) -> Array:
+    """That share of each matrix's mean diagonal, on a diagonal: ``[..., i, i]``, float64."""
+    size = hessian.shape[-1]
+    mean = np.einsum("...ii->...", hessian.astype(np.float64)) / size
+    # A group that never sees anything: any positive number leaves plain rounding.
+    amount = np.where(mean > 0, share * mean, 1.0)
+    return np.asarray(amount[..., None, None] * np.eye(size))
+
+
+def damped(hessian: Array, share: float) -> Array:
+    """With ``diagonal_ridge`` added to it."""
+    return np.asarray(hessian + diagonal_ridge(hessian, share))
+
+
 def _inverse_factor(hessian: Array, damping: float) -> Array:
     """Upper triangular ``U`` with ``U^T U = (H + damping)^-1``, ``[g, i, i]``."""
-    size = hessian.shape[-1]
-    mean = np.einsum("gii->g", hessian) / size
-    # A group that never sees anything: any positive number leaves plain rounding.
-    amount = np.where(mean > 0, damping * mean, 1.0)
+    wide = hessian.astype(np.float64)
     # From its last column on, H is L L^T; turned round again, L^-1 is U.
-    lower = _cholesky(hessian[:, ::-1, ::-1].astype(np.float64), amount)
+    lower = _cholesky(wide[:, ::-1, ::-1], diagonal_ridge(wide, damping))
     return np.ascontiguousarray(_inverse_lower(lower)[:, ::-1, ::-1])
 
 
-def _cholesky(hessian: Array, amount: Array, attempts: int = 6) -> Array:
-    """Of H and that much of the identity, or of ten times as much, and so on.
+def _cholesky(hessian: Array, ridge: Array, attempts: int = 6) -> Array:
+    """Of H and a ridge, or of ten times as much, and so on.
 
     H is a difference of float32 sums: where the mean is much of the power, roundoff can leave
     it indefinite by more than the damping.
     """
-    damped = hessian + amount[:, None, None] * np.eye(hessian.shape[-1])
     try:
-        return np.asarray(np.linalg.cholesky(damped))
+        return np.asarray(np.linalg.cholesky(hessian + ridge))
     except np.linalg.LinAlgError:
         if attempts == 1:
             raise
-        return _cholesky(hessian, 10 * amount, attempts - 1)
+        return _cholesky(hessian, 10 * ridge, attempts - 1)
 
 
 def _inverse_lower(lower: Array) -> Array:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgevit.passes.compensated_rounding import Order
 from edgevit.passes.facts import Array
 from edgevit.passes.mixture_sites import Layer, Site
-from edgevit.passes.shift_rounding import Form, How, compensated_grid
+from edgevit.passes.shift_rounding import Form, compensated_grid
 from edgevit.quantization import SMALLEST_SCALE
 
 __all__ = ["Shifted", "apply", "errors", "int8_layer", "multiplied", "shifted"]
@@ -102,9 +103,9 @@ def _codes(weight: Array, terms: int, x: Array, least: float) -> tuple[Array, Ar
     """
     off = x.astype(np.float64) - x.mean(0, dtype=np.float64)
     hessian = (off.T @ off / len(off))[None]
-    how = How(damping=_DAMPING, least=least)
+    order, form = Order.of(hessian, _DAMPING), Form(terms, 4 * terms)
     target = weight.T[None].astype(np.float64)
-    codes, grid = compensated_grid(target, hessian, Form(terms, 4 * terms), how)
+    codes, grid = compensated_grid(target, hessian, order, form, least)
     return codes[0].T.astype(np.int32), grid.scale.reshape(-1).astype(np.float32)
 
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from edgevit.calibration import DataSource
 from edgevit.edits import Remark
 from edgevit.errors import UsageError
 from edgevit.passes.bridge_weights import gradient_products
 from edgevit.passes.channel_layers import ChannelLayer
 from edgevit.passes.facts import Array
 from edgevit.passes.output_weights import Probe
+from edgevit.pipeline import Context
 
 __all__ = ["OutputWorth", "Worth"]
 
@@ -35,7 +35,7 @@ class OutputWorth:
             torch.
         probes: Samples for them.
         ridge: Share of the diagonal's mean that is added to it.
-        where: The pass, for errors.
+        where: The pass as it is written.
     """
 
     curvature: str
@@ -43,18 +43,22 @@ class OutputWorth:
     ridge: float
     where: str
 
-    def check(self) -> None:
-        """Raises: UsageError: options that mean nothing."""
+    def check(self, name: str) -> None:
+        """Refuse options that mean nothing, in the pass's name.
+
+        Raises:
+            UsageError: An unknown way, or a number that is not positive.
+        """
         if self.curvature not in _WAYS:
             raise UsageError(
-                f"{self.where}: curvature is {self.curvature!r}",
+                f"{name}: curvature is {self.curvature!r}",
                 hint="it can be: " + ", ".join(_WAYS),
             )
         if self.probes < 1 or not 0 < self.ridge < np.inf:
-            raise UsageError(f"{self.where}: probes and together are positive numbers")
+            raise UsageError(f"{name}: probes and together are positive numbers")
 
     def measured(
-        self, model: ir.Model, layers: Sequence[ChannelLayer], samples: DataSource, seed: int
+        self, model: ir.Model, layers: Sequence[ChannelLayer], context: Context
     ) -> Worth:
         """Of layers of one group and at most 4,096 outputs that answers depend on.
 
@@ -67,14 +71,15 @@ class OutputWorth:
         whole = [x for x in layers if x.group == 1 and x.outputs <= _WIDEST]
         if self.curvature == "none" or not whole:
             return {}
-        found = gradient_products(model, whole, samples, Probe(self.probes, seed=seed))
+        samples, probe = context.data(self.where), Probe(self.probes, seed=context.seed)
+        found = gradient_products(model, whole, samples, probe)
         return {name: products for name, products in found.items() if products.any()}
 
-    def remarks(self, worth: Worth, layers: int, samples: DataSource) -> list[Remark]:
+    def remarks(self, worth: Worth, layers: int, context: Context) -> list[Remark]:
         """For the report: of how many of the pass's layers."""
         if self.curvature == "none":
             return []
-        count = min(self.probes, len(samples))
+        count = min(self.probes, len(context.data(self.where)))
         return [Remark(
             f"outputs of {len(worth)} of {layers} layers make good for each other's errors: "
             f"gradients through torch, {count} samples"

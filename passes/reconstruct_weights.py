@@ -18,6 +18,8 @@ from edgevit.passes.compensated_rounding import (
     Grid,
     Order,
     compensated,
+    damped,
+    diagonal_ridge,
     expected_error,
     nearest,
     refit,
@@ -25,7 +27,7 @@ from edgevit.passes.compensated_rounding import (
 )
 from edgevit.passes.facts import Array
 from edgevit.passes.second_moments import Moments
-from edgevit.passes.two_sided_rounding import damped, rounded_together
+from edgevit.passes.two_sided_rounding import rounded_together
 
 # Sums are float32: a variance below this share of the power says little beside their roundoff,
 # and weights refitted to it are at times 50 times as far off as those that are not.
@@ -105,10 +107,11 @@ def reconstruct(
     target = weight
     if seen.cross is not None and settings.ridge >= 0:
         target = refitted(weight, hessian, cross, settings.ridge, seen.rows)
-    codes, grid = _rounded(target, hessian, seen.rows, count, settings)
-    if worth is not None and settings.compensate and len(target) == 1:
-        ridge = ridge_of(settings.damping, target.shape[2], seen.rows)
-        inputs = Order.of(hessian, ridge), damped(hessian[0], ridge)
+    ridge = ridge_of(settings.damping, target.shape[2], seen.rows)
+    order = Order.of(hessian, ridge) if settings.compensate else None
+    codes, grid = _rounded(target, hessian, order, count, settings.bits)
+    if worth is not None and order is not None and len(target) == 1:
+        inputs = order, damped(hessian[0], ridge)
         weighed = damped(worth, settings.together)
         codes = rounded_together(target, codes, grid, inputs, weighed)
     made = codes * grid.columns(weight.shape[2])
@@ -162,16 +165,13 @@ def _count(inputs: int, block: int) -> int:
 
 
 def _rounded(
-    target: Array, hessian: Array, rows: int, count: int, settings: Settings
+    target: Array, hessian: Array, order: Order | None, count: int, bits: int
 ) -> tuple[Array, Grid]:
     """Codes with the smaller expected error of the two scale searches, plain and weighted."""
     diagonal = np.einsum("gii->gi", hessian)
-    order = None
-    if settings.compensate:
-        order = Order.of(hessian, ridge_of(settings.damping, target.shape[2], rows))
     found = []
     for importance in (np.ones_like(diagonal), diagonal):
-        grid = search_scales(target, importance, settings.bits, count)
+        grid = search_scales(target, importance, bits, count)
         codes = nearest(target, grid) if order is None else compensated(target, grid, order)
         grid = refit(target, codes, grid, hessian)
         found.append((expected_error(target, codes, grid, hessian), codes, grid))
@@ -183,11 +183,8 @@ def _rounded(
 
 def refitted(weight: Array, hessian: Array, cross: Array, ridge: float, rows: int) -> Array:
     """``W (T + l) (H + l)^-1``; the ridge grows where there are few rows for the inputs."""
-    size = hessian.shape[-1]
-    mean = np.einsum("gii->g", hessian) / size
-    amount = np.where(mean > 0, mean * ridge_of(ridge, size, rows), 1.0)
-    eye = amount[:, None, None] * np.eye(size)
+    added = diagonal_ridge(hessian, ridge_of(ridge, hessian.shape[-1], rows))
     right = np.linalg.solve(
-        hessian + eye, (cross + eye).swapaxes(1, 2) @ weight.swapaxes(1, 2)
+        hessian + added, (cross + added).swapaxes(1, 2) @ weight.swapaxes(1, 2)
     )
     return np.ascontiguousarray(right.swapaxes(1, 2))

@@ -19,6 +19,7 @@ from edgevit.passes.compensated_rounding import (
     Grid,
     Order,
     compensated,
+    damped,
     expected_error,
     nearest,
     refit,
@@ -28,7 +29,7 @@ from edgevit.passes.coordinate_descent import descend
 from edgevit.passes.facts import Array
 from edgevit.passes.reconstruct_weights import normal_equations, refitted, ridge_of
 from edgevit.passes.second_moments import Moments
-from edgevit.passes.two_sided_rounding import damped, rounded_together
+from edgevit.passes.two_sided_rounding import rounded_together
 from edgevit.quantization import SMALLEST_SCALE
 from edgevit.shift_codes import MOST_TERMS, levels
 
@@ -251,39 +252,39 @@ def _chosen(
     target: Array, hessian: Array, form: Form, how: How, worth: Array | None
 ) -> tuple[Array, Grid]:
     """The best candidate of every output channel, coordinate descent, then all together."""
-    codes, grid = compensated_grid(target, hessian, form, how)
-    ridged = np.stack([damped(h, how.damping) for h in hessian])
+    order, ridged = Order.of(hessian, how.damping), damped(hessian, how.damping)
+    codes, grid = compensated_grid(target, hessian, order, form, how.least)
     codes = descend(target, codes, grid, ridged, how.sweeps)
     if form.free:
         grid = _held(refit(target, codes, grid, hessian), how.least)
         codes = descend(target, codes, grid, ridged, 1)
     if worth is not None:
-        inputs = Order.of(hessian, how.damping), ridged[0]
-        codes = rounded_together(target, codes, grid, inputs, damped(worth, how.together))
+        inputs, weighed = (order, ridged[0]), damped(worth, how.together)
+        codes = rounded_together(target, codes, grid, inputs, weighed)
     return codes.astype(grid.dtype), grid
 
 
 def compensated_grid(
-    target: Array, hessian: Array, form: Form, how: How
+    target: Array, hessian: Array, order: Order, form: Form, least: float
 ) -> tuple[Array, Grid]:
     """Of every output channel the candidate with the least error of its result.
 
     Args:
         target: Weights, ``[g, o, i]``, float64.
         hessian: ``E[x x^T]`` of each group, ``[g, i, i]``.
+        order: Of the same.
         form: What weights may be.
-        how: Settings; ``damping`` and ``least`` are read.
+        least: As in ``How``.
 
     Returns:
         Codes ``[g, o, i]`` and the grid they lie on.
     """
     diagonal = np.einsum("gii->gi", hessian)
-    order = Order.of(hessian, how.damping)
     best: tuple[Array, Array, Array] | None = None
-    for grid in _grids(target, form, diagonal, how.least):
+    for grid in _grids(target, form, diagonal, least):
         codes = compensated(target, grid, order)
         fitted = refit(target, codes, grid, hessian) if form.free else grid
-        fitted = _held(fitted, how.least)
+        fitted = _held(fitted, least)
         error = expected_error(target, codes, fitted, hessian)[..., None]
         if best is None:
             best = (error, codes, fitted.scale)

@@ -144,7 +144,7 @@ class ShiftAdd(CalibratedPass):
         context: Context,
         seen: Mapping[str, Moments],
         known: dict[tuple[str, Form, How], Rounded],
-        worth: Worth | None = None,
+        worth: Worth,
     ) -> tuple[Edit, ...]:
         """``plan`` where moments are known.
 
@@ -154,11 +154,10 @@ class ShiftAdd(CalibratedPass):
             seen: What ``moments`` gives.
             known: Layers that were rounded before, for plans of other options on the same
                 moments and ``worth``; what is rounded now is added.
-            worth: What ``worth`` gives; ``None``: it is measured.
+            worth: What ``worth`` gives.
         """
         self._check()
         layers, edits = self._split(model)
-        worth = self.worth(model, context) if worth is None else worth
         forms = {layer.name: self._forms(layer) for layer in layers}
         least = scheme_of(context).least_scale if context.target is not None else 0.0
         how = self._how(least)
@@ -168,8 +167,9 @@ class ShiftAdd(CalibratedPass):
             for form in forms[layer.name]:
                 key = (layer.name, form, how)
                 if key not in known:
-                    mine = seen.get(layer.name), form, how, worth.get(layer.name)
-                    known[key] = round_layer(layer, *mine)
+                    known[key] = round_layer(
+                        layer, seen.get(layer.name), form, how, worth.get(layer.name)
+                    )
                 made[layer.name][form] = known[key]
         chosen = self._chosen(model, layers, forms, made, context)
         said: list[Remark] = []
@@ -179,21 +179,17 @@ class ShiftAdd(CalibratedPass):
             rounded, said = self._in_order(model, layers, chosen, context, least, worth)
         for layer in layers:
             edits += _edits(layer, chosen[layer.name], rounded[layer.name])
-        if self.curvature != "none":
-            said += self._together.remarks(worth, len(layers), context.data(str(self)))
+        said += self._together.remarks(worth, len(layers), context)
         return (*self._unread(layers), *edits, *said)
 
     def worth(self, model: ir.Model, context: Context) -> Worth:
         """What errors of a layer's outputs are worth together (case 4)."""
         self._check()
-        if self.curvature == "none":
-            return {}
-        layers, _ = self._split(model)
-        return self._together.measured(model, layers, context.data(str(self)), context.seed)
+        return self._together.measured(model, self._split(model)[0], context)
 
     @property
     def _together(self) -> OutputWorth:
-        return OutputWorth(self.curvature, self.probes, self.together, self.name)
+        return OutputWorth(self.curvature, self.probes, self.together, str(self))
 
     def _how(self, least: float) -> How:
         """Of layers that are looked at by themselves."""
@@ -215,8 +211,7 @@ class ShiftAdd(CalibratedPass):
         said: list[Remark] = []
 
         def answer(layer: ChannelLayer, seen: Moments) -> Replaced:
-            mine = chosen[layer.name], how, worth.get(layer.name)
-            made = round_layer(layer, seen, *mine)
+            made = round_layer(layer, seen, chosen[layer.name], how, worth.get(layer.name))
             rounded[layer.name] = made
             if _overflow(made) is not None:
                 return layer.weight, layer.bias
@@ -254,7 +249,7 @@ class ShiftAdd(CalibratedPass):
             raise UsageError(
                 f"{self.name}: damping and ridge are numbers, damping a positive one"
             )
-        self._together.check()
+        self._together.check(self.name)
         if self.sweeps < 0 or self.samples < 1 or self.rows < 1:
             raise UsageError(
                 f"{self.name}: samples and rows are positive, sweeps is not negative"

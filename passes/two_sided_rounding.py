@@ -22,7 +22,7 @@ from edgevit.passes.compensated_rounding import Grid, Order, compensated
 from edgevit.passes.coordinate_descent import descend
 from edgevit.passes.facts import Array
 
-__all__ = ["damped", "joint_error", "rounded_together"]
+__all__ = ["joint_error", "rounded_together"]
 
 # Rows that are rounded at a time, at most; the fewest blocks. Rows of one block do not answer
 # each other: with 32 in the place of 8 layers of the ViT-S lose .1 to .2 of 2 to 6 dB, in half
@@ -39,14 +39,6 @@ def joint_error(off: Array, inputs: Array, outputs: Array) -> float:
         outputs: G, ``[o, o]``.
     """
     return float(((outputs @ off) * (off @ inputs)).sum())
-
-
-def damped(matrix: Array, share: float) -> Array:
-    """With that share of the diagonal's mean added to it; the identity in place of zeros."""
-    size = len(matrix)
-    mean = float(np.trace(matrix)) / size
-    amount = share * mean if mean > 0 else 1.0
-    return np.asarray(matrix.astype(np.float64) + amount * np.eye(size))
 
 
 def rounded_together(

@@ -20,14 +20,14 @@ from edgevit.errors import Availability, BackendMissingError, UsageError
 from edgevit.passes.bridge_weights import _axis
 from edgevit.passes.channel_layers import channel_layers
 from edgevit.passes.compensate import Compensate, CorrectBias
-from edgevit.passes.compensated_rounding import Grid, Order, compensated
+from edgevit.passes.compensated_rounding import Grid, Order, compensated, damped
 from edgevit.passes.coordinate_descent import descend
 from edgevit.passes.output_weights import Probe, probabilities
 from edgevit.passes.reconstruct_weights import normal_equations, ridge_of
 from edgevit.passes.second_moments import Moments
 from edgevit.passes.shift_rounding import How, form_of, round_layer
 from edgevit.passes.shiftadd import ShiftAdd, ShiftRound
-from edgevit.passes.two_sided_rounding import damped, joint_error, rounded_together
+from edgevit.passes.two_sided_rounding import joint_error, rounded_together
 from edgevit.shift_codes import Packed, decode
 from tests.passes.harness import Array, build
 from tests.passes.test_bridge_quant import FIXTURES, images
